@@ -1,0 +1,17 @@
+//! What every Meepo node shares.
+//!
+//! # Layout
+//!
+//! - [`instance`]: what a node type (registry, gateway, worker) tells its master, and what a child is given.
+//! - [`config`]: `meepo.toml`, environment variables, and errors that say where.
+//! - [`stats`]: figures of all children in memory that the master shares with them.
+//! - [`stop`]: how a child learns that it is to drain.
+
+pub mod config;
+pub mod instance;
+pub mod stats;
+pub mod stop;
+
+pub use config::{Config, ConfigError};
+pub use instance::{BoxError, Child, Instance, Listen, Plan};
+pub use stop::{Stop, StopReason};

@@ -1,0 +1,66 @@
+//! The table of close codes: what a client is told when it is closed, and whether it should come back.
+
+/// What a client should do after a close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reconnect {
+    /// The same would happen again.
+    No,
+    /// At once, or after a short random time.
+    Yes,
+}
+
+/// A close code that Meepo itself sends. Applications use 3000 to 4999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseCode {
+    /// The number on the wire.
+    pub code: u16,
+    /// The reason on the wire.
+    pub reason: &'static str,
+    /// What the client should do.
+    pub reconnect: Reconnect,
+}
+
+const fn close(code: u16, reason: &'static str, reconnect: Reconnect) -> CloseCode {
+    CloseCode {
+        code,
+        reason,
+        reconnect,
+    }
+}
+
+/// A worker closed the client and named no code.
+pub const NORMAL: CloseCode = close(1000, "", Reconnect::No);
+/// The gateway stops.
+pub const GOING_AWAY: CloseCode = close(1001, "gateway stops", Reconnect::Yes);
+/// The client broke the protocol.
+pub const PROTOCOL_ERROR: CloseCode = close(1002, "protocol error", Reconnect::No);
+/// A text message was not UTF-8.
+pub const INVALID_TEXT: CloseCode = close(1007, "text is not UTF-8", Reconnect::No);
+/// The client did not read what it was sent.
+pub const SLOW_CLIENT: CloseCode = close(1008, "slow client", Reconnect::Yes);
+/// The client was silent for longer than the heartbeat limit.
+pub const HEARTBEAT_LOST: CloseCode = close(1008, "heartbeat lost", Reconnect::Yes);
+/// A message was over the limit.
+pub const TOO_BIG: CloseCode = close(1009, "message too big", Reconnect::No);
+/// An event of the client ended several workers in turn.
+pub const GIVEN_UP: CloseCode = close(1011, "message could not be handled", Reconnect::Yes);
+/// The gateway is being replaced.
+pub const RESTART: CloseCode = close(1012, "gateway restarts", Reconnect::Yes);
+
+/// All of them, in the order of their numbers.
+pub const ALL: [CloseCode; 9] = [
+    NORMAL,
+    GOING_AWAY,
+    PROTOCOL_ERROR,
+    INVALID_TEXT,
+    SLOW_CLIENT,
+    HEARTBEAT_LOST,
+    TOO_BIG,
+    GIVEN_UP,
+    RESTART,
+];
+
+/// Whether an application may send this code: 1000, 1001, 1008, 1011 to 1013, and 3000 to 4999.
+pub fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000 | 1001 | 1008 | 1011..=1013 | 3000..=4999)
+}

@@ -1,0 +1,29 @@
+//! The wire protocol of Meepo: the code generated from the `.proto` files, and what both ends of a link have to agree on.
+//!
+//! # Layout
+//!
+//! - [`link`]: events and commands between a gateway child and a worker child.
+//! - [`registry`]: how nodes announce themselves and find each other.
+//! - [`id`]: identifiers of clients, gateways and workers.
+//! - [`codes`]: the table of close codes.
+//! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
+
+pub mod codes;
+pub mod id;
+
+pub use id::{ClientId, GatewayId, WorkerId};
+
+/// Events and commands between a gateway child and a worker child.
+#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
+pub mod link {
+    tonic::include_proto!("meepo.link.v1");
+}
+
+/// How nodes announce themselves and find each other.
+#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
+pub mod registry {
+    tonic::include_proto!("meepo.registry.v1");
+}
+
+/// The gRPC metadata in which a node shows the shared secret.
+pub const SECRET_HEADER: &str = "x-meepo-secret";
