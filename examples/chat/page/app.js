@@ -92,7 +92,7 @@ const handlers = {
 // What an event of this kind changes in the list of people. Doing it twice is the same as once.
 const presence = {
   joined: ({ name, room }) => people.set(fold(name), { name, room }),
-  moved: ({ name, room }) => people.set(fold(name), { name, room }),
+  moved: ({ name, to }) => people.set(fold(name), { name, room: to }),
   left: ({ name }) => people.delete(fold(name)),
   renamed({ name, to }) {
     const room = people.get(fold(name))?.room ?? people.get(fold(to))?.room ?? LOBBY;
@@ -136,7 +136,7 @@ function onState(state, { until, code, reason } = {}) {
   const final = state === "closed";
   const why = { 4001: "You are here in another window.", 1009: "That message was too big." }[code] ?? reason;
   $("banner").hidden = state === "open" || (state === "connecting" && $("banner").hidden);
-  $("banner-text").textContent = final ? `Disconnected. ${why ?? ""}` : "The connection was lost. It comes back by itself.";
+  $("banner-text").textContent = final ? `Disconnected. ${why ?? ""}` : "The connection was lost. Reconnecting by itself…";
   $("banner-button").textContent = final ? "Reconnect" : "Try now";
   $("banner-button").disabled = state === "connecting";
   $("state").textContent = $("entry-state").textContent = STATES[state];
@@ -177,6 +177,7 @@ function conversation({ room, name }) {
     log.hidden = true;
     log.tabIndex = 0;
     log.setAttribute("role", "log");
+    log.dataset.empty = room ? "No messages yet. Say hello!" : "Only the two of you see what is written here.";
     log.setAttribute("aria-label", room ? `Messages in ${room}` : `Messages with ${name}`);
     $("logs").append(log);
     conversations.set(id, { id, room, name, log, unread: 0, last: null });
@@ -235,7 +236,13 @@ function show(where) {
   shown.log.scrollTop = shown.log.scrollHeight;
   shown.unread = 0;
   closeSide();
+  writeHere();
   render();
+}
+
+// The keyboard goes to the box, but an on-screen one does not pop up unasked.
+function writeHere() {
+  if (!matchMedia("(pointer: coarse)").matches) $("say").focus();
 }
 
 // ---- The screen ----
@@ -248,7 +255,7 @@ function showChat() {
   $("chat").hidden = false;
   $("entry-error").textContent = "";
   $("entry-button").disabled = false;
-  if (matchMedia("(hover: hover)").matches) $("say").focus();
+  writeHere();
 }
 
 function showEntry(error) {
@@ -430,7 +437,10 @@ onSubmit("room-form", () => {
   if (room) goTo(room);
   $("room-name").value = "";
 });
-onSubmit("rename-form", () => connection.send({ type: "name", name: $("rename-name").value }));
+onSubmit("rename-form", () => {
+  const sent = connection.send({ type: "name", name: $("rename-name").value });
+  $("rename-error").textContent = sent ? "" : "Not connected.";
+});
 onSubmit("say-form", say);
 $("say").addEventListener("keydown", event => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
