@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meepo_node::instance::Siblings;
+use meepo_node::stats::Siblings;
 use meepo_proto::link::{CloseCause, Handshake};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +21,7 @@ use crate::settings::Protocol;
 
 /// What a listener serves.
 #[derive(Debug, Clone)]
-pub enum Service {
+pub(crate) enum Service {
     Ws(Arc<Site>),
     Line,
 }
@@ -36,7 +36,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Accepts until it is cancelled; each client is a task of the tracker.
-pub async fn accept(
+pub(crate) async fn accept(
     hub: Arc<Hub>,
     listener: TcpListener,
     service: Service,
@@ -81,15 +81,21 @@ fn holds_more_than_others(hub: &Hub, siblings: &Siblings) -> bool {
 }
 
 fn is_about_one_client(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// Serves one line client: it is read once a worker has let it in.
 async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
-    let handshake =
-        Handshake { peer: peer.to_string(), protocol: Protocol::Line.name().into(), ..Handshake::default() };
+    let handshake = Handshake {
+        peer: peer.to_string(),
+        protocol: Protocol::Line.name().into(),
+        ..Handshake::default()
+    };
     let (client, answer) = hub.open(Protocol::Line, handshake, Some(stream));
     let Some(socket) = client.socket() else { return };
     let verdict = tokio::select! {
@@ -107,7 +113,10 @@ async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
         }
         Ok(Err(_)) => {}
         Err(_) => {
-            hub.close(&client, End::with_reason(Protocol::Line, CloseCause::NoWorker, 0, "no worker answered"));
+            hub.close(
+                &client,
+                End::with_reason(Protocol::Line, CloseCause::NoWorker, 0, "no worker answered"),
+            );
         }
     }
     let max_line = usize::try_from(hub.settings.max_message.as_u64()).unwrap_or(usize::MAX);

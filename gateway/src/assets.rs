@@ -11,14 +11,14 @@ use hyper::body::Incoming;
 use tower_http::services::ServeDir;
 
 /// What a response carries.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A file of the program: its path from the root, such as `/index.html`, and its content.
-pub type Asset = (&'static str, &'static [u8]);
+pub(crate) type Asset = (&'static str, &'static [u8]);
 
 /// Where files come from.
 #[derive(Debug, Clone)]
-pub enum Files {
+pub(crate) enum Files {
     None,
     Dir(ServeDir),
     Assets(&'static [Asset]),
@@ -26,7 +26,7 @@ pub enum Files {
 
 impl Files {
     /// The file that is asked for, or the request's answer 404.
-    pub async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
         let mut response = match self {
             Files::None => status(StatusCode::NOT_FOUND),
             Files::Dir(dir) => {
@@ -70,12 +70,12 @@ fn asset(assets: &[Asset], request: &Request<Incoming>) -> Response<Body> {
 }
 
 /// An answer that is its status alone, in words.
-pub fn status(status: StatusCode) -> Response<Body> {
+pub(crate) fn status(status: StatusCode) -> Response<Body> {
     text(status, status.canonical_reason().unwrap_or_default())
 }
 
 /// An answer in words.
-pub fn text(status: StatusCode, text: &str) -> Response<Body> {
+pub(crate) fn text(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(full(Bytes::from(format!("{text}\n"))));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -84,5 +84,7 @@ pub fn text(status: StatusCode, text: &str) -> Response<Body> {
 }
 
 fn full(content: Bytes) -> Body {
-    Full::new(content).map_err(|never: Infallible| match never {}).boxed_unsync()
+    Full::new(content)
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
 }

@@ -15,7 +15,7 @@ use crate::settings::Protocol;
 
 /// A client of this gateway child. Sent to from any link's loop, read by a task of its own.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     /// Its number; with the gateway's id it is the client's id.
     pub number: u64,
     pub protocol: Protocol,
@@ -46,14 +46,14 @@ struct State {
 
 /// A worker's answer to `opened`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Accept,
     Reject { status: u16, reason: String },
 }
 
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     Queued,
     /// The client is closed already.
     Gone,
@@ -63,7 +63,7 @@ pub enum Sent {
 
 /// What the client's own task has to look at.
 #[derive(Debug, Clone, Copy)]
-pub struct Condition {
+pub(crate) struct Condition {
     pub blocked: bool,
     pub broken: bool,
     pub paused: bool,
@@ -72,7 +72,7 @@ pub struct Condition {
 
 /// The clients that were sent something since the last flush.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub(crate) struct Turn {
     dirty: Vec<Arc<Client>>,
     /// Those whose send buffer is full.
     pub slow: Vec<Arc<Client>>,
@@ -80,7 +80,7 @@ pub struct Turn {
 
 impl Client {
     /// A client that waits for a worker's verdict.
-    pub fn new(
+    pub(crate) fn new(
         number: u64,
         protocol: Protocol,
         handshake: Handshake,
@@ -94,49 +94,57 @@ impl Client {
             session: Mutex::default(),
             wake: Notify::new(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),
-            state: Mutex::new(State { verdict: Some(verdict), ..State::default() }),
+            state: Mutex::new(State {
+                verdict: Some(verdict),
+                ..State::default()
+            }),
         };
         (Arc::new(client), answer)
     }
 
     /// The socket, once there is one.
-    pub fn socket(&self) -> Option<&TcpStream> {
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
         self.socket.get()
     }
 
     /// The handshake is through: what was sent in the meantime can go out.
-    pub fn set_socket(&self, socket: TcpStream) {
+    pub(crate) fn set_socket(&self, socket: TcpStream) {
         let _ = self.socket.set(socket);
         self.flush();
     }
 
     /// Passes a worker's verdict on. False if there was one already.
-    pub fn decide(&self, verdict: Verdict) -> bool {
+    pub(crate) fn decide(&self, verdict: Verdict) -> bool {
         let sender = self.state.lock().verdict.take();
         sender.is_some_and(|sender| sender.send(verdict).is_ok())
     }
 
     /// Whether a worker has yet to let the client in.
-    pub fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         self.state.lock().verdict.is_some()
     }
 
-    pub fn condition(&self) -> Condition {
+    pub(crate) fn condition(&self) -> Condition {
         let state = self.state.lock();
-        Condition { blocked: state.blocked, broken: state.broken, paused: state.paused, ending: state.ending }
+        Condition {
+            blocked: state.blocked,
+            broken: state.broken,
+            paused: state.paused,
+            ending: state.ending,
+        }
     }
 
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.state.lock().paused = true;
     }
 
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.state.lock().paused = false;
         self.wake.notify_one();
     }
 
     /// Adds an encoded message, which goes out with the turn's flush.
-    pub fn send(self: &Arc<Self>, frame: &Bytes, limit: usize, turn: &mut Turn) -> Sent {
+    pub(crate) fn send(self: &Arc<Self>, frame: &Bytes, limit: usize, turn: &mut Turn) -> Sent {
         let mut state = self.state.lock();
         if state.ending || state.broken {
             return Sent::Gone;
@@ -157,7 +165,7 @@ impl Client {
     }
 
     /// Adds bytes of the protocol itself: pongs, close frames, error lines. The caller flushes.
-    pub fn push_raw(&self, bytes: Bytes) {
+    pub(crate) fn push_raw(&self, bytes: Bytes) {
         let mut state = self.state.lock();
         if !state.ending {
             state.outbox.push(bytes);
@@ -165,12 +173,12 @@ impl Client {
     }
 
     /// Bytes that wait to be written.
-    pub fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         self.state.lock().outbox.bytes()
     }
 
     /// Ends the client after what it was sent before, or without that. False if it was ended already.
-    pub fn end(&self, last: Option<Bytes>, clear: bool) -> bool {
+    pub(crate) fn end(&self, last: Option<Bytes>, clear: bool) -> bool {
         let mut state = self.state.lock();
         if state.ending {
             return false;
@@ -192,7 +200,7 @@ impl Client {
     }
 
     /// Writes as much as the socket takes.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         self.flush_locked(&mut self.state.lock());
     }
 
@@ -217,7 +225,7 @@ impl Client {
     }
 
     /// Reads without waiting.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.socket.get() {
             Some(socket) => socket.try_read(buffer),
             None => Err(io::ErrorKind::NotConnected.into()),
@@ -227,7 +235,7 @@ impl Client {
 
 impl Turn {
     /// Writes to every client that was sent something.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         for client in self.dirty.drain(..) {
             client.flush();
         }

@@ -18,14 +18,14 @@ use crate::hub::{End, Hub};
 use crate::settings::Protocol;
 
 /// Turns what a client sends into messages.
-pub trait Decoder {
+pub(crate) trait Decoder {
     /// Reads on without waiting.
     fn next(&mut self, client: &Client) -> Step;
 }
 
 /// What came of reading.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Message {
         payload: Bytes,
         binary: bool,
@@ -41,7 +41,7 @@ pub enum Step {
 }
 
 /// Reads a client until it ends, then sees it off.
-pub async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decoder) {
+pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decoder) {
     let Some(socket) = client.socket() else { return };
     let mut heart = Heart::new(hub, client.protocol);
     loop {
@@ -142,7 +142,14 @@ impl Heart {
             Protocol::Line => (Duration::from_secs(86_400), Duration::MAX),
         };
         let heard = Instant::now();
-        Self { protocol, heard, asked: false, next: heard + interval, interval, timeout }
+        Self {
+            protocol,
+            heard,
+            asked: false,
+            next: heard + interval,
+            interval,
+            timeout,
+        }
     }
 
     fn heard(&mut self) {
@@ -168,6 +175,10 @@ impl Heart {
             client.push_raw(encode::ping_frame());
             client.flush();
         }
-        self.next = if self.asked { self.heard + self.timeout } else { self.heard + self.interval };
+        self.next = if self.asked {
+            self.heard + self.timeout
+        } else {
+            self.heard + self.interval
+        };
     }
 }

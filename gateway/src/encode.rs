@@ -8,7 +8,7 @@ use crate::settings::Protocol;
 
 /// A message for any number of clients.
 #[derive(Debug)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     payload: Bytes,
     binary: bool,
     ws: OnceCell<Bytes>,
@@ -23,17 +23,22 @@ const PING: u8 = 0x9;
 
 impl Outgoing {
     /// A message whose payload is valid for its kind.
-    pub fn new(payload: Bytes, binary: bool) -> Self {
-        Self { payload, binary, ws: OnceCell::new(), line: OnceCell::new() }
+    pub(crate) fn new(payload: Bytes, binary: bool) -> Self {
+        Self {
+            payload,
+            binary,
+            ws: OnceCell::new(),
+            line: OnceCell::new(),
+        }
     }
 
     /// Bytes of the payload.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.payload.len()
     }
 
     /// As a client of this protocol reads it.
-    pub fn encoded(&self, protocol: Protocol) -> &Bytes {
+    pub(crate) fn encoded(&self, protocol: Protocol) -> &Bytes {
         match protocol {
             Protocol::Ws => self.ws.get_or_init(|| {
                 let opcode = if self.binary { BINARY } else { TEXT };
@@ -45,7 +50,7 @@ impl Outgoing {
 }
 
 /// A close frame; the reason is cut to what a frame can carry.
-pub fn close_frame(code: u16, reason: &str) -> Bytes {
+pub(crate) fn close_frame(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(123);
     while !reason.is_char_boundary(end) {
         end -= 1;
@@ -57,12 +62,12 @@ pub fn close_frame(code: u16, reason: &str) -> Bytes {
 }
 
 /// An empty ping frame.
-pub fn ping_frame() -> Bytes {
+pub(crate) fn ping_frame() -> Bytes {
     Bytes::from_static(&[FINAL | PING, 0])
 }
 
 /// A line of text, ended.
-pub fn line(payload: &[u8]) -> Bytes {
+pub(crate) fn line(payload: &[u8]) -> Bytes {
     let mut buffer = BytesMut::with_capacity(payload.len() + 1);
     buffer.put_slice(payload);
     buffer.put_u8(b'\n');

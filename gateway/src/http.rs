@@ -25,7 +25,7 @@ use crate::ws::WsDecoder;
 
 /// What a `ws` listener serves.
 #[derive(Debug)]
-pub struct Site {
+pub(crate) struct Site {
     /// The paths on which a WebSocket may be opened.
     pub paths: Vec<String>,
     pub files: Files,
@@ -36,9 +36,11 @@ const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
 
 /// Serves one connection until it ends.
-pub async fn serve(hub: Arc<Hub>, site: Arc<Site>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(hub: Arc<Hub>, site: Arc<Site>, stream: TcpStream, peer: SocketAddr) {
     // Boxed: what HTTP needs goes with the handshake, an idle WebSocket does not carry it.
-    let Some((client, read)) = Box::pin(handshake(&hub, &site, stream, peer)).await else { return };
+    let Some((client, read)) = Box::pin(handshake(&hub, &site, stream, peer)).await else {
+        return;
+    };
     let max_message = usize::try_from(hub.settings.max_message.as_u64()).unwrap_or(usize::MAX);
     connection::run(&hub, &client, WsDecoder::new(&read, max_message)).await;
 }
@@ -91,8 +93,12 @@ async fn respond(hub: &Arc<Hub>, site: &Site, request: Request<Incoming>, peer: 
     let mut response = site.files.serve(request).await;
     if is_ws_path && response.status() == StatusCode::NOT_FOUND {
         response = assets::text(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket.");
-        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        response
+            .headers_mut()
+            .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     Answer::Response(response)
 }
@@ -100,7 +106,10 @@ async fn respond(hub: &Arc<Hub>, site: &Site, request: Request<Incoming>, peer: 
 /// Asks a worker; its verdict is the handshake's answer.
 async fn open(hub: &Arc<Hub>, request: &Request<Incoming>, peer: SocketAddr, key: &str) -> Answer {
     let (client, answer) = hub.open(Protocol::Ws, handshake_of(request, peer), None);
-    let mut pending = Pending { hub: Arc::clone(hub), client: Some(client) };
+    let mut pending = Pending {
+        hub: Arc::clone(hub),
+        client: Some(client),
+    };
     match tokio::time::timeout(hub.settings.connect_timeout, answer).await {
         Ok(Ok(Verdict::Accept)) => {
             let mut response = assets::status(StatusCode::SWITCHING_PROTOCOLS).map(|_| Body::default());
@@ -136,12 +145,15 @@ struct Pending {
 
 impl Pending {
     fn keep(mut self) -> Arc<Client> {
-        self.client.take().expect("it is taken once, here or when it is given up")
+        self.client
+            .take()
+            .expect("it is taken once, here or when it is given up")
     }
 
     fn give_up(&mut self, cause: CloseCause) {
         if let Some(client) = self.client.take() {
-            self.hub.close(&client, End::by_client(cause, 0, "handshake was not completed"));
+            self.hub
+                .close(&client, End::by_client(cause, 0, "handshake was not completed"));
         }
     }
 }
@@ -179,12 +191,21 @@ fn accept_key(request: &Request<Incoming>) -> Result<String, Response<Body>> {
     if !has_token(headers, header::CONNECTION, "upgrade") {
         return bad("The header Connection does not say Upgrade.");
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).map(|version| version.as_bytes().trim_ascii()) != Some(b"13") {
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .map(|version| version.as_bytes().trim_ascii())
+        != Some(b"13")
+    {
         let mut response = assets::text(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13.");
-        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(response);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).map(str::trim);
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .and_then(|key| key.to_str().ok())
+        .map(str::trim);
     match key {
         Some(key) if BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) => Ok(key.to_owned()),
         _ => bad("The header Sec-WebSocket-Key is missing or wrong."),

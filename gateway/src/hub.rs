@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use meepo_node::stats::Slot;
 use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Attach, CloseCause, Closed, Detached, Event, Handshake, Opened, Reply, SessionChanged};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
-use meepo_node::stats::Slot;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
@@ -22,11 +22,11 @@ use crate::router::{Bounds, Flow, LinkId, Output, Router};
 use crate::settings::{GatewaySettings, Protocol};
 
 /// Where a link's events go; the stream to the worker drains it whole.
-pub type Events = mpsc::UnboundedSender<Result<Event, Status>>;
+pub(crate) type Events = mpsc::UnboundedSender<Result<Event, Status>>;
 
 /// Shared by all tasks of a child.
 #[derive(Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     /// This run of the child.
     pub id: GatewayId,
     pub settings: GatewaySettings,
@@ -51,7 +51,7 @@ struct Dispatch {
 
 /// How a client ends.
 #[derive(Debug, Clone)]
-pub struct End {
+pub(crate) struct End {
     pub cause: CloseCause,
     /// The close code that was received, or is sent; 0 for none.
     pub code: u16,
@@ -64,28 +64,40 @@ pub struct End {
 
 impl End {
     /// The client ended it, by itself or by breaking down.
-    pub fn by_client(cause: CloseCause, code: u16, reason: impl Into<String>) -> Self {
-        Self { cause, code, reason: reason.into(), last: None, clear: false }
+    pub(crate) fn by_client(cause: CloseCause, code: u16, reason: impl Into<String>) -> Self {
+        Self {
+            cause,
+            code,
+            reason: reason.into(),
+            last: None,
+            clear: false,
+        }
     }
 
     /// The gateway ends it, in the client's own protocol.
-    pub fn by_gateway(protocol: Protocol, cause: CloseCause, code: CloseCode) -> Self {
+    pub(crate) fn by_gateway(protocol: Protocol, cause: CloseCause, code: CloseCode) -> Self {
         Self::with_reason(protocol, cause, code.code, code.reason)
     }
 
     /// As [`End::by_gateway`], with another reason. A line client is told the reason, if there is one.
-    pub fn with_reason(protocol: Protocol, cause: CloseCause, code: u16, reason: &str) -> Self {
+    pub(crate) fn with_reason(protocol: Protocol, cause: CloseCause, code: u16, reason: &str) -> Self {
         let last = match protocol {
             Protocol::Ws => Some(encode::close_frame(code, reason)),
             Protocol::Line if reason.is_empty() => None,
             Protocol::Line => Some(encode::line(format!("closed: {reason}").as_bytes())),
         };
-        Self { cause, code, reason: reason.into(), last, clear: false }
+        Self {
+            cause,
+            code,
+            reason: reason.into(),
+            last,
+            clear: false,
+        }
     }
 }
 
 impl Hub {
-    pub fn new(settings: GatewaySettings, stats: &'static Slot) -> Arc<Self> {
+    pub(crate) fn new(settings: GatewaySettings, stats: &'static Slot) -> Arc<Self> {
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let bounds = Bounds {
             client_in_flight: settings.client_in_flight,
@@ -94,8 +106,12 @@ impl Hub {
             waiting_bytes: bytes(settings.waiting),
             max_deliveries: MAX_DELIVERIES,
         };
-        let dispatch =
-            Dispatch { router: Router::new(bounds), links: HashMap::new(), clients: HashMap::new(), out: Vec::new() };
+        let dispatch = Dispatch {
+            router: Router::new(bounds),
+            links: HashMap::new(),
+            clients: HashMap::new(),
+            out: Vec::new(),
+        };
         Arc::new(Self {
             id: GatewayId::random(),
             settings,
@@ -108,19 +124,19 @@ impl Hub {
         })
     }
 
-    pub fn roster(&self) -> MutexGuard<'_, Roster> {
+    pub(crate) fn roster(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock()
     }
 
     /// The id of a client of this child.
-    pub fn client_id(&self, number: u64) -> ClientId {
+    pub(crate) fn client_id(&self, number: u64) -> ClientId {
         ClientId::new(self.id, number)
     }
 
     // === clients ===
 
     /// A client wants in: a worker is asked.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         protocol: Protocol,
         handshake: Handshake,
@@ -139,7 +155,7 @@ impl Hub {
     }
 
     /// Takes a message from a client.
-    pub fn message(&self, client: &Client, payload: Bytes, binary: bool) {
+    pub(crate) fn message(&self, client: &Client, payload: Bytes, binary: bool) {
         self.stats.messages_in.add(1);
         self.stats.bytes_in.add(payload.len() as u64);
         let body = Body::Message(meepo_proto::link::Message { payload, binary });
@@ -151,8 +167,14 @@ impl Hub {
     }
 
     /// Ends a client, once: it leaves the roster at once, workers are told, and what it was sent before still goes out.
-    pub fn close(&self, client: &Arc<Client>, end: End) -> bool {
-        let End { cause, code, reason, last, clear } = end;
+    pub(crate) fn close(&self, client: &Arc<Client>, end: End) -> bool {
+        let End {
+            cause,
+            code,
+            reason,
+            last,
+            clear,
+        } = end;
         let pending = client.is_pending();
         if !client.end(last, clear) {
             return false;
@@ -162,14 +184,21 @@ impl Hub {
         let mut dispatch = self.dispatch.lock();
         let Dispatch { router, out, .. } = &mut *dispatch;
         if !(pending && router.abandon(client.number, out)) {
-            dispatch.push(client.number, Body::Closed(Closed { cause: cause.into(), code: code.into(), reason }));
+            dispatch.push(
+                client.number,
+                Body::Closed(Closed {
+                    cause: cause.into(),
+                    code: code.into(),
+                    reason,
+                }),
+            );
         }
         self.carry_out(dispatch);
         true
     }
 
     /// Takes a client out that a worker has rejected: no close event follows.
-    pub fn rejected(&self, client: &Arc<Client>, last: Option<Bytes>) {
+    pub(crate) fn rejected(&self, client: &Arc<Client>, last: Option<Bytes>) {
         if client.end(last, true) {
             self.roster.lock().remove(client.number);
             self.stats.connections.sub(1);
@@ -181,7 +210,7 @@ impl Hub {
     }
 
     /// Closes those whose send buffer is full.
-    pub fn close_slow(&self, turn: &mut Turn) {
+    pub(crate) fn close_slow(&self, turn: &mut Turn) {
         for client in turn.slow.drain(..) {
             let end = End::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
             if self.close(&client, End { clear: true, ..end }) {
@@ -193,7 +222,7 @@ impl Hub {
     // === links ===
 
     /// A worker's link is up.
-    pub fn link_up(&self, events: Events) -> LinkId {
+    pub(crate) fn link_up(&self, events: Events) -> LinkId {
         let link = LinkId(self.last_link.fetch_add(1, Ordering::Relaxed) + 1);
         let mut dispatch = self.dispatch.lock();
         dispatch.links.insert(link, events);
@@ -203,14 +232,14 @@ impl Hub {
         link
     }
 
-    pub fn link_draining(&self, link: LinkId) {
+    pub(crate) fn link_draining(&self, link: LinkId) {
         let mut dispatch = self.dispatch.lock();
         let Dispatch { router, out, .. } = &mut *dispatch;
         router.link_draining(link, out);
         self.carry_out(dispatch);
     }
 
-    pub fn link_down(&self, link: LinkId) {
+    pub(crate) fn link_down(&self, link: LinkId) {
         let mut dispatch = self.dispatch.lock();
         dispatch.links.remove(&link);
         let Dispatch { router, out, .. } = &mut *dispatch;
@@ -219,7 +248,7 @@ impl Hub {
     }
 
     /// A worker has finished with events.
-    pub fn done(&self, link: LinkId, numbers: &[u64]) {
+    pub(crate) fn done(&self, link: LinkId, numbers: &[u64]) {
         let mut dispatch = self.dispatch.lock();
         let Dispatch { router, out, .. } = &mut *dispatch;
         for &number in numbers {
@@ -229,23 +258,30 @@ impl Hub {
     }
 
     /// Sends something beside the numbered events: a reply or a refusal.
-    pub fn tell(&self, link: LinkId, client: u64, body: Body) {
-        self.dispatch.lock().send(link, Event { client, body: Some(body), ..Event::default() });
+    pub(crate) fn tell(&self, link: LinkId, client: u64, body: Body) {
+        self.dispatch.lock().send(
+            link,
+            Event {
+                client,
+                body: Some(body),
+                ..Event::default()
+            },
+        );
     }
 
-    pub fn reply(&self, link: LinkId, reply: Reply) {
+    pub(crate) fn reply(&self, link: LinkId, reply: Reply) {
         self.tell(link, 0, Body::Reply(reply));
     }
 
     /// Changes a client's session. The worker that serves the client hears of what another one has changed.
-    pub fn update_session(
+    pub(crate) fn update_session(
         &self,
         link: LinkId,
         client: &Client,
         change: SessionChanged,
         max_session: u64,
     ) -> Result<(), SessionTooBig> {
-        let mut dispatch = self.dispatch.lock();
+        let dispatch = self.dispatch.lock();
         {
             let mut session = client.session.lock();
             let mut next = session.clone();
@@ -262,8 +298,11 @@ impl Hub {
         if let Some(server) = dispatch.router.link_of(client.number)
             && server != link
         {
-            let event =
-                Event { client: client.number, body: Some(Body::SessionChanged(change)), ..Event::default() };
+            let event = Event {
+                client: client.number,
+                body: Some(Body::SessionChanged(change)),
+                ..Event::default()
+            };
             dispatch.send(server, event);
         }
         Ok(())
@@ -272,7 +311,7 @@ impl Hub {
     // === the end ===
 
     /// Waits until every event is done, or nobody is there to do them. Cancel safe.
-    pub async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         loop {
             let notified = self.idle.notified();
             {
@@ -286,13 +325,13 @@ impl Hub {
     }
 
     /// Events that no worker has finished.
-    pub fn unfinished(&self) -> usize {
+    pub(crate) fn unfinished(&self) -> usize {
         let dispatch = self.dispatch.lock();
         dispatch.router.waiting() + dispatch.router.in_flight()
     }
 
     /// Ends all links' streams.
-    pub fn end_links(&self) {
+    pub(crate) fn end_links(&self) {
         self.dispatch.lock().links.clear();
     }
 
@@ -309,7 +348,10 @@ impl Hub {
         drop(dispatch);
         for client in given_up {
             tracing::error!(client = %self.client_id(client.number), "gave up an event that ended several workers in turn");
-            self.close(&client, End::by_gateway(client.protocol, CloseCause::GivenUp, codes::GIVEN_UP));
+            self.close(
+                &client,
+                End::by_gateway(client.protocol, CloseCause::GivenUp, codes::GIVEN_UP),
+            );
         }
     }
 }
@@ -319,7 +361,7 @@ const MAX_DELIVERIES: u32 = 3;
 
 /// The session would be over its limit.
 #[derive(Debug)]
-pub struct SessionTooBig;
+pub(crate) struct SessionTooBig;
 
 impl Dispatch {
     fn push(&mut self, client: u64, body: Body) -> Flow {
@@ -339,7 +381,14 @@ impl Dispatch {
         let mut out = std::mem::take(&mut self.out);
         for output in out.drain(..) {
             match output {
-                Output::Deliver { link, seq, client, body, redelivered, first } => {
+                Output::Deliver {
+                    link,
+                    seq,
+                    client,
+                    body,
+                    redelivered,
+                    first,
+                } => {
                     let attach = if first { self.attach(client) } else { None };
                     let event = Event {
                         seq,
@@ -352,7 +401,14 @@ impl Dispatch {
                     self.send(link, event);
                 }
                 Output::Detach { link, client } => {
-                    self.send(link, Event { client, body: Some(Body::Detached(Detached {})), ..Event::default() });
+                    self.send(
+                        link,
+                        Event {
+                            client,
+                            body: Some(Body::Detached(Detached {})),
+                            ..Event::default()
+                        },
+                    );
                 }
                 Output::Finished { link } => {
                     self.links.remove(&link);
@@ -375,6 +431,9 @@ impl Dispatch {
     fn attach(&self, client: u64) -> Option<Attach> {
         let client = self.clients.get(&client)?;
         let session = client.session.lock().clone();
-        Some(Attach { handshake: Some(client.handshake.clone()), session })
+        Some(Attach {
+            handshake: Some(client.handshake.clone()),
+            session,
+        })
     }
 }

@@ -15,28 +15,41 @@ use crate::hub::End;
 
 /// Reads the lines of one client.
 #[derive(Debug)]
-pub struct LineDecoder {
+pub(crate) struct LineDecoder {
     lines: Lines,
     /// The end that comes after the lines that are ready.
     end: Option<End>,
 }
 
 impl LineDecoder {
-    pub fn new(max_line: usize) -> Self {
-        Self { lines: Lines { max_line, ..Lines::default() }, end: None }
+    pub(crate) fn new(max_line: usize) -> Self {
+        Self {
+            lines: Lines {
+                max_line,
+                ..Lines::default()
+            },
+            end: None,
+        }
     }
 
     fn refuse(problem: LineProblem) -> End {
         let (cause, code, reason) = match problem {
-            LineProblem::TooLong { max } => {
-                (CloseCause::TooBig, codes::TOO_BIG, format!("line is longer than {max} bytes"))
-            }
-            LineProblem::NotUtf8 => {
-                (CloseCause::InvalidText, codes::INVALID_TEXT, "line is not valid UTF-8".to_owned())
-            }
+            LineProblem::TooLong { max } => (
+                CloseCause::TooBig,
+                codes::TOO_BIG,
+                format!("line is longer than {max} bytes"),
+            ),
+            LineProblem::NotUtf8 => (
+                CloseCause::InvalidText,
+                codes::INVALID_TEXT,
+                "line is not valid UTF-8".to_owned(),
+            ),
         };
         let last = encode::line(format!("error: {reason}").as_bytes());
-        End { last: Some(last), ..End::by_client(cause, code.code, reason) }
+        End {
+            last: Some(last),
+            ..End::by_client(cause, code.code, reason)
+        }
     }
 }
 
@@ -45,7 +58,12 @@ impl Decoder for LineDecoder {
         let mut heard = false;
         loop {
             match self.lines.pop() {
-                Some(Ok(line)) => return Step::Message { payload: line, binary: false },
+                Some(Ok(line)) => {
+                    return Step::Message {
+                        payload: line,
+                        binary: false,
+                    };
+                }
                 Some(Err(problem)) => return Step::End(Self::refuse(problem)),
                 None => {}
             }
@@ -142,7 +160,10 @@ mod tests {
     use super::*;
 
     fn cut(max_line: usize, input: &[u8], piece: usize) -> Vec<Result<Bytes, LineProblem>> {
-        let mut lines = Lines { max_line, ..Lines::default() };
+        let mut lines = Lines {
+            max_line,
+            ..Lines::default()
+        };
         for piece in input.chunks(piece) {
             lines.feed(piece);
         }
@@ -151,13 +172,19 @@ mod tests {
     }
 
     fn ok(lines: &[&'static str]) -> Vec<Result<Bytes, LineProblem>> {
-        lines.iter().map(|line| Ok(Bytes::from_static(line.as_bytes()))).collect()
+        lines
+            .iter()
+            .map(|line| Ok(Bytes::from_static(line.as_bytes())))
+            .collect()
     }
 
     #[test]
     fn lines_are_the_same_however_they_are_cut() {
         for piece in 1..12 {
-            assert_eq!(cut(100, b"a\r\nb\n\nc\xc3\xa9\nlast", piece), ok(&["a", "b", "cé", "last"]));
+            assert_eq!(
+                cut(100, b"a\r\nb\n\nc\xc3\xa9\nlast", piece),
+                ok(&["a", "b", "cé", "last"])
+            );
         }
     }
 
@@ -180,7 +207,10 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_not_kept() {
-        let mut lines = Lines { max_line: 10, ..Lines::default() };
+        let mut lines = Lines {
+            max_line: 10,
+            ..Lines::default()
+        };
         for _ in 0..1000 {
             lines.feed(&[b'x'; 100]);
         }

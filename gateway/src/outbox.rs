@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 /// Frames that wait for the socket.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     frames: VecDeque<Bytes>,
     bytes: usize,
     /// The first frame has been written in part.
@@ -17,7 +17,7 @@ pub struct Outbox {
 
 /// How a flush ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flushed {
+pub(crate) enum Flushed {
     /// All is written.
     All,
     /// The socket is full.
@@ -29,23 +29,23 @@ const BATCH: usize = 64;
 
 impl Outbox {
     /// Bytes that wait.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether another frame is too much: a single one never is.
-    pub fn over(&self, limit: usize, len: usize) -> bool {
+    pub(crate) fn over(&self, limit: usize, len: usize) -> bool {
         self.bytes > 0 && self.bytes + len > limit
     }
 
     /// Adds a frame.
-    pub fn push(&mut self, frame: Bytes) {
+    pub(crate) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
     }
 
     /// Drops what no byte was sent of.
-    pub fn clear_unsent(&mut self) {
+    pub(crate) fn clear_unsent(&mut self) {
         let first = if self.started { self.frames.pop_front() } else { None };
         self.frames = VecDeque::new();
         self.bytes = 0;
@@ -55,7 +55,7 @@ impl Outbox {
     }
 
     /// Writes until all is written or the socket is full. It never waits.
-    pub fn flush(&mut self, socket: &TcpStream) -> io::Result<Flushed> {
+    pub(crate) fn flush(&mut self, socket: &TcpStream) -> io::Result<Flushed> {
         while !self.frames.is_empty() {
             let written = if self.frames.len() == 1 {
                 socket.try_write(&self.frames[0])
@@ -106,7 +106,10 @@ mod tests {
         outbox.push(Bytes::from_static(b"world"));
         outbox.advance(2);
         outbox.clear_unsent();
-        assert_eq!((outbox.bytes(), outbox.frames.front().map(|f| &f[..])), (3, Some(&b"llo"[..])));
+        assert_eq!(
+            (outbox.bytes(), outbox.frames.front().map(|f| &f[..])),
+            (3, Some(&b"llo"[..]))
+        );
         outbox.advance(3);
         outbox.push(Bytes::from_static(b"x"));
         outbox.clear_unsent();

@@ -7,7 +7,7 @@ use crate::client::Client;
 
 /// The tables of clients and groups. A group exists while it has members.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub(crate) struct Roster {
     clients: HashMap<u64, Entry>,
     groups: HashMap<Arc<str>, HashMap<u64, Arc<Client>>>,
 }
@@ -20,7 +20,7 @@ struct Entry {
 
 /// Why a client could not join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JoinError {
+pub(crate) enum JoinError {
     /// There is no such client (any more).
     Gone,
     /// It is in as many groups as it may be.
@@ -28,41 +28,52 @@ pub enum JoinError {
 }
 
 impl Roster {
-    pub fn insert(&mut self, client: Arc<Client>) {
-        self.clients.insert(client.number, Entry { client, groups: BTreeSet::new() });
+    pub(crate) fn insert(&mut self, client: Arc<Client>) {
+        self.clients.insert(
+            client.number,
+            Entry {
+                client,
+                groups: BTreeSet::new(),
+            },
+        );
     }
 
     /// Takes a client out, and out of its groups. False if it was not there.
-    pub fn remove(&mut self, number: u64) -> bool {
-        let Some(entry) = self.clients.remove(&number) else { return false };
+    pub(crate) fn remove(&mut self, number: u64) -> bool {
+        let Some(entry) = self.clients.remove(&number) else {
+            return false;
+        };
         for group in &entry.groups {
             self.remove_member(group, number);
         }
         true
     }
 
-    pub fn get(&self, number: u64) -> Option<&Arc<Client>> {
+    pub(crate) fn get(&self, number: u64) -> Option<&Arc<Client>> {
         self.clients.get(&number).map(|entry| &entry.client)
     }
 
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Client>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.clients.values().map(|entry| &entry.client)
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.clients.len()
     }
 
-    pub fn members(&self, group: &str) -> impl Iterator<Item = &Arc<Client>> {
+    pub(crate) fn members(&self, group: &str) -> impl Iterator<Item = &Arc<Client>> {
         self.groups.get(group).into_iter().flat_map(HashMap::values)
     }
 
     /// Each group with the number of its members.
-    pub fn group_sizes(&self) -> BTreeMap<String, u64> {
-        self.groups.iter().map(|(name, members)| (name.to_string(), members.len() as u64)).collect()
+    pub(crate) fn group_sizes(&self) -> BTreeMap<String, u64> {
+        self.groups
+            .iter()
+            .map(|(name, members)| (name.to_string(), members.len() as u64))
+            .collect()
     }
 
-    pub fn join(&mut self, number: u64, group: &str, max_groups: usize) -> Result<(), JoinError> {
+    pub(crate) fn join(&mut self, number: u64, group: &str, max_groups: usize) -> Result<(), JoinError> {
         let entry = self.clients.get_mut(&number).ok_or(JoinError::Gone)?;
         if entry.groups.contains(group) {
             return Ok(());
@@ -75,13 +86,18 @@ impl Roster {
             None => Arc::from(group),
         };
         entry.groups.insert(Arc::clone(&name));
-        self.groups.entry(name).or_default().insert(number, Arc::clone(&entry.client));
+        self.groups
+            .entry(name)
+            .or_default()
+            .insert(number, Arc::clone(&entry.client));
         Ok(())
     }
 
     /// False if there is no such client.
-    pub fn leave(&mut self, number: u64, group: &str) -> bool {
-        let Some(entry) = self.clients.get_mut(&number) else { return false };
+    pub(crate) fn leave(&mut self, number: u64, group: &str) -> bool {
+        let Some(entry) = self.clients.get_mut(&number) else {
+            return false;
+        };
         if entry.groups.remove(group) {
             self.remove_member(group, number);
         }

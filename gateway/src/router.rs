@@ -155,19 +155,29 @@ impl Router {
 
     /// Whether this client's last event came over, or goes to, this link.
     pub fn serves(&self, link: LinkId, client: ClientNumber) -> bool {
-        self.lanes.get(&client).is_some_and(|lane| lane.attached && lane.link == Some(link))
+        self.lanes
+            .get(&client)
+            .is_some_and(|lane| lane.attached && lane.link == Some(link))
     }
 
     /// The link that serves a client and has seen it.
     pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
-        self.lanes.get(&client).filter(|lane| lane.attached).and_then(|lane| lane.link)
+        self.lanes
+            .get(&client)
+            .filter(|lane| lane.attached)
+            .and_then(|lane| lane.link)
     }
 
     /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
     pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
         let bytes = EVENT_OVERHEAD + payload_len(&body);
         let lane = self.lanes.entry(client).or_default();
-        lane.waiting.push_back(Pending { body, bytes, failed: 0, redelivered: false });
+        lane.waiting.push_back(Pending {
+            body,
+            bytes,
+            failed: 0,
+            redelivered: false,
+        });
         lane.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
         self.waiting += 1;
@@ -183,7 +193,9 @@ impl Router {
 
     /// Drops a client that no worker has let in and of which none knows. False if one may: then `closed` has to follow.
     pub fn abandon(&mut self, client: ClientNumber, out: &mut Vec<Output>) -> bool {
-        let Some(lane) = self.lanes.get(&client) else { return true };
+        let Some(lane) = self.lanes.get(&client) else {
+            return true;
+        };
         let unseen = lane.in_flight.is_empty() && lane.waiting.front().is_none_or(Pending::is_new_opened);
         if unseen {
             self.forget(client, out);
@@ -193,7 +205,9 @@ impl Router {
 
     /// A worker has rejected the client: there will be no `closed`, and nothing is delivered again.
     pub fn dismiss(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.get_mut(&client) else { return };
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return;
+        };
         lane.dismissed = true;
         if lane.in_flight.is_empty() {
             self.forget(client, out);
@@ -236,10 +250,17 @@ impl Router {
     /// The worker has finished with an event.
     pub fn done(&mut self, link: LinkId, seq: u64, out: &mut Vec<Output>) {
         let Some(state) = self.links.get_mut(&link) else { return };
-        let Some(client) = state.in_flight.remove(&seq) else { return };
-        let lane = self.lanes.get_mut(&client).expect("a client with an event in flight has a lane");
+        let Some(client) = state.in_flight.remove(&seq) else {
+            return;
+        };
+        let lane = self
+            .lanes
+            .get_mut(&client)
+            .expect("a client with an event in flight has a lane");
         let at = lane.in_flight.iter().position(|(other, _)| *other == seq);
-        let (_, done) = at.and_then(|at| lane.in_flight.remove(at)).expect("the lane has what the link has in flight");
+        let (_, done) = at
+            .and_then(|at| lane.in_flight.remove(at))
+            .expect("the lane has what the link has in flight");
         state.in_flight_bytes -= done.bytes;
         self.in_flight -= 1;
         if matches!(done.body, Body::Closed(_)) || (lane.dismissed && lane.in_flight.is_empty()) {
@@ -256,14 +277,18 @@ impl Router {
 
     /// Delivers what can be delivered of a client's waiting events.
     fn pump(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.get_mut(&client) else { return };
-        while let Some(next) = lane.waiting.front() {
-            let Some(link) = choose_link(client, lane, &mut self.links, out) else { break };
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return;
+        };
+        while let Some(bytes) = lane.waiting.front().map(|next| next.bytes) {
+            let Some(link) = choose_link(client, lane, &mut self.links, out) else {
+                break;
+            };
             let state = self.links.get_mut(&link).expect("only links that are up are chosen");
             if lane.in_flight.len() >= self.bounds.client_in_flight {
                 break;
             }
-            let full = state.in_flight_bytes + next.bytes > self.bounds.link_in_flight_bytes;
+            let full = state.in_flight_bytes + bytes > self.bounds.link_in_flight_bytes;
             if full && state.in_flight_bytes > 0 {
                 if !lane.blocked {
                     lane.blocked = true;
@@ -293,8 +318,12 @@ impl Router {
     }
 
     fn pump_all(&mut self, out: &mut Vec<Output>) {
-        let mut clients: Vec<_> =
-            self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(client, _)| *client).collect();
+        let mut clients: Vec<_> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.waiting.is_empty())
+            .map(|(client, _)| *client)
+            .collect();
         clients.sort_unstable();
         for client in clients {
             self.pump(client, out);
@@ -304,7 +333,9 @@ impl Router {
 
     /// Puts a client's events in flight back to the front of its queue, after their link has ended.
     fn take_back(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.get_mut(&client) else { return };
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return;
+        };
         lane.link = None;
         lane.attached = false;
         lane.blocked = false;
@@ -314,7 +345,10 @@ impl Router {
             self.forget(client, out);
             return;
         }
-        let mut events: VecDeque<_> = std::mem::take(&mut lane.in_flight).into_iter().map(|(_, event)| event).collect();
+        let mut events: VecDeque<_> = std::mem::take(&mut lane.in_flight)
+            .into_iter()
+            .map(|(_, event)| event)
+            .collect();
         // A worker handles a client's events one after the other: only the first can have ended it.
         let mut lost = None;
         if let Some(first) = events.front_mut() {
@@ -343,8 +377,12 @@ impl Router {
             if state.in_flight_bytes >= self.bounds.link_in_flight_bytes {
                 return;
             }
-            let Some(client) = state.blocked.pop_front() else { return };
-            let Some(lane) = self.lanes.get_mut(&client) else { continue };
+            let Some(client) = state.blocked.pop_front() else {
+                return;
+            };
+            let Some(lane) = self.lanes.get_mut(&client) else {
+                continue;
+            };
             lane.blocked = false;
             self.pump(client, out);
             self.check_resume(client, out);
@@ -355,7 +393,11 @@ impl Router {
     }
 
     fn check_finished(&self, link: LinkId, out: &mut Vec<Output>) {
-        if self.links.get(&link).is_some_and(|state| state.draining && state.in_flight.is_empty()) {
+        if self
+            .links
+            .get(&link)
+            .is_some_and(|state| state.draining && state.in_flight.is_empty())
+        {
             out.push(Output::Finished { link });
         }
     }

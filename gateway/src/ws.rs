@@ -15,7 +15,7 @@ use crate::hub::End;
 use crate::settings::Protocol;
 
 /// Reads the frames of one client.
-pub struct WsDecoder {
+pub(crate) struct WsDecoder {
     context: WebSocketContext,
 }
 
@@ -26,13 +26,15 @@ const COPY_BELOW: usize = 1024;
 
 impl WsDecoder {
     /// A decoder that begins with the bytes that came along with the handshake.
-    pub fn new(read: &[u8], max_message: usize) -> Self {
+    pub(crate) fn new(read: &[u8], max_message: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
-        Self { context: WebSocketContext::from_partially_read(read.to_vec(), Role::Server, Some(config)) }
+        Self {
+            context: WebSocketContext::from_partially_read(read.to_vec(), Role::Server, Some(config)),
+        }
     }
 }
 
@@ -40,8 +42,14 @@ impl Decoder for WsDecoder {
     fn next(&mut self, client: &Client) -> Step {
         let mut wire = Wire { client, heard: false };
         match self.context.read(&mut wire) {
-            Ok(Message::Text(text)) => Step::Message { payload: unpinned(text.into()), binary: false },
-            Ok(Message::Binary(payload)) => Step::Message { payload: unpinned(payload), binary: true },
+            Ok(Message::Text(text)) => Step::Message {
+                payload: unpinned(text.into()),
+                binary: false,
+            },
+            Ok(Message::Binary(payload)) => Step::Message {
+                payload: unpinned(payload),
+                binary: true,
+            },
             Ok(Message::Close(frame)) => {
                 // The reply waits in the context until it is flushed.
                 let _ = self.context.flush(&mut wire);
@@ -50,9 +58,7 @@ impl Decoder for WsDecoder {
                     Some(frame) if frame.code == coding::CloseCode::Protocol => {
                         End::by_client(CloseCause::Protocol, codes::PROTOCOL_ERROR.code, "invalid close code")
                     }
-                    Some(frame) => {
-                        End::by_client(CloseCause::Client, frame.code.into(), frame.reason.as_str())
-                    }
+                    Some(frame) => End::by_client(CloseCause::Client, frame.code.into(), frame.reason.as_str()),
                     None => End::by_client(CloseCause::Client, 0, ""),
                 })
             }
@@ -78,17 +84,27 @@ fn end_of(error: &Error) -> End {
         }
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
             let reason = format!("message of {size} bytes is over the limit of {max_size}");
-            End { reason, ..tell(CloseCause::TooBig, codes::TOO_BIG) }
+            End {
+                reason,
+                ..tell(CloseCause::TooBig, codes::TOO_BIG)
+            }
         }
         Error::Capacity(_) => tell(CloseCause::TooBig, codes::TOO_BIG),
         Error::Utf8(_) => tell(CloseCause::InvalidText, codes::INVALID_TEXT),
         Error::Io(error) => End::by_client(CloseCause::Reset, 0, error.to_string()),
-        error => End { reason: error.to_string(), ..tell(CloseCause::Protocol, codes::PROTOCOL_ERROR) },
+        error => End {
+            reason: error.to_string(),
+            ..tell(CloseCause::Protocol, codes::PROTOCOL_ERROR)
+        },
     }
 }
 
 fn unpinned(payload: Bytes) -> Bytes {
-    if payload.len() < COPY_BELOW { Bytes::copy_from_slice(&payload) } else { payload }
+    if payload.len() < COPY_BELOW {
+        Bytes::copy_from_slice(&payload)
+    } else {
+        payload
+    }
 }
 
 /// The client's socket for reading, its outbox for writing.
