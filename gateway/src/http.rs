@@ -85,9 +85,9 @@ async fn respond(hub: &Arc<Hub>, site: &Site, request: Request<Incoming>, peer: 
     let is_ws_path = site.paths.iter().any(|path| path == request.uri().path());
     let wants_ws = has_token(request.headers(), header::UPGRADE, "websocket");
     if is_ws_path && wants_ws {
-        return match accept_key(&request) {
-            Ok(key) => open(hub, &request, peer, &key).await,
-            Err(response) => Answer::Response(response),
+        return match handshake_key(&request) {
+            Ok(key) => open(hub, &request, peer, key).await,
+            Err(bad) => Answer::Response(bad.into_response()),
         };
     }
     let mut response = site.files.serve(request).await;
@@ -178,12 +178,32 @@ fn handshake_of(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
     }
 }
 
-/// The key of a valid opening handshake (RFC 6455, section 4.2.1), or the answer to an invalid one.
-fn accept_key(request: &Request<Incoming>) -> Result<String, Response<Body>> {
-    let bad = |why| Err(assets::text(StatusCode::BAD_REQUEST, why));
+/// What is wrong with an opening handshake.
+#[derive(Debug)]
+struct BadHandshake(StatusCode, &'static str);
+
+impl BadHandshake {
+    fn into_response(self) -> Response<Body> {
+        let Self(status, why) = self;
+        let mut response = assets::text(status, why);
+        if status == StatusCode::UPGRADE_REQUIRED {
+            response
+                .headers_mut()
+                .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+/// The key of a valid opening handshake (RFC 6455, section 4.2.1).
+fn handshake_key(request: &Request<Incoming>) -> Result<&str, BadHandshake> {
+    let bad = |why| Err(BadHandshake(StatusCode::BAD_REQUEST, why));
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(assets::status(StatusCode::METHOD_NOT_ALLOWED));
+        return Err(BadHandshake(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "A WebSocket handshake is a GET.",
+        ));
     }
     if request.version() != Version::HTTP_11 {
         return bad("A WebSocket handshake needs HTTP/1.1.");
@@ -196,18 +216,17 @@ fn accept_key(request: &Request<Incoming>) -> Result<String, Response<Body>> {
         .map(|version| version.as_bytes().trim_ascii())
         != Some(b"13")
     {
-        let mut response = assets::text(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13.");
-        response
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(response);
+        return Err(BadHandshake(
+            StatusCode::UPGRADE_REQUIRED,
+            "Sec-WebSocket-Version must be 13.",
+        ));
     }
     let key = headers
         .get(header::SEC_WEBSOCKET_KEY)
         .and_then(|key| key.to_str().ok())
         .map(str::trim);
     match key {
-        Some(key) if BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) => Ok(key.to_owned()),
+        Some(key) if BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) => Ok(key),
         _ => bad("The header Sec-WebSocket-Key is missing or wrong."),
     }
 }

@@ -479,3 +479,6 @@ fn payload_len(body: &Body) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;
