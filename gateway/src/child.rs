@@ -42,7 +42,6 @@ const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
     let hub = Hub::new(settings, child.stats);
     let accepting = CancellationToken::new();
-    let linking = CancellationToken::new();
     let clients = TaskTracker::new();
     let links = TaskTracker::new();
 
@@ -92,7 +91,7 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
 
     child.stop.requested().await;
 
-    // Out of the registry, no new clients.
+    // Out of the registry, no new clients, no new links; those that stand go on.
     accepting.cancel();
     for accept in accepts {
         let _ = accept.await;
@@ -113,7 +112,6 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
         );
     }
     hub.end_links();
-    linking.cancel();
     // A worker that does not answer does not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     Ok(())
