@@ -39,14 +39,19 @@ const unheard = []; // Messages that were sent, and have not come back yet.
 
 const connection = new Connection(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, {
   state: onState,
-  message: event => (handlers[event.type] ?? (() => {}))(event),
+  message: receive,
 });
 
+// A message is an object with one entry: what has happened, and to whom.
+function receive(message) {
+  for (const [type, what] of Object.entries(message)) handlers[type]?.(what);
+  render();
+}
+
 const handlers = {
-  welcome({ name, room }) {
+  you({ name, room }) {
     const entered = !inside;
     const moved = room !== me.room;
-    if (me.name && fold(name) !== fold(me.name)) renameConversation(me.name, name);
     Object.assign(me, { name, room });
     tab.set("name", name);
     tab.set("room", room);
@@ -58,30 +63,29 @@ const handlers = {
       showChat();
     }
     if (moved || !shown) show(conversation({ room }));
-    render();
   },
-  people({ people: list, complete }) {
+  people(list) {
     people = new Map(list.map(person => [fold(person.name), person]));
-    for (const event of late ?? []) presence[event.type](event);
+    for (const change of late ?? []) apply(change);
     late = null;
-    if (!complete) toast("Some servers did not answer: the list of people may be incomplete.");
-    render();
   },
-  joined: onPresence,
-  moved: onPresence,
-  left: onPresence,
-  renamed: onPresence,
-  message({ from, room, text }) {
-    add(conversation({ room }), from, text);
-    heard(from, text);
+  presence([was, now]) {
+    const before = people.get(fold((was ?? now).name));
+    apply([was, now]);
+    late?.push([was, now]);
+    if (was && now) renameConversation(was.name, now.name);
+    if (!isMe((now ?? was).name)) announce(before, now, was);
   },
-  private({ from, to, text }) {
-    const other = isMe(from) ? to : from;
-    add(conversation({ name: other }), from, text);
-    heard(from, text);
-    render();
+  message([from, text]) {
+    add(conversation({ room: from.room }), from.name, text);
+    heard(from.name, text);
   },
-  error({ text }) {
+  private([from, to, text]) {
+    const other = isMe(from.name) ? to : from;
+    add(conversation({ name: other.name }), from.name, text);
+    heard(from.name, text);
+  },
+  error(text) {
     unheard.shift();
     if (!inside) showEntry(text);
     else if ($("rename").open) $("rename-error").textContent = text;
@@ -89,40 +93,25 @@ const handlers = {
   },
 };
 
-// What an event of this kind changes in the list of people. Doing it twice is the same as once.
-const presence = {
-  joined: ({ name, room }) => people.set(fold(name), { name, room }),
-  moved: ({ name, to }) => people.set(fold(name), { name, room: to }),
-  left: ({ name }) => people.delete(fold(name)),
-  renamed({ name, to }) {
-    const room = people.get(fold(name))?.room ?? people.get(fold(to))?.room ?? LOBBY;
-    people.delete(fold(name));
-    people.set(fold(to), { name: to, room });
-  },
-};
-
-function onPresence(event) {
-  const before = people.get(fold(event.name));
-  presence[event.type](event);
-  late?.push(event);
-  if (event.type === "renamed") renameConversation(event.name, event.to);
-  if (!isMe(event.name) && !isMe(event.to ?? "")) announce(event, before);
-  render();
+// What somebody was and is, null before he came and after he left. Doing it twice is the same as once.
+function apply([was, now]) {
+  if (was) people.delete(fold(was.name));
+  if (now) people.set(fold(now.name), now);
 }
 
-function announce({ type, name, room, to }, before) {
+// Says in words what has changed, where it is of interest. `before` is how we knew the person.
+function announce(before, now, was) {
+  const { name } = was ?? now;
   const inRoom = text => notice(conversation({ room: me.room }), name, text);
   const privately = text => conversations.has(personId(name)) && notice(conversation({ name }), name, text);
-  if (type === "renamed") {
-    if (before?.room === me.room) inRoom(`is now ${to}`);
-  } else if (type === "left") {
-    if (before?.room === me.room) inRoom("left");
-    if (before) privately("left");
-  } else if (before?.room !== room) {
-    if (room === me.room) inRoom("joined");
-    else if (before?.room === me.room) inRoom(`went to ${room}`);
-    if (!before) privately("is here");
-  }
+  const wasHere = before?.room === me.room;
+  const isHere = now?.room === me.room;
+  if (!now && wasHere) inRoom("left");
+  if (now && wasHere && !isHere) inRoom(`went to ${now.room}`);
+  if (now && !wasHere && isHere) inRoom("joined");
+  if (now && was && wasHere && isHere && now.name !== was.name) inRoom(`is now ${now.name}`);
+  if (!now && before) privately("left");
+  if (now && !before) privately("is here");
 }
 
 function onState(state, { until, code, reason } = {}) {
@@ -147,12 +136,12 @@ function onState(state, { until, code, reason } = {}) {
 }
 
 function join() {
-  connection.send({ type: "join", name: me.name, room: me.room, key: me.key });
+  connection.send({ join: [me.name, me.room, me.key] });
 }
 
 function askWho() {
   late = [];
-  connection.probe({ type: "who" });
+  connection.probe("who");
 }
 
 // Our own message has come back: it was delivered.
@@ -377,7 +366,7 @@ function randomKey() {
 // ---- What the person does ----
 
 function goTo(room) {
-  if (room !== me.room && !connection.send({ type: "room", room })) return toast("Not connected.");
+  if (room !== me.room && !connection.send({ room })) return toast("Not connected.");
   if (room === me.room) show(conversation({ room }));
 }
 
@@ -386,7 +375,7 @@ function say() {
   if (!text) return;
   if (!inside) return toast("Not connected: your message was not sent.");
   if ([...text].length > MAX_TEXT) return toast(`A message has at most ${MAX_TEXT} characters.`);
-  connection.send(shown.room ? { type: "say", text } : { type: "to", name: shown.name, text });
+  connection.send(shown.room ? { say: text } : { to: [shown.name, text] });
   unheard.push(text);
   $("say").value = "";
   fitBox();
@@ -438,7 +427,7 @@ onSubmit("room-form", () => {
   $("room-name").value = "";
 });
 onSubmit("rename-form", () => {
-  const sent = connection.send({ type: "name", name: $("rename-name").value });
+  const sent = connection.send({ name: $("rename-name").value });
   $("rename-error").textContent = sent ? "" : "Not connected.";
 });
 onSubmit("say-form", say);

@@ -20,7 +20,7 @@ export class Connection {
   #deadline = 0;
 
   // `on.state(state, detail)` is called with "connecting", "open", "waiting" (detail.until: when it tries again) or
-  // "closed" (detail.code, detail.reason: for good); `on.message(object)` with each message.
+  // "closed" (detail.code, detail.reason: for good); `on.message(value)` with each message.
   constructor(url, on) {
     this.#url = url;
     this.#on = on;
@@ -54,10 +54,10 @@ export class Connection {
     };
   }
 
-  // Sends an object; false if there is no connection.
-  send(object) {
+  // Sends a value as JSON; false if there is no connection.
+  send(value) {
     if (!this.isOpen) return false;
-    this.#socket.send(JSON.stringify(object));
+    this.#socket.send(JSON.stringify(value));
     return true;
   }
 

@@ -14,7 +14,6 @@ const MAX_TEXT: usize = 2000;
 /// The close code of a connection whose user is back on another one.
 const REPLACED: u16 = 4001;
 
-#[derive(Debug)]
 pub(crate) struct Chat;
 
 impl Handler for Chat {
@@ -46,7 +45,7 @@ async fn carry_out(client: &Client, message: &Message) -> Result<(), String> {
     let text = message.text().ok_or("Only text is understood")?;
     let ask = match client.hello().protocol() {
         "line" => Ask::from_line(text),
-        _ => Ask::from_json(text),
+        _ => serde_json::from_str(text).map_err(|error| format!("Not understood: {error}")),
     };
     match (ask?, who_is(&client.session())) {
         (Ask::Join(name, room, key), _) => {
@@ -111,8 +110,7 @@ async fn take_name(client: &Client, name: &str) -> Result<(), String> {
             client.leave(&claim);
             return Err(format!("The name {name} is taken"));
         }
-        let cut_off = cluster.client(other.id);
-        cut_off.close(REPLACED, "you are back on another connection");
+        cluster.client(other.id).close(REPLACED, "you are back");
     }
     Ok(())
 }
@@ -133,8 +131,7 @@ fn named(name: &str) -> String {
 async fn people(client: &Client, place: &str) -> Vec<Person> {
     let members = client.cluster().members(place).await;
     if !members.is_complete() {
-        let warning = "Some gateways do not answer: people may be missing";
-        reply(client, &Event::Error(warning.into()));
+        reply(client, &Event::Error("Some gateways do not answer".into()));
     }
     let sessions = members.value.iter().map(|member| &member.session);
     sessions.filter_map(who_is).collect()
@@ -147,24 +144,21 @@ fn who_is(session: &BTreeMap<String, String>) -> Option<Person> {
 
 /// Tells all in a place. A page is told what its own user did, too; a telnet user has seen what he typed.
 fn tell(client: &Client, place: &str, event: &Event) {
-    let [pages, lines] = ["ws", "line"].map(|protocol| format!("{protocol}:{place}"));
-    client.cluster().group(pages).send(event.json());
-    let others = client.cluster().group(lines).except(client.id());
-    others.send(event.line());
+    let group = |protocol| client.cluster().group(format!("{protocol}:{place}"));
+    group("ws").send(event.json());
+    group("line").except(client.id()).send(event.line());
 }
 
 fn reply(client: &Client, event: &Event) {
-    match client.hello().protocol() {
-        "line" => client.send(event.line()),
-        _ => client.send(event.json()),
-    }
+    let line = client.hello().protocol() == "line";
+    client.send(if line { event.line() } else { event.json() });
 }
 
+/// A message may have several lines; a name has one.
 fn checked(what: &str, text: &str, limit: usize) -> Result<String, String> {
     let text = text.trim();
-    let length = text.chars().count();
-    // A message may have several lines; a name has one.
-    let fits = (1..=limit).contains(&length) && (limit > MAX_NAME || !text.contains(char::is_control));
+    let fits = (1..=limit).contains(&text.chars().count());
+    let plain = limit > MAX_NAME || !text.contains(char::is_control);
     let complaint = format!("{what} has 1 to {limit} characters");
-    if fits { Ok(text.into()) } else { Err(complaint) }
+    if fits && plain { Ok(text.into()) } else { Err(complaint) }
 }

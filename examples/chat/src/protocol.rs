@@ -39,16 +39,11 @@ pub(crate) struct Person {
 }
 
 impl Ask {
-    pub(crate) fn from_json(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| format!("This message is not understood: {error}"))
-    }
-
     pub(crate) fn from_line(line: &str) -> Result<Self, String> {
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
-        // A name with spaces stands in quotes.
+        // In "/to", a name with spaces stands in quotes.
         let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
-        let name_and_text = quoted.or(rest.split_once(' '));
-        match (command, name_and_text) {
+        match (command, quoted.or(rest.split_once(' '))) {
             ("/name", _) => Ok(Self::Name(rest.into())),
             ("/join", _) => Ok(Self::Room(rest.into())),
             ("/to", Some((name, text))) => Ok(Self::To(name.into(), text.into())),
