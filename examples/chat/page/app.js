@@ -1,32 +1,19 @@
 // The chat page. Whatever comes from the server reaches the document as text (textContent), never as HTML.
 
 import { Connection } from "./connection.js";
+import {
+  $, avatar, browser, byName, clock, count, el, fill, fold, onSubmit, plural, randomKey, tab, toast,
+} from "./parts.js";
 
 const MAX_TEXT = 2000; // characters, as in the server
 const MAX_LOG = 500; // entries kept of each conversation
 const LOBBY = "lobby";
 const STATES = { connecting: "Connecting…", open: "Connected", waiting: "Reconnecting…", closed: "Disconnected" };
 
-const $ = id => document.getElementById(id);
-const el = (tag, className = "", text = "") => {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-};
-const fold = name => name.toLowerCase();
-const roomId = room => `room/${room}`;
-const personId = name => `person/${fold(name)}`;
-const storage = area => ({
-  get: key => { try { return area().getItem(key); } catch { return null; } },
-  set: (key, value) => { try { area().setItem(key, value); } catch { /* private mode: it is only a convenience */ } },
-});
-const tab = storage(() => sessionStorage);
-const browser = storage(() => localStorage);
-
 // Who we are. The key proves to the server that a connection which still bears our name is our own, cut off.
 const me = { name: "", room: LOBBY, key: tab.get("key") ?? randomKey() };
 tab.set("key", me.key);
+const isMe = name => fold(name) === fold(me.name);
 
 let inside = false; // The server has let us in on this connection.
 let people = new Map(); // Folded name to { name, room }: everyone who is online.
@@ -159,6 +146,9 @@ function giveBack() {
 
 // ---- Conversations ----
 
+const roomId = room => `room/${room}`;
+const personId = name => `person/${fold(name)}`;
+
 function conversation({ room, name }) {
   const id = room ? roomId(room) : personId(name);
   if (!conversations.has(id)) {
@@ -236,9 +226,6 @@ function writeHere() {
 
 // ---- The screen ----
 
-const isMe = name => fold(name) === fold(me.name);
-const clock = (date, timeStyle) => date.toLocaleTimeString([], { timeStyle });
-
 function showChat() {
   $("entry").hidden = true;
   $("chat").hidden = false;
@@ -274,7 +261,7 @@ function draw() {
   const rooms = new Set([LOBBY, me.room, ...all.map(person => person.room)]);
   fill($("rooms"), [...rooms].sort(byName), room => {
     const item = entry(conversations.get(roomId(room)), () => goTo(room));
-    item.append(el("span", "hash", "#"), el("bdi", "name", room), count(inRoom(room), "here"));
+    item.append(el("span", "hash", "#"), el("bdi", "name", room), count("count", inRoom(room), "here"));
     item.setAttribute("aria-current", String(shown.room === room));
     return item;
   });
@@ -311,56 +298,12 @@ function draw() {
   document.title = `${unread ? `(${unread}) ` : ""}${shown.room ? `#${shown.room}` : shown.name} · Meepo chat`;
 }
 
-// Draws a list anew, and leaves the keyboard where it was.
-function fill(list, values, make) {
-  const focused = [...list.children].findIndex(item => item.contains(document.activeElement));
-  list.replaceChildren(...values.map(value => {
-    const item = el("li");
-    item.append(make(value));
-    return item;
-  }));
-  if (focused >= 0) list.children[Math.min(focused, values.length - 1)]?.firstElementChild.focus();
-}
-
 function entry(where, onclick) {
   const button = el("button", "entry-button");
   button.type = "button";
   button.onclick = onclick;
-  if (where?.unread) {
-    const badge = el("span", "badge", where.unread);
-    badge.append(el("span", "hidden", " unread"));
-    button.append(badge);
-  }
+  if (where?.unread) button.append(count("badge", where.unread, "unread"));
   return button;
-}
-
-function count(number, what) {
-  const element = el("span", "count", number || "");
-  if (number) element.append(el("span", "hidden", ` ${what}`));
-  return element;
-}
-
-function avatar(element, name) {
-  element.className = "avatar";
-  element.textContent = [...name][0]?.toUpperCase() ?? "";
-  element.setAttribute("aria-hidden", "true");
-  const hue = [...fold(name)].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
-  element.style.setProperty("--hue", hue);
-  return element;
-}
-
-let toastTimer = 0;
-function toast(text) {
-  $("toast").textContent = text;
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => ($("toast").textContent = ""), 6000);
-}
-
-const byName = new Intl.Collator(undefined, { numeric: true }).compare;
-const plural = (number, one, many) => `${number} ${number === 1 ? one : many}`;
-
-function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, "0")).join("");
 }
 
 // ---- What the person does ----
@@ -406,11 +349,6 @@ function closeSide() {
   $("open-side").setAttribute("aria-expanded", "false");
   $("open-side").focus();
 }
-
-const onSubmit = (id, act) => $(id).addEventListener("submit", event => {
-  event.preventDefault();
-  act();
-});
 
 onSubmit("entry-form", () => {
   const name = $("entry-name").value.trim();

@@ -11,6 +11,7 @@ const PAGE: &[(&str, &[u8])] = &[
     ("/index.html", include_bytes!("../page/index.html")),
     ("/style.css", include_bytes!("../page/style.css")),
     ("/app.js", include_bytes!("../page/app.js")),
+    ("/parts.js", include_bytes!("../page/parts.js")),
     ("/connection.js", include_bytes!("../page/connection.js")),
 ];
 
