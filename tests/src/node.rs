@@ -55,16 +55,16 @@ pub struct Finished {
 }
 
 impl Node {
-    /// A node of one of the workspace's programs. Its instances all listen at an address of its own.
-    pub fn build(program: &str) -> Builder {
-        Self::build_at(binary(program))
+    /// A node with all three instances and the test worker.
+    pub fn test() -> Builder {
+        Self::build("meepo-test-node")
     }
 
-    /// A node of the program at this path.
-    pub fn build_at(program: impl Into<PathBuf>) -> Builder {
+    /// A node of one of the workspace's programs. Its instances all listen at an address of its own.
+    pub fn build(program: &str) -> Builder {
         let host = Host::new();
         Builder {
-            program: program.into(),
+            program: binary(program),
             registries: vec![host.registry().to_string()],
             host,
             sections: BTreeMap::new(),
