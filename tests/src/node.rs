@@ -304,15 +304,11 @@ impl Node {
         wait_until("no process is left", deadline, async || self.processes().is_empty()).await;
     }
 
-    /// The files in the run folder.
+    /// The files in the run folder, but for the log of a daemon.
     pub fn run_files(&self) -> Vec<String> {
-        let Ok(folder) = fs::read_dir(self.run_dir()) else {
-            return Vec::new();
-        };
-        folder
-            .flatten()
-            .map(|file| file.file_name().to_string_lossy().into_owned())
-            .collect()
+        let mut files = names(&self.run_dir());
+        files.retain(|name| !name.ends_with(".log"));
+        files
     }
 }
 
@@ -430,14 +426,23 @@ impl Drop for Node {
         if !std::thread::panicking() {
             return;
         }
-        for file in fs::read_dir(self.folder()).into_iter().flatten().flatten() {
-            let name = file.file_name().to_string_lossy().into_owned();
-            if name == "output" || name == "events" || name.ends_with(".log") {
-                let text = fs::read_to_string(file.path()).unwrap_or_default();
+        for folder in [self.folder().to_path_buf(), self.run_dir()] {
+            for name in names(&folder) {
+                if name != "output" && name != "events" && !name.ends_with(".log") {
+                    continue;
+                }
+                let text = fs::read_to_string(folder.join(&name)).unwrap_or_default();
                 let skipped = text.lines().count().saturating_sub(200);
                 let tail: Vec<_> = text.lines().skip(skipped).collect();
                 eprintln!("--- {} of {}\n{}", name, self.host.ip(), tail.join("\n"));
             }
         }
     }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files
+        .map(|file| file.file_name().to_string_lossy().into_owned())
+        .collect()
 }
