@@ -103,8 +103,9 @@ async fn each_end_has_its_own_reason_and_comes_once() {
         .start()
         .await;
     let address = node.host().ws();
+    let seen = node.events();
     let last = async |count: usize| {
-        let closes = node.events().wait_count("close", count).await;
+        let closes = seen.wait_count("close", count).await;
         assert_eq!(closes.len(), count, "one close for each client: {closes:?}");
         let close = closes.last().expect("there is one").clone();
         (close.cause, close.code, close.text)

@@ -64,17 +64,19 @@ async fn a_killed_worker_loses_nothing_and_repeats_only_what_was_in_flight() {
     let pid: u32 = client.ask("pid").await.parse().expect("a pid");
     let lines: String = (1..=MESSAGES).map(|number| format!("quiet {number}\n")).collect();
     let events = node.events();
-    let killer = tokio::spawn(async move {
+    let kill = async {
         wait_for("the middle", async || {
             (events.messages().len() > MESSAGES / 4).then_some(())
         })
         .await;
         processes::signal(pid, Signal::SIGKILL);
-    });
-    for piece in lines.as_bytes().chunks(4096) {
-        client.write(piece).await;
-    }
-    killer.await.expect("the killer does not panic");
+    };
+    let send = async {
+        for piece in lines.as_bytes().chunks(4096) {
+            client.write(piece).await;
+        }
+    };
+    tokio::join!(kill, send);
     assert_eq!(client.ask("the end").await, "the end");
 
     let numbers = |text: &str| {
