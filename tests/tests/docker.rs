@@ -32,22 +32,24 @@ impl Compose {
             host,
             base_images: made.lines().map(Into::into).collect(),
         };
+        // The first stage gets a name as well, so that it can be removed.
+        compose.stage("build", &compose.first_stage());
+        compose.stage("", &compose.image);
+        compose
+    }
+
+    fn stage(&self, target: &str, image: &str) {
         let mut build = Command::new("docker");
         build
             .env("DOCKER_BUILDKIT", "0")
-            .args([
-                "build",
-                "--quiet",
-                "--network",
-                "none",
-                "--build-arg",
-                "PROFILE=dev",
-                "--force-rm",
-            ])
-            .args(["--file", "deploy/Dockerfile", "--tag", &compose.image, "."])
+            .args(["build", "--network", "none", "--build-arg", "PROFILE=dev", "--force-rm"])
+            .args(["--target", target, "--file", "deploy/Dockerfile", "--tag", image, "."])
             .current_dir(workspace());
         output(build);
-        compose
+    }
+
+    fn first_stage(&self) -> String {
+        format!("{}-build", self.project)
     }
 
     fn run(&self, arguments: &[&str]) -> String {
