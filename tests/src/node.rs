@@ -404,7 +404,7 @@ impl Builder {
     fn text(&self, folder: &Path) -> String {
         let section = |name: &str| self.sections.get(name).map_or("", String::as_str);
         let mut text = format!(
-            "[node]\nregistry = {:?}\n{}\n[registry]\nlisten = \"{{ip}}:19911\"\n{}\n[worker]\n{}\n\
+            "[node]\nregistry = {:?}\n{}\n[registry]\naddress = \"{{ip}}:19911\"\n{}\n[worker]\n{}\n\
              [gateway]\ninner = \"{{ip}}:19912\"\n{}\n",
             self.registries,
             section("node"),

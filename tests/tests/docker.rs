@@ -206,7 +206,7 @@ async fn greet(address: SocketAddr, name: &str) -> Line {
 /// Stops a service as an operator does: it ends well, in time.
 fn stop(compose: &Compose, service: &str) {
     let began = Instant::now();
-    docker(&["stop", "--time", "20", &compose.container(service)]);
+    docker(&["stop", "-t", "20", &compose.container(service)]);
     assert!(
         began.elapsed() < Duration::from_secs(19),
         "{service}: {:?}",
