@@ -1,35 +1,27 @@
 //! The life of a gateway child: it serves, then drains.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meepo_node::membership::Membership;
-use meepo_node::secret::SecretCheck;
-use meepo_node::{BoxError, Child, StopReason, advertise};
+use meepo_node::secret::{SecretCheck, warn_if_open};
+use meepo_node::{BoxError, Child, StopReason, advertise, rpc};
 use meepo_proto::codes;
 use meepo_proto::link::CloseCause;
 use meepo_proto::link::link_server::LinkServer;
 use meepo_proto::registry::{Kind, Node};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
+use tonic::service::InterceptorLayer;
 
 use crate::accept::{self, Service};
 use crate::hub::{End, Hub};
 use crate::link::LinkService;
 use crate::settings::GatewaySettings;
 
-/// A silent link is asked after this time …
-const LINK_KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// … and is given up when it has not answered for this time.
-const LINK_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 windows of a link: what may be on its way to a slow reader.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -43,7 +35,6 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
     let hub = Hub::new(settings, child.stats);
     let accepting = CancellationToken::new();
     let clients = TaskTracker::new();
-    let links = TaskTracker::new();
 
     let own = child
         .own
@@ -52,12 +43,12 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
         .try_clone()?;
     let inner = TcpListener::from_std(own)?;
     let bound = inner.local_addr()?;
+    warn_if_open("gateway", bound, &child.node.secret);
     let server = tokio::spawn(serve_links(
         Arc::clone(&hub),
         inner,
         child.node.secret.clone(),
-        links,
-        linking.clone(),
+        accepting.clone(),
     ));
 
     let mut accepts = Vec::new();
@@ -182,29 +173,25 @@ fn advertise_of(configured: &str, index: usize) -> Option<String> {
     Some(next.unwrap_or_else(|| configured.to_owned()))
 }
 
-/// Serves links to workers until it is cancelled.
+/// Serves links to workers. Once it is cancelled it takes no new ones and ends with the last.
 async fn serve_links(
     hub: Arc<Hub>,
     listener: TcpListener,
     secret: String,
-    tasks: TaskTracker,
     until: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    // `serve_with_incoming` leaves sockets as they are.
-    let incoming = TcpListenerStream::new(listener).map(|accepted: io::Result<TcpStream>| {
-        accepted.inspect(|stream| {
-            let _ = stream.set_nodelay(true);
-        })
-    });
     let limit = usize::try_from(hub.settings.max_message.as_u64() + MESSAGE_SLACK).unwrap_or(usize::MAX);
-    let service = LinkServer::new(LinkService { hub, tasks }).max_decoding_message_size(limit);
-    Server::builder()
-        .http2_keepalive_interval(Some(LINK_KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(LINK_KEEP_ALIVE_TIMEOUT))
+    let service = LinkServer::new(LinkService {
+        hub,
+        tasks: TaskTracker::new(),
+    })
+    .max_decoding_message_size(limit);
+    rpc::server()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_service(InterceptedService::new(service, SecretCheck::new(&secret)))
-        .serve_with_incoming_shutdown(incoming, until.cancelled_owned())
+        .layer(InterceptorLayer::new(SecretCheck::new(&secret)))
+        .add_service(service)
+        .serve_with_incoming_shutdown(rpc::incoming(listener), until.cancelled_owned())
         .await
 }
 

@@ -39,3 +39,17 @@ impl Instance for RegistryInstance {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_one_child_on_loopback() {
+        let plan = instance().plan(&Config::load(None).unwrap()).unwrap();
+        assert_eq!((plan.children, plan.threads, plan.shared.len()), (1, 1, 1));
+        assert_eq!(plan.shared[0].address, "127.0.0.1:19911".parse().unwrap());
+        assert_eq!(plan.effective["heartbeat"].as_str(), Some("2s"));
+        assert!(plan.own.is_none());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meepo_node::secret::SecretCheck;
+use meepo_node::secret::{SecretCheck, warn_if_open};
 use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Child, rpc};
 use meepo_proto::registry::registry_server::RegistryServer;
@@ -27,10 +27,7 @@ pub(crate) async fn child(mut child: Child, settings: RegistrySection) -> Result
         .ok_or("the master opened no listener for the registry")?;
     let listener = TcpListener::from_std(listener)?;
     let secret = &child.node.secret;
-    let address = listener.local_addr()?;
-    if secret.is_empty() && !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(%address, "the registry is open to everyone who reaches it: set a secret");
-    }
+    warn_if_open("registry", listener.local_addr()?, secret);
     let running = run(listener, settings, secret, child.stop.token().clone(), child.stats);
     child.ready();
     running.await

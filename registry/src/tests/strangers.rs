@@ -130,3 +130,18 @@ async fn a_registry_that_stays_away_is_logged_once_and_again_when_it_is_back() {
         assert_eq!(times, 1, "{line}");
     }
 }
+
+#[tokio::test]
+async fn an_open_door_is_warned_of() {
+    log();
+    for (address, secret) in [("127.9.9.9:1", ""), ("[::1]:9991", ""), ("192.0.2.98:1", "s")] {
+        meepo_node::secret::warn_if_open("registry", address.parse().unwrap(), secret);
+    }
+    for address in ["192.0.2.99:1", "0.0.0.0:9990", "[::]:9990"] {
+        meepo_node::secret::warn_if_open("registry", address.parse().unwrap(), "");
+        logged(&["WARN", "set a secret", address]).await;
+    }
+    for address in ["127.9.9.9:1", "[::1]:9991", "192.0.2.98:1"] {
+        assert!(!log_text().contains(address));
+    }
+}
