@@ -16,8 +16,6 @@
 //! - [`advertise`]: the address that a node tells others.
 //! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
 //! - [`quota`]: a bound on log lines that a stranger can cause.
-
-pub mod advertise;
 //! - `logs`: one line an event. `sys`: all that is unsafe.
 //!
 //! # Invariants
@@ -27,6 +25,7 @@ pub mod advertise;
 //!   are.
 //! - A child ends when its master is gone.
 
+pub mod advertise;
 mod child;
 mod cli;
 mod commands;
@@ -34,15 +33,15 @@ pub mod config;
 mod control;
 mod daemon;
 pub mod instance;
+mod logs;
+mod master;
 pub mod membership;
+mod pidfile;
+pub mod program;
 pub mod quota;
 mod roster;
 pub mod rpc;
 pub mod secret;
-mod logs;
-mod master;
-mod pidfile;
-pub mod program;
 mod setup;
 pub mod stats;
 pub mod status;
