@@ -263,7 +263,9 @@ async fn two_windows_and_a_line_client_are_in_one_conversation() {
     // Somebody leaves.
     drop(tel);
     ada.sees(LOG, "Tel left").await;
-    ada.no_longer_sees("#people", "Tel").await;
+    bob.no_longer_sees("#people", "Tel").await;
+    // He has written to Ada, so she still has the conversation.
+    ada.sees("#people .away", "Tel").await;
 
     // The gateways die and are replaced: the windows come back, each with its name, in its room.
     for pid in node.pids("gateway").await {
