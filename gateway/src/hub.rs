@@ -13,6 +13,7 @@ use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::client::{Client, Turn, Verdict};
@@ -35,6 +36,8 @@ pub(crate) struct Hub {
     dispatch: Mutex<Dispatch>,
     last_client: AtomicU64,
     last_link: AtomicU64,
+    /// The child drains: HTTP connections end.
+    pub(crate) stopping: CancellationToken,
     /// Told when the last event was done.
     idle: Notify,
 }
@@ -120,6 +123,7 @@ impl Hub {
             dispatch: Mutex::new(dispatch),
             last_client: AtomicU64::new(0),
             last_link: AtomicU64::new(0),
+            stopping: CancellationToken::new(),
             idle: Notify::new(),
         })
     }
