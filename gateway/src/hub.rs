@@ -170,6 +170,11 @@ impl Hub {
         self.carry_out(dispatch);
     }
 
+    /// Whether all that the client has sent is done. If not, the client is woken then.
+    pub(crate) fn settle(&self, client: &Client) -> bool {
+        self.dispatch.lock().router.settle(client.number)
+    }
+
     /// Ends a client, once: it leaves the roster at once, workers are told, and what it was sent before still goes out.
     pub(crate) fn close(&self, client: &Arc<Client>, end: End) -> bool {
         let End {
@@ -418,6 +423,11 @@ impl Dispatch {
                     self.links.remove(&link);
                 }
                 Output::GiveUp { client } => given_up.extend(self.clients.get(&client).cloned()),
+                Output::Settled { client } => {
+                    if let Some(client) = self.clients.get(&client) {
+                        client.wake.notify_one();
+                    }
+                }
                 Output::Resume { client } => {
                     if let Some(client) = self.clients.get(&client) {
                         client.resume();
