@@ -227,7 +227,8 @@ fn echo_at_a_rate_sends_that_many() {
         true,
     );
     check(&report);
-    assert!((number(&report, "messages") - 500.0).abs() <= 50.0, "{report}");
+    // A machine that does other things as well shifts some into the window or out of it.
+    assert!((250.0..750.0).contains(&number(&report, "messages")), "{report}");
 }
 
 #[test]
@@ -262,7 +263,8 @@ fn fanout_at_a_rate_delivers_that_many() {
         true,
     );
     check(&report);
-    assert!((number(&report, "messages") - 500.0).abs() <= 50.0, "{report}");
+    // A machine that does other things as well shifts some into the window or out of it.
+    assert!((250.0..750.0).contains(&number(&report, "messages")), "{report}");
 }
 
 #[test]
