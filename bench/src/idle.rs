@@ -6,7 +6,7 @@ use crate::args::Idle;
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::procs::Procs;
-use crate::report::{Faults, Held, Report};
+use crate::report::{Faults, Held, Report, rounded};
 use crate::stats::{Latencies, Reading};
 
 /// Runs the load.
@@ -41,10 +41,10 @@ pub fn run(idle: &Idle) -> Result<Report, Error> {
     );
     report.held = Some(Held {
         connections_per_s: report.rate,
-        server_bytes_per_connection: watched.then(|| grown as f64 / common.conns as f64),
+        server_bytes_per_connection: watched.then(|| rounded(grown as f64 / common.conns as f64)),
         server_memory_bytes: watched.then_some(memory + grown),
-        server_cores_idle: watched.then(|| holding.server.as_secs_f64() / holding.wall.as_secs_f64()),
-        held_secs: holding.wall.as_secs_f64(),
+        server_cores_idle: watched.then(|| rounded(holding.server.as_secs_f64() / holding.wall.as_secs_f64())),
+        held_secs: rounded(holding.wall.as_secs_f64()),
     });
     Ok(report)
 }

@@ -9,6 +9,7 @@
 //! - [`echo`], [`fanout`], [`idle`]: the loads.
 //! - `stamp`: what a payload carries. `wire`: its frames. `client`: one connection. `pool`: all of them.
 //! - `stats`: the measured window. [`procs`]: what the server's processes use. [`report`]: what is printed.
+//! - [`handler`]: the business logic of the servers that the loads are for.
 //! - [`error`]: why a run could not be made.
 
 pub mod args;
@@ -16,6 +17,7 @@ mod client;
 pub mod echo;
 pub mod error;
 pub mod fanout;
+pub mod handler;
 pub mod idle;
 mod pool;
 pub mod procs;

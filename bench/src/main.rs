@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 fn print(result: Result<Report, Error>) -> ExitCode {
     match result {
         Ok(report) => {
-            println!("{}", serde_json::json!(report));
+            println!("{}", report.json());
             if report.errors == 0 {
                 ExitCode::SUCCESS
             } else {

@@ -99,6 +99,11 @@ impl Report {
         )
     }
 
+    /// One line, fields in the order in which the README explains them.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("its keys are strings and its figures have a JSON form")
+    }
+
     pub(crate) fn of(
         command: &'static str,
         common: &Common,
@@ -117,18 +122,18 @@ impl Report {
             load: None,
             secs,
             messages,
-            rate: messages as f64 / secs,
-            p50_ms: latencies.percentile(50.0),
-            p90_ms: latencies.percentile(90.0),
-            p99_ms: latencies.percentile(99.0),
-            max_ms: latencies.max(),
+            rate: rounded(messages as f64 / secs),
+            p50_ms: latencies.percentile(50.0).map(rounded),
+            p90_ms: latencies.percentile(90.0).map(rounded),
+            p99_ms: latencies.percentile(99.0).map(rounded),
+            max_ms: latencies.max().map(rounded),
             errors: faults.sum(),
             faults,
             server_cpu_us_per_message: server
                 .filter(|_| messages > 0)
-                .map(|server| server * 1e6 / messages as f64),
-            server_cores: server.map(|server| server / secs),
-            client_cores,
+                .map(|server| rounded(server * 1e6 / messages as f64)),
+            server_cores: server.map(|server| rounded(server / secs)),
+            client_cores: rounded(client_cores),
             client_bottleneck: client_cores > BUSY_CLIENT,
             publishes: None,
             held: None,
@@ -144,4 +149,9 @@ impl From<&Load> for Offered {
             rate: load.rate,
         }
     }
+}
+
+/// Three digits after the point: microseconds of what is told in milliseconds.
+pub(crate) fn rounded(figure: f64) -> f64 {
+    (figure * 1000.0).round() / 1000.0
 }
