@@ -9,12 +9,13 @@
 //! - [`membership`]: how a node makes itself known to the registries, and learns who else is there.
 //! - [`advertise`]: the address that a node tells others.
 //! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
+//! - [`quota`]: a bound on log lines that a stranger can cause.
 
 pub mod advertise;
 pub mod config;
 pub mod instance;
 pub mod membership;
-mod quota;
+pub mod quota;
 mod roster;
 pub mod rpc;
 pub mod secret;
