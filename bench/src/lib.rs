@@ -9,11 +9,12 @@
 //! - [`echo`], [`fanout`], [`idle`]: the loads.
 //! - `stamp`: what a payload carries. `wire`: its frames. `client`: one connection. `pool`: all of them.
 //! - `stats`: the measured window. [`procs`]: what the server's processes use. [`report`]: what is printed.
-//! - [`handler`]: the business logic of the servers that the loads are for.
+//! - [`cluster`], [`handler`]: servers to put load on, and their business logic.
 //! - [`error`]: why a run could not be made.
 
 pub mod args;
 mod client;
+pub mod cluster;
 pub mod echo;
 pub mod error;
 pub mod fanout;

@@ -6,14 +6,15 @@ use clap::Parser;
 use meepo_bench::args::{Cli, Command};
 use meepo_bench::error::Error;
 use meepo_bench::report::Report;
-use meepo_bench::{echo, fanout, idle};
+use meepo_bench::{cluster, echo, fanout, idle};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Echo(load) => print(echo::run(&load)),
         Command::Fanout(load) => print(fanout::run(&load)),
         Command::Idle(load) => print(idle::run(&load)),
-        Command::Cluster(_) | Command::Worker(_) => ExitCode::FAILURE,
+        Command::Cluster(rest) => cluster::cluster(rest.args),
+        Command::Worker(rest) => cluster::worker(rest.args),
     }
 }
 
