@@ -107,7 +107,7 @@ async fn each_event_is_done_once() {
 
 #[tokio::test]
 async fn a_handler_can_tell_that_an_event_comes_again() {
-    let (mut worker, _gateway, mut link) = Running::linked().await;
+    let (mut worker, _gateway, link) = Running::linked().await;
     for (seq, redelivered) in [(1, true), (2, false)] {
         link.push(wire::Event {
             seq,

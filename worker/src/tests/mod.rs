@@ -9,7 +9,7 @@ mod queries;
 mod session;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use meepo_node::secret::SecretHeader;
@@ -51,6 +51,7 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
 struct Script {
     log: mpsc::UnboundedSender<String>,
     gate: Arc<Semaphore>,
+    cluster: Arc<OnceLock<Cluster>>,
 }
 
 impl Script {
@@ -130,6 +131,7 @@ impl Handler for Script {
 struct Running {
     log: mpsc::UnboundedReceiver<String>,
     gate: Arc<Semaphore>,
+    cluster: Arc<OnceLock<Cluster>>,
     nodes: watch::Sender<BTreeMap<u64, Node>>,
     stats: &'static Slot,
     stop: Stop,
@@ -147,12 +149,14 @@ impl Running {
         let (nodes, named) = watch::channel(BTreeMap::new());
         let (serves, ready) = mpsc::channel(1);
         let gate = Arc::new(Semaphore::new(0));
+        let cluster = Arc::<OnceLock<Cluster>>::default();
         let stats = Box::leak(Box::default());
         let stop = Stop::new(Duration::from_secs(4));
         let worker = Worker {
             handler: Script {
                 log: tell,
                 gate: gate.clone(),
+                cluster: cluster.clone(),
             },
             section,
             card: Card {
@@ -174,6 +178,7 @@ impl Running {
         Self {
             log,
             gate,
+            cluster,
             nodes,
             stats,
             stop,
@@ -225,6 +230,10 @@ impl Running {
     /// Nothing but what was expected has been told.
     fn expect_no_more(&mut self) {
         assert_eq!(self.log.try_recv().ok(), None);
+    }
+
+    fn cluster(&self) -> &Cluster {
+        self.cluster.get().expect("the worker has started")
     }
 
     fn let_pass(&self, handlers: usize) {
