@@ -21,6 +21,16 @@ pub trait Instance {
     /// Reads its section of the configuration. It runs in the master, before anything is bound or forked, and again at
     /// each reload; it starts no thread and opens nothing.
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError>;
+
+    /// When it drains as the node stops: those with a lower number go first. What holds clients goes before what handles
+    /// their last events, and the registry is the last.
+    fn stop_order(&self) -> u8 {
+        match self.name() {
+            "gateway" => 0,
+            "registry" => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// The future of a child: it ends when the child has drained, or with the reason why it cannot serve.
@@ -34,7 +44,8 @@ pub struct Plan {
     pub threads: usize,
     /// Listeners that all children share, opened by the master.
     pub shared: Vec<Listen>,
-    /// A listener of each child's own: the port is this one plus the child's index (0: any free port).
+    /// A listener of each child's own: the port is this one plus the child's index (0: any free port). While a reload
+    /// replaces a child, its successor has the next port that is free among those of the instance.
     pub own: Option<Listen>,
     /// The effective settings, as `check` prints them.
     pub effective: toml::Table,
@@ -76,7 +87,7 @@ pub struct Child {
 impl Child {
     /// Tells the master that this child serves. Until then a start waits, and a reload keeps the child's predecessor.
     pub fn ready(&self) {
-        unimplemented!("implemented by the node crate")
+        crate::child::ready();
     }
 }
 

@@ -1,27 +1,56 @@
 //! What every Meepo node shares.
 //!
+//! A program's `main` gives a [`Master`] its instances and runs it; all else is behind the command line.
+//!
 //! # Layout
 //!
+//! - [`program`]: [`Master`], what a program is made of; `cli` reads its arguments.
 //! - [`instance`]: what a node type (registry, gateway, worker) tells its master, and what a child is given.
-//! - [`config`]: `meepo.toml`, environment variables, and errors that say where.
-//! - [`stats`]: figures of all children in memory that the master shares with them.
+//! - [`config`]: `meepo.toml`, environment variables, and errors that say where; `setup` reads all of it.
+//! - `master`: listeners, children, signals, reload, stop. `child`: the other side of the fork.
+//! - `daemon`, `pidfile`, `control`: a start in the background, the lock that says who runs, the socket that answers.
+//! - `commands`: what `stop`, `status`, `reload`, `restart` and `kill` do.
+//! - [`stats`]: figures of all children in memory that the master shares with them; [`status`] shows them.
 //! - [`stop`]: how a child learns that it is to drain.
 //! - [`membership`]: how a node makes itself known to the registries, and learns who else is there.
 //! - [`advertise`]: the address that a node tells others.
 //! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
+//! - [`quota`]: a bound on log lines that a stranger can cause.
+//! - `logs`: one line an event. `sys`: all that is unsafe.
+//!
+//! # Invariants
+//!
+//! - The master has one thread, and no runtime, and opens everything before it forks.
+//! - Nothing but the lock of the pid file says whether a node runs; nothing but the master's own list says what its children
+//!   are.
+//! - A child ends when its master is gone.
 
 pub mod advertise;
+mod child;
+mod cli;
+mod commands;
 pub mod config;
+mod control;
+mod daemon;
 pub mod instance;
+mod logs;
+mod master;
 pub mod membership;
-mod quota;
+mod pidfile;
+pub mod program;
+pub mod quota;
 mod roster;
 pub mod rpc;
 pub mod secret;
+mod setup;
 pub mod stats;
+pub mod status;
 pub mod stop;
+mod sys;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, NodeSection};
 pub use instance::{BoxError, Child, Instance, Listen, Plan};
 pub use membership::Membership;
+pub use program::Master;
+pub use stats::{Figure, Figures, Siblings, Slot};
 pub use stop::{Stop, StopReason};

@@ -8,12 +8,12 @@ const BURST: u32 = 20;
 /// After that, one line in this time.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// For peers that are refused.
-pub(crate) static REFUSALS: LogQuota = LogQuota::new();
+/// For peers that are refused, whatever for.
+pub static REFUSALS: LogQuota = LogQuota::new();
 
 /// Lets a burst of lines through, then one now and then.
 #[derive(Debug)]
-pub(crate) struct LogQuota(Mutex<State>);
+pub struct LogQuota(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -23,7 +23,8 @@ struct State {
 }
 
 impl LogQuota {
-    pub(crate) const fn new() -> Self {
+    /// A quota of which nothing is used.
+    pub const fn new() -> Self {
         Self(Mutex::new(State {
             left: BURST,
             refilled: None,
@@ -32,7 +33,7 @@ impl LogQuota {
     }
 
     /// Asks for a line: how many were not logged before it, or `None` if it is not to be logged either.
-    pub(crate) fn take(&self) -> Option<u64> {
+    pub fn take(&self) -> Option<u64> {
         self.take_at(Instant::now())
     }
 
@@ -51,6 +52,12 @@ impl LogQuota {
         }
         state.left -= 1;
         Some(std::mem::take(&mut state.unlogged))
+    }
+}
+
+impl Default for LogQuota {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shared secret of a cluster: shown by the node that dials, checked by the one that serves.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use meepo_proto::SECRET_HEADER;
 use subtle::ConstantTimeEq;
@@ -82,6 +83,13 @@ impl Interceptor for SecretCheck {
             tracing::warn!(peer, why, unlogged, "refused a peer");
         }
         Err(Status::unauthenticated("the secret is missing or wrong"))
+    }
+}
+
+/// Logs a warning if a server on this address lets in strangers from other hosts.
+pub fn warn_if_open(what: &str, address: SocketAddr, secret: &str) {
+    if secret.is_empty() && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(what, %address, "everyone who reaches this address is let in: set a secret");
     }
 }
 

@@ -1,9 +1,21 @@
 //! Figures of all children, in memory that the master shares with them.
 //!
-//! One anonymous shared mapping is made before the first fork. A child has a slot; the master reads it for `status`, also
-//! after the child has died.
+//! One shared mapping is made before the first fork. A child has a slot; the master reads it for `status`, and adds it to
+//! the totals of its instance when the child has died.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// How many children, old generations that still drain among them, can have a slot.
+pub(crate) const SLOTS: usize = 1024;
+/// How many instances a master can run.
+pub(crate) const INSTANCES: usize = 16;
 
 /// A figure that a child changes and anyone may read.
 #[derive(Debug, Default)]
@@ -31,41 +43,258 @@ impl Figure {
     }
 }
 
-/// The figures of one child. A node type leaves at 0 what it has none of.
-#[derive(Debug, Default)]
-#[repr(C, align(128))]
-pub struct Slot {
+macro_rules! figures {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident,)*) => {
+        /// The figures of one child. A node type leaves at 0 what it has none of.
+        #[derive(Debug, Default)]
+        #[repr(C, align(128))]
+        pub struct Slot { $($(#[$doc])* pub $name: Figure,)* }
+
+        /// The figures of a child, or of several together, at one moment.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Figures { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Slot {
+            /// All figures as they are now.
+            pub fn read(&self) -> Figures {
+                Figures { $($name: self.$name.get(),)* }
+            }
+
+            fn clear(&self) {
+                $(self.$name.set(0);)*
+            }
+
+            /// Adds what a child that has died counted, but not what it had.
+            fn add_counters(&self, dead: &Figures) {
+                $(figures!(@$kind self.$name, dead.$name);)*
+            }
+        }
+
+        impl Figures {
+            /// Adds figures of others.
+            pub fn add(&mut self, other: &Figures) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+            }
+        }
+    };
+    (@counter $to:expr, $from:expr) => { $to.add($from) };
+    (@gauge $to:expr, $from:expr) => {};
+}
+
+figures! {
     /// Clients (gateway), links (worker) or nodes (registry) that are connected now.
-    pub connections: Figure,
+    connections: gauge,
     /// Connections since the child started.
-    pub connections_total: Figure,
+    connections_total: counter,
     /// Messages received from clients.
-    pub messages_in: Figure,
+    messages_in: counter,
     /// Messages sent to clients.
-    pub messages_out: Figure,
+    messages_out: counter,
     /// Payload bytes received from clients.
-    pub bytes_in: Figure,
+    bytes_in: counter,
     /// Payload bytes sent to clients.
-    pub bytes_out: Figure,
+    bytes_out: counter,
     /// Sends that did not reach their client: gone, slow, refused.
-    pub failed_sends: Figure,
+    failed_sends: counter,
     /// Handlers that returned an error or panicked.
-    pub handler_errors: Figure,
+    handler_errors: counter,
     /// Links between gateways and workers that are up.
-    pub links: Figure,
+    links: gauge,
     /// Events that wait for a worker.
-    pub events_waiting: Figure,
+    events_waiting: gauge,
     /// Events that a worker has and has not finished.
-    pub events_in_flight: Figure,
+    events_in_flight: gauge,
+}
+
+/// What a slot is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Use {
+    Free = 0,
+    Starting = 1,
+    Serving = 2,
+    Draining = 3,
+}
+
+#[repr(C, align(128))]
+struct Entry {
+    instance: AtomicU32,
+    state: AtomicU32,
+    slot: Slot,
+}
+
+#[repr(C)]
+struct Shared {
+    /// All entries from here on have never been used.
+    high: AtomicU32,
+    totals: [Slot; INSTANCES],
+    entries: [Entry; SLOTS],
+}
+
+impl sys::Zeroed for Shared {}
+
+/// The master's hold on the shared memory.
+pub(crate) struct Stats {
+    shared: &'static Shared,
+}
+
+impl Stats {
+    /// Makes the mapping, all zero.
+    pub(crate) fn new() -> io::Result<Self> {
+        let file = nix::sys::memfd::memfd_create(c"meepo-stats", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+        nix::unistd::ftruncate(&file, i64::try_from(size_of::<Shared>()).map_err(io::Error::other)?)?;
+        Self::map(&file)
+    }
+
+    /// Maps memory that was made before.
+    fn map(file: &OwnedFd) -> io::Result<Self> {
+        let start = sys::map_shared(file, size_of::<Shared>())?;
+        let shared = sys::shared_at(start, size_of::<Shared>(), 0);
+        Ok(Self { shared })
+    }
+
+    /// Takes a free slot for a child that starts.
+    pub(crate) fn claim(&self, instance: usize) -> Option<usize> {
+        let number = self
+            .shared
+            .entries
+            .iter()
+            .position(|entry| entry.state.load(Ordering::Relaxed) == Use::Free as u32)?;
+        let entry = &self.shared.entries[number];
+        entry.slot.clear();
+        entry.instance.store(instance as u32, Ordering::Relaxed);
+        entry.state.store(Use::Starting as u32, Ordering::Release);
+        self.shared.high.fetch_max(number as u32 + 1, Ordering::Relaxed);
+        Some(number)
+    }
+
+    /// Notes what the child of a slot does now.
+    pub(crate) fn mark(&self, number: usize, state: Use) {
+        self.shared.entries[number].state.store(state as u32, Ordering::Release);
+    }
+
+    /// Gives a slot back, and adds its figures to the totals of its instance.
+    pub(crate) fn retire(&self, number: usize) {
+        let entry = &self.shared.entries[number];
+        let instance = entry.instance.load(Ordering::Relaxed) as usize;
+        self.shared.totals[instance].add_counters(&entry.slot.read());
+        self.mark(number, Use::Free);
+    }
+
+    /// The figures of a slot.
+    pub(crate) fn slot(&self, number: usize) -> &'static Slot {
+        &self.shared.entries[number].slot
+    }
+
+    /// What the dead children of an instance counted.
+    pub(crate) fn totals(&self, instance: usize) -> Figures {
+        self.shared.totals[instance].read()
+    }
+
+    /// The slots of an instance.
+    pub(crate) fn siblings(&self, instance: usize) -> Siblings {
+        Siblings(Who::Instance(self.shared, instance as u32))
+    }
+}
+
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stats").finish_non_exhaustive()
+    }
 }
 
 /// The slots of an instance's children that serve, this child's own among them.
-#[derive(Debug, Clone)]
-pub struct Siblings {}
+#[derive(Clone)]
+pub struct Siblings(Who);
+
+#[derive(Clone, Copy)]
+enum Who {
+    Instance(&'static Shared, u32),
+    Alone(&'static Slot),
+}
 
 impl Siblings {
+    /// A child that has no siblings, for tests.
+    pub fn alone(slot: &'static Slot) -> Self {
+        Self(Who::Alone(slot))
+    }
+
     /// The figures of each child that serves.
     pub fn iter(&self) -> impl Iterator<Item = &'static Slot> + '_ {
-        std::iter::empty()
+        let (alone, entries, instance) = match self.0 {
+            Who::Alone(slot) => (Some(slot), &[][..], 0),
+            Who::Instance(shared, instance) => {
+                let high = shared.high.load(Ordering::Relaxed) as usize;
+                (None, &shared.entries[..high.min(SLOTS)], instance)
+            }
+        };
+        let serves = move |entry: &&'static Entry| {
+            entry.state.load(Ordering::Acquire) == Use::Serving as u32
+                && entry.instance.load(Ordering::Relaxed) == instance
+        };
+        alone
+            .into_iter()
+            .chain(entries.iter().filter(serves).map(|entry| &entry.slot))
+    }
+}
+
+impl fmt::Debug for Siblings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn siblings_are_those_of_the_instance_that_serve() {
+        let stats = Stats::new().unwrap();
+        let [a, b, other, draining] = [0, 0, 1, 0].map(|instance| stats.claim(instance).unwrap());
+        assert_eq!(stats.siblings(0).iter().count(), 0);
+        for slot in [a, b, other, draining] {
+            stats.mark(slot, Use::Serving);
+        }
+        stats.mark(draining, Use::Draining);
+        stats.slot(a).connections.add(2);
+        stats.slot(b).connections.add(3);
+        stats.slot(other).connections.add(100);
+        assert_eq!(
+            stats.siblings(0).iter().map(|slot| slot.connections.get()).sum::<u64>(),
+            5
+        );
+    }
+
+    #[test]
+    fn the_dead_leave_their_counts_and_a_clean_slot() {
+        let stats = Stats::new().unwrap();
+        for _ in 0..3 {
+            let slot = stats.claim(4).unwrap();
+            assert_eq!(stats.slot(slot).read(), Figures::default());
+            stats.slot(slot).messages_in.add(10);
+            stats.slot(slot).connections.add(1);
+            stats.retire(slot);
+        }
+        let totals = stats.totals(4);
+        assert_eq!((totals.messages_in, totals.connections), (30, 0));
+    }
+
+    #[test]
+    fn slots_can_run_out() {
+        let stats = Stats::new().unwrap();
+        for _ in 0..SLOTS {
+            assert!(stats.claim(0).is_some());
+        }
+        assert_eq!(stats.claim(0), None);
+        stats.retire(7);
+        assert_eq!(stats.claim(1), Some(7));
+    }
+
+    #[test]
+    fn one_child_alone() {
+        let slot: &'static Slot = Box::leak(Box::default());
+        assert_eq!(Siblings::alone(slot).iter().count(), 1);
     }
 }

@@ -1,0 +1,168 @@
+//! The section `[node]`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, ConfigError};
+
+/// The section `[node]`: what all instances of a master share.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeSection {
+    /// The node's name: in `status`, and of the pid file, the control socket and the log file of a daemon. Two nodes that
+    /// share a `run_dir` need different names. Default: the program's name.
+    pub name: String,
+    /// Addresses of the registries, host and port. Default: `["127.0.0.1:19911"]`.
+    pub registry: Vec<String>,
+    /// The shared secret of the cluster. Default: empty, which only loopback should have.
+    pub secret: String,
+    /// A file that holds the secret; white space at its end does not count. Not together with `secret`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// How long children may take to serve; when they take longer, a start fails and a reload is undone. Default: `30s`.
+    #[serde(with = "humantime_serde")]
+    pub start_timeout: Duration,
+    /// How long a stop may take before what is left is ended by force. Default: `30s`.
+    #[serde(with = "humantime_serde")]
+    pub stop_timeout: Duration,
+    /// Where the pid file and the control socket are. Default: `$XDG_RUNTIME_DIR/meepo`, else `/run/meepo` for root, else
+    /// `/tmp/meepo-UID`.
+    pub run_dir: PathBuf,
+    /// The file that logs go to. Default: the terminal, or `NAME.log` in the `run_dir` for a daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<PathBuf>,
+    /// `text` or `json`. Default: `text`.
+    pub log_format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,meepo_gateway=debug`. Default: `info`.
+    pub log_level: String,
+}
+
+/// How an event is written to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            registry: vec!["127.0.0.1:19911".into()],
+            secret: String::new(),
+            secret_file: None,
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
+            run_dir: PathBuf::new(),
+            log_file: None,
+            log_format: LogFormat::Text,
+            log_level: "info".into(),
+        }
+    }
+}
+
+impl fmt::Debug for NodeSection {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeSection")
+            .field("name", &self.name)
+            .field("registry", &self.registry)
+            .field("secret", &if self.secret.is_empty() { "" } else { "***" })
+            .field("run_dir", &self.run_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeSection {
+    /// Fills in what follows from other settings and from the surroundings, and refuses what cannot be.
+    pub(super) fn resolve(mut self, config: &Config) -> Result<Self, ConfigError> {
+        if self.name.is_empty() {
+            self.name.clone_from(&config.program);
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.starts_with('.') || !self.name.chars().all(plain) {
+            return Err(config.invalid("node.name", "may have letters, digits, '-', '_' and '.' only"));
+        }
+        self.run_dir = if self.run_dir.as_os_str().is_empty() {
+            default_run_dir()
+        } else {
+            absolute(config.base_dir(), &self.run_dir)
+        };
+        // A socket's path has 108 bytes, the last of them zero.
+        if self.socket_path().as_os_str().len() > 107 {
+            let why = format!("{} is too long for the path of a socket", self.socket_path().display());
+            return Err(config.invalid("node.run_dir", why));
+        }
+        self.log_file = self.log_file.map(|file| absolute(config.base_dir(), &file));
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
+            return Err(config.invalid("node.log_level", error));
+        }
+        for (index, address) in self.registry.iter().enumerate() {
+            let port = address
+                .rsplit_once(':')
+                .filter(|(host, _)| !host.is_empty())
+                .map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                let why = format!("\"{address}\" is not a host and a port, such as \"registry:19911\"");
+                return Err(config.invalid(&format!("node.registry[{index}]"), why));
+            }
+        }
+        if let Some(file) = &self.secret_file {
+            if !self.secret.is_empty() {
+                return Err(config.invalid("node.secret_file", "cannot be set together with secret"));
+            }
+            let file = absolute(config.base_dir(), file);
+            let secret = std::fs::read_to_string(&file)
+                .map_err(|error| config.invalid("node.secret_file", format!("{}: {error}", file.display())))?;
+            self.secret = secret.trim_end().into();
+            if self.secret.is_empty() {
+                return Err(config.invalid("node.secret_file", format!("{} is empty", file.display())));
+            }
+            self.secret_file = Some(file);
+        }
+        Ok(self)
+    }
+
+    /// The file whose lock says that the node runs.
+    pub(crate) fn pid_path(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.pid", self.name))
+    }
+
+    /// The socket that answers `status`.
+    pub(crate) fn socket_path(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.sock", self.name))
+    }
+
+    /// The settings as `check` prints them: without secrets.
+    pub(crate) fn effective(&self) -> toml::Table {
+        let mut table = toml::Table::try_from(self).unwrap_or_default();
+        if self.secret_file.is_some() {
+            table.remove("secret");
+        }
+        table
+    }
+}
+
+/// A path that does not depend on the working directory.
+fn absolute(base: &Path, path: &Path) -> PathBuf {
+    let whole = base.join(path);
+    std::path::absolute(&whole).unwrap_or(whole)
+}
+
+fn default_run_dir() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute());
+    let user = nix::unistd::geteuid();
+    match runtime {
+        Some(dir) => dir.join("meepo"),
+        None if user.is_root() => "/run/meepo".into(),
+        None => format!("/tmp/meepo-{user}").into(),
+    }
+}

@@ -1,0 +1,318 @@
+//! Children: started, heard, reaped, started again.
+
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+use super::group::{Group, Life, Own, Process};
+use super::listeners::Listener;
+use super::{Phase, Supervisor, copy};
+use crate::config::NodeSection;
+use crate::instance::Plan;
+use crate::stats::Use;
+use crate::{child, sys};
+
+/// What a child is made of.
+pub(super) struct Blueprint<'p> {
+    pub(super) group: usize,
+    pub(super) index: usize,
+    pub(super) plan: &'p Rc<Plan>,
+    pub(super) listeners: &'p [Rc<Listener>],
+    pub(super) own: Option<&'p Own>,
+    pub(super) node: &'p Arc<NodeSection>,
+}
+
+impl Supervisor<'_> {
+    /// Starts the first generation. What fails is told by `phase`, which is a stop then.
+    pub(super) fn start_all(&mut self) {
+        for group in 0..self.groups.len() {
+            for index in 0..self.groups[group].places.len() {
+                if let Err(reason) = self.start_child(group, index) {
+                    let name = self.groups[group].name;
+                    return self.fail_start(format!("{name} child {index}: {reason}"));
+                }
+            }
+        }
+    }
+
+    /// Starts the child of a place.
+    fn start_child(&mut self, group: usize, index: usize) -> Result<(), String> {
+        let of = &mut self.groups[group];
+        if of.places[index].own.is_none()
+            && let Some(asked) = &of.plan.own
+        {
+            let offset = u16::try_from(index).map_err(|_| "too many children")?;
+            let listener = Listener::open_own(asked, offset).map_err(|error| format!("{}: {error}", asked.key))?;
+            of.places[index].own = Some(Own {
+                listener: Rc::new(listener),
+                reserved: (asked.address, offset),
+            });
+        }
+        let of = &self.groups[group];
+        let (plan, listeners, own) = (Rc::clone(&of.plan), of.listeners.clone(), of.places[index].own.clone());
+        let node = Arc::clone(&self.node);
+        let blueprint = Blueprint {
+            group,
+            index,
+            plan: &plan,
+            listeners: &listeners,
+            own: own.as_ref(),
+            node: &node,
+        };
+        let process = self.fork_child(&blueprint)?;
+        self.groups[group].places[index].process = Some(process);
+        Ok(())
+    }
+
+    /// Forks a child. In the child this does not return.
+    pub(super) fn fork_child(&self, blueprint: &Blueprint<'_>) -> Result<Process, String> {
+        let Blueprint {
+            group,
+            index,
+            own,
+            node,
+            ..
+        } = blueprint;
+        let slot = self.stats.claim(*group).ok_or("too many children still drain")?;
+        let forked = self
+            .prepare(*group, slot, blueprint)
+            .and_then(|(start, ours)| match sys::fork() {
+                Ok(ForkResult::Child) => child::run(start),
+                Ok(ForkResult::Parent { child }) => Ok((child, ours)),
+                Err(error) => Err(format!("cannot fork: {error}")),
+            });
+        let (pid, socket) = match forked {
+            Ok(forked) => forked,
+            Err(reason) => {
+                self.stats.mark(slot, Use::Free);
+                return Err(reason);
+            }
+        };
+        let started = Instant::now();
+        tracing::debug!(
+            instance = self.groups[*group].name,
+            index,
+            pid = pid.as_raw(),
+            "started a child"
+        );
+        Ok(Process {
+            pid,
+            index: *index,
+            life: Life::Starting,
+            slot,
+            started,
+            deadline: Some(started + node.start_timeout),
+            failure: None,
+            address: own.map(|own| own.listener.address),
+            reserved: own.map(|own| own.reserved),
+            socket,
+            heard: Vec::new(),
+        })
+    }
+
+    fn prepare(
+        &self,
+        group: usize,
+        slot: usize,
+        blueprint: &Blueprint<'_>,
+    ) -> Result<(child::Start, UnixStream), String> {
+        let build = || -> std::io::Result<_> {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            let shared = blueprint
+                .listeners
+                .iter()
+                .map(|listener| copy(&listener.socket))
+                .collect::<Result<_, _>>()?;
+            let own = blueprint.own.map(|own| copy(&own.listener.socket)).transpose()?;
+            let start = child::Start {
+                instance: self.groups[group].name,
+                index: blueprint.index,
+                plan: Rc::clone(blueprint.plan),
+                shared,
+                own,
+                stats: self.stats.slot(slot),
+                siblings: self.stats.siblings(group),
+                node: Arc::clone(blueprint.node),
+                master: theirs,
+            };
+            Ok((start, ours))
+        };
+        build().map_err(|error| error.to_string())
+    }
+
+    /// Reads what children say; `told` is in the order of all processes of all groups.
+    pub(super) fn hear_children(&mut self, told: &[bool]) {
+        let stats = &self.stats;
+        let all = self.groups.iter_mut().flat_map(Group::processes_mut);
+        for (process, _) in all.zip(told).filter(|(_, told)| **told) {
+            if process.hear() && process.life == Life::Starting {
+                process.life = Life::Serving;
+                process.deadline = None;
+                stats.mark(process.slot, Use::Serving);
+            }
+        }
+    }
+
+    /// Collects all that have ended; the first process of a container inherits some that it has never started.
+    pub(super) fn reap(&mut self) {
+        loop {
+            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) => {
+                    if let Some(pid) = status.pid() {
+                        self.ended(pid, status);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, status: WaitStatus) {
+        let is_it = |process: &Process| process.pid == pid;
+        let Some(group) = self.groups.iter().position(|group| group.processes().any(is_it)) else {
+            return;
+        };
+        let of = &mut self.groups[group];
+        if let Some(at) = of.leaving.iter().position(is_it) {
+            let process = of.leaving.swap_remove(at);
+            self.bury(group, process, status);
+        } else if let Some(index) = of
+            .places
+            .iter()
+            .position(|place| place.process.as_ref().is_some_and(is_it))
+        {
+            let process = of.places[index].process.take().expect("it was just found");
+            let (process, reason) = self.bury(group, process, status);
+            self.replace(group, index, &process, reason.unwrap_or_else(|| "exit code 0".into()));
+        } else if let Some(index) = of
+            .places
+            .iter()
+            .position(|place| place.successor.as_ref().is_some_and(is_it))
+        {
+            let process = of.places[index].successor.take().expect("it was just found");
+            let (_, reason) = self.bury(group, process, status);
+            let name = self.groups[group].name;
+            self.undo_reload(format!(
+                "{name} child {index}: {}",
+                reason.unwrap_or_else(|| "exit code 0".into())
+            ));
+        }
+    }
+
+    /// Takes leave of a child: its last words, its figures, the reason of its end.
+    fn bury(&mut self, group: usize, mut process: Process, status: WaitStatus) -> (Process, Option<String>) {
+        process.hear();
+        self.stats.retire(process.slot);
+        let reason = process.exit_reason(status);
+        if let Some(reason) = &reason {
+            let of = &mut self.groups[group];
+            of.last_exit = Some(reason.clone());
+            tracing::warn!(
+                instance = of.name,
+                index = process.index,
+                pid = process.pid.as_raw(),
+                reason,
+                "a child died"
+            );
+        }
+        (process, reason)
+    }
+
+    /// Sees to a place whose child has died.
+    fn replace(&mut self, group: usize, index: usize, process: &Process, reason: String) {
+        match self.phase {
+            Phase::Stopping(_) => {}
+            Phase::Starting => {
+                let name = self.groups[group].name;
+                self.fail_start(format!("{name} child {index}: {reason}"));
+            }
+            Phase::Serving | Phase::Reloading(_) => {
+                let pause = self.groups[group].places[index].died(process, &reason, Instant::now());
+                if pause > Duration::ZERO {
+                    let name = self.groups[group].name;
+                    tracing::warn!(instance = name, index, ?pause, "the child keeps dying at its start");
+                }
+            }
+        }
+    }
+
+    /// Does what is due: starts children again, and ends those that take too long.
+    pub(super) fn keep_deadlines(&mut self) {
+        let now = Instant::now();
+        let past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        for process in self
+            .groups
+            .iter_mut()
+            .flat_map(Group::processes_mut)
+            .filter(|process| past(process.deadline))
+        {
+            process.deadline = None;
+            if process.life == Life::Starting {
+                let limit = humantime::format_duration(self.node.start_timeout);
+                process.failure = Some(format!("was not ready within {limit}"));
+            } else {
+                tracing::warn!(
+                    pid = process.pid.as_raw(),
+                    "a child did not drain in time and is ended by force"
+                );
+            }
+            process.kill();
+        }
+        if matches!(self.phase, Phase::Stopping(_)) {
+            return;
+        }
+        for group in 0..self.groups.len() {
+            for index in 0..self.groups[group].places.len() {
+                if past(self.groups[group].places[index].retry_at) {
+                    self.start_again(group, index);
+                }
+            }
+        }
+    }
+
+    fn start_again(&mut self, group: usize, index: usize) {
+        self.groups[group].places[index].retry_at = None;
+        match self.start_child(group, index) {
+            Ok(()) => {
+                let of = &mut self.groups[group];
+                of.restarts += 1;
+                of.places[index].restarts += 1;
+            }
+            Err(reason) => {
+                let of = &mut self.groups[group];
+                let place = &mut of.places[index];
+                tracing::warn!(instance = of.name, index, reason, "cannot start a child");
+                place.last_exit = Some(reason);
+                place.retry_at = Some(Instant::now() + Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// When something is due next.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let of_children = self
+            .groups
+            .iter()
+            .flat_map(Group::processes)
+            .filter_map(|process| process.deadline);
+        let of_places = self
+            .groups
+            .iter()
+            .flat_map(|group| &group.places)
+            .filter_map(|place| place.retry_at);
+        let of_stop = match &self.phase {
+            Phase::Stopping(stopping) => stopping.next_deadline(),
+            _ => None,
+        };
+        of_children
+            .chain(of_places)
+            .chain(self.control.deadline())
+            .chain(of_stop)
+            .min()
+    }
+}

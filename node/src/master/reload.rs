@@ -1,0 +1,212 @@
+//! A reload: the configuration is read again, and children give way to successors.
+//!
+//! Successors start one by one beside the children that serve. Only when all are ready, the old ones drain: a reload that
+//! fails until then has changed nothing. The first child of each instance comes first, so that a mistake shows early.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::children::Blueprint;
+use super::group::{Life, Own, Place};
+use super::listeners::{self, Listener};
+use super::{Phase, Supervisor};
+use crate::config::NodeSection;
+use crate::control::{Answer, CallerId};
+use crate::logs;
+use crate::setup::Setup;
+use crate::stats::Use;
+
+/// A reload that is under way.
+pub(super) struct Reload {
+    setup: Setup,
+    listeners: listeners::Shared,
+    /// Group and index of the successors that are still to be started.
+    queue: VecDeque<(usize, usize)>,
+    current: Option<(usize, usize)>,
+    pub(super) callers: Vec<CallerId>,
+}
+
+impl Supervisor<'_> {
+    /// Begins a reload if one is wanted.
+    pub(super) fn begin_wanted_reload(&mut self) {
+        let Some(callers) = self.reload_wanted.take() else {
+            return;
+        };
+        match self.prepare_reload() {
+            Ok((setup, listeners)) => {
+                tracing::info!("reloading");
+                let mut queue: Vec<(usize, usize)> = (0..)
+                    .zip(&setup.plans)
+                    .flat_map(|(group, planned)| (0..planned.plan.children).map(move |index| (group, index)))
+                    .collect();
+                queue.sort_by_key(|(group, index)| (*index, *group));
+                let queue = queue.into();
+                self.phase = Phase::Reloading(Box::new(Reload {
+                    setup,
+                    listeners,
+                    queue,
+                    current: None,
+                    callers,
+                }));
+                self.go_on_reloading();
+            }
+            Err(reason) => {
+                tracing::error!(reason, "the reload is refused");
+                self.end_reload(callers, Err(reason));
+            }
+        }
+    }
+
+    fn prepare_reload(&self) -> Result<(Setup, listeners::Shared), String> {
+        let setup = Setup::read(self.program, &self.options).map_err(|error| error.to_string())?;
+        self.refuse_fixed(&setup.node)
+            .map_err(|(key, why)| setup.config.invalid(key, why).to_string())?;
+        let open: Vec<Rc<Listener>> = self
+            .groups
+            .iter()
+            .flat_map(|group| group.listeners.iter().cloned())
+            .collect();
+        let listeners = listeners::open_shared(&setup, &open).map_err(|error| error.to_string())?;
+        Ok((setup, listeners))
+    }
+
+    /// What a master cannot change while it runs.
+    fn refuse_fixed(&self, node: &NodeSection) -> Result<(), (&'static str, &'static str)> {
+        if node.run_dir != self.node.run_dir {
+            return Err(("node.run_dir", "cannot be changed by a reload, only by a restart"));
+        }
+        if node.name != self.node.name {
+            return Err(("node.name", "cannot be changed by a reload, only by a restart"));
+        }
+        Ok(())
+    }
+
+    /// Starts the next successor when the last one is ready, and lets the old ones go after that.
+    pub(super) fn go_on_reloading(&mut self) {
+        loop {
+            let Phase::Reloading(reload) = &mut self.phase else {
+                return;
+            };
+            if let Some((group, index)) = reload.current {
+                let successor = self.groups[group].places[index].successor.as_ref();
+                if successor.is_none_or(|successor| successor.life != Life::Serving) {
+                    return;
+                }
+                reload.current = None;
+            }
+            let Some((group, index)) = reload.queue.pop_front() else {
+                return self.commit_reload();
+            };
+            reload.current = Some((group, index));
+            if let Err(reason) = self.start_successor(group, index) {
+                let name = self.groups[group].name;
+                return self.undo_reload(format!("{name} child {index}: {reason}"));
+            }
+        }
+    }
+
+    fn start_successor(&mut self, group: usize, index: usize) -> Result<(), String> {
+        let Phase::Reloading(reload) = &self.phase else {
+            return Err("no reload is under way".into());
+        };
+        let plan = Rc::clone(&reload.setup.plans[group].plan);
+        let listeners = reload.listeners[group].clone();
+        let node = Arc::clone(&reload.setup.node);
+        let own = match &plan.own {
+            None => None,
+            Some(asked) => {
+                let (listener, reserved) = Listener::open_next(asked, &self.groups[group].reserved())
+                    .map_err(|error| format!("{}: {error}", asked.key))?;
+                Some(Own {
+                    listener: Rc::new(listener),
+                    reserved,
+                })
+            }
+        };
+        let places = &mut self.groups[group].places;
+        if places.len() <= index {
+            places.resize_with(index + 1, Place::default);
+        }
+        places[index].successor_own.clone_from(&own);
+        let blueprint = Blueprint {
+            group,
+            index,
+            plan: &plan,
+            listeners: &listeners,
+            own: own.as_ref(),
+            node: &node,
+        };
+        let process = self.fork_child(&blueprint)?;
+        self.groups[group].places[index].successor = Some(process);
+        Ok(())
+    }
+
+    /// All successors are ready: they take over.
+    fn commit_reload(&mut self) {
+        let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+            return;
+        };
+        let limit = self.node.stop_timeout;
+        for ((group, planned), listeners) in self.groups.iter_mut().zip(&reload.setup.plans).zip(reload.listeners) {
+            group.plan = Rc::clone(&planned.plan);
+            group.listeners = listeners;
+            for place in &mut group.places {
+                if let Some(mut old) = std::mem::replace(&mut place.process, place.successor.take()) {
+                    self.stats.mark(old.slot, Use::Draining);
+                    old.drain("reload", limit);
+                    group.leaving.push(old);
+                }
+                place.own = place.successor_own.take();
+                place.retry_at = None;
+                place.failures = 0;
+            }
+            group.places.truncate(group.plan.children);
+        }
+        let old = std::mem::replace(&mut self.node, Arc::clone(&reload.setup.node));
+        if (&old.log_file, old.log_format, &old.log_level)
+            != (&self.node.log_file, self.node.log_format, &self.node.log_level)
+            && let Err(error) = logs::change(&self.node)
+        {
+            tracing::error!(%error, "cannot change the logs");
+        }
+        tracing::info!("reloaded");
+        self.end_reload(reload.callers, Ok(()));
+    }
+
+    /// Gives up a reload whose successors do not come to serve. The old generation has never stopped to.
+    pub(super) fn undo_reload(&mut self, reason: String) {
+        if !matches!(self.phase, Phase::Reloading(_)) {
+            return;
+        }
+        let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+            return;
+        };
+        for group in &mut self.groups {
+            for place in &mut group.places {
+                place.successor_own = None;
+                if let Some(mut successor) = place.successor.take() {
+                    match successor.life {
+                        Life::Starting => successor.kill(),
+                        Life::Serving | Life::Draining => successor.drain("reload", self.node.stop_timeout),
+                    }
+                    self.stats.mark(successor.slot, Use::Draining);
+                    successor.life = Life::Draining;
+                    group.leaving.push(successor);
+                }
+            }
+            group.places.truncate(group.plan.children);
+        }
+        tracing::error!(reason, "the reload is undone");
+        self.end_reload(reload.callers, Err(reason));
+    }
+
+    fn end_reload(&mut self, callers: Vec<CallerId>, result: Result<(), String>) {
+        let answer = Answer::from(result);
+        for caller in callers {
+            self.control.answer(caller, &answer);
+        }
+        self.last_reload = Some((answer, Instant::now()));
+    }
+}

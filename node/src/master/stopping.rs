@@ -1,0 +1,120 @@
+//! The stop: gateways drain first, then what handles their last events, then the registry.
+
+use std::time::{Duration, Instant};
+
+use super::group::{Group, Life, Process};
+use super::{Phase, Supervisor};
+use crate::control::Answer;
+use crate::stats::Use;
+
+/// A stop that is under way.
+pub(super) struct Stopping {
+    began: Instant,
+    limit: Duration,
+    /// How many stages there are.
+    stages: u32,
+    forced: bool,
+    /// Why the start has failed, if that is why the node stops.
+    pub(super) failure: Option<String>,
+}
+
+impl Stopping {
+    /// When the next stage begins at the latest, or all ends by force.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let stage = |number: u32| self.began + self.limit * number / self.stages.max(1);
+        (1..=self.stages.max(1)).map(stage).find(|at| *at > now)
+    }
+}
+
+impl Supervisor<'_> {
+    /// Begins a graceful stop, unless one is under way.
+    pub(super) fn stop(&mut self, why: &str) {
+        if !matches!(self.phase, Phase::Stopping(_)) {
+            tracing::info!(node = self.node.name, why, "stopping");
+            self.begin_stop(None);
+        }
+    }
+
+    /// Ends all children now.
+    pub(super) fn stop_at_once(&mut self, why: &str) {
+        self.stop(why);
+        if let Phase::Stopping(stopping) = &mut self.phase {
+            stopping.forced = true;
+        }
+        self.groups.iter().flat_map(Group::processes).for_each(Process::kill);
+    }
+
+    /// The start has failed: takes back all of it.
+    pub(super) fn fail_start(&mut self, reason: String) {
+        if !matches!(self.phase, Phase::Stopping(_)) {
+            self.begin_stop(Some(reason));
+            self.stop_at_once("the start has failed");
+        }
+    }
+
+    fn begin_stop(&mut self, failure: Option<String>) {
+        let refused = Answer::from(Err("the node stops".into()));
+        let mut callers = self.reload_wanted.take().unwrap_or_default();
+        let mut orders: Vec<u8> = self.groups.iter().map(|group| group.stop_order).collect();
+        orders.sort_unstable();
+        orders.dedup();
+        let stopping = Stopping {
+            began: Instant::now(),
+            limit: self.node.stop_timeout,
+            stages: orders.len().try_into().unwrap_or(1),
+            forced: false,
+            failure,
+        };
+        if let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Stopping(stopping)) {
+            callers.extend(reload.callers);
+        }
+        for caller in callers {
+            self.control.answer(caller, &refused);
+        }
+    }
+
+    /// Lets go who may; says whether all are gone.
+    pub(super) fn go_on_stopping(&mut self) -> bool {
+        let Phase::Stopping(stopping) = &mut self.phase else {
+            return false;
+        };
+        if self.groups.iter().all(|group| group.processes().next().is_none()) {
+            return true;
+        }
+        let spent = stopping.began.elapsed();
+        if spent >= stopping.limit && !stopping.forced {
+            stopping.forced = true;
+            let left = self.groups.iter().flat_map(Group::processes).count();
+            tracing::warn!(left, "children did not drain in time and are ended by force");
+            self.groups.iter().flat_map(Group::processes).for_each(Process::kill);
+        }
+        let mut orders: Vec<u8> = self.groups.iter().map(|group| group.stop_order).collect();
+        orders.sort_unstable();
+        orders.dedup();
+        for (number, order) in (0..).zip(orders) {
+            let due = spent >= stopping.limit * number / stopping.stages.max(1);
+            let earlier_gone = self
+                .groups
+                .iter()
+                .filter(|group| group.stop_order < order)
+                .all(|group| group.processes().next().is_none());
+            if !(due || earlier_gone) {
+                break;
+            }
+            for process in self
+                .groups
+                .iter_mut()
+                .filter(|group| group.stop_order == order)
+                .flat_map(Group::processes_mut)
+            {
+                if process.life != Life::Draining {
+                    self.stats.mark(process.slot, Use::Draining);
+                }
+                // What starts may not have come to hear of it: it has the time of the whole stop.
+                process.drain("stop", stopping.limit);
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,237 @@
+//! The only module with `unsafe`: thin, safe wrappers of system calls that neither `std` nor `nix` offers safely.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::{ForkResult, Pid};
+
+/// Splits the process in two. Both sides go on from here.
+///
+/// # Panics
+///
+/// If the process has more than one thread: a lock that another thread holds would stay locked for ever in the child.
+pub(crate) fn fork() -> nix::Result<ForkResult> {
+    assert_eq!(threads(), 1, "fork is only allowed while the process has one thread");
+    // SAFETY: the process has one thread, so the child's memory is consistent, and it may do whatever its parent may.
+    unsafe { nix::unistd::fork() }
+}
+
+/// How many threads this process has; 1 if the system does not say.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count())
+}
+
+/// Sets a signal to be ignored or to do what it does by default.
+pub(crate) fn dispose(signal: Signal, ignore: bool) {
+    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
+    // SAFETY: no handler of our own is installed, so nothing has to be async-signal-safe.
+    let set = unsafe { nix::sys::signal::signal(signal, handler) };
+    debug_assert!(set.is_ok(), "{signal} can be disposed of");
+}
+
+/// Ends the process at once: no clean-up of any kind, also when other threads hold locks.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any number and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Maps `length` bytes of a file, shared with all processes that are forked later. It is never unmapped.
+pub(crate) fn map_shared(file: &OwnedFd, length: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))
+}
+
+/// A reference into a shared mapping.
+///
+/// # Panics
+///
+/// If the value would not lie within the mapping, or not be aligned.
+pub(crate) fn shared_at<T: Zeroed>(start: NonNull<u8>, length: usize, offset: usize) -> &'static T {
+    assert!(offset + size_of::<T>() <= length, "within the mapping");
+    // SAFETY: the sum stays within the mapping, as was just checked.
+    let at = unsafe { start.add(offset) }.cast::<T>();
+    assert!(at.is_aligned(), "aligned");
+    // SAFETY: it is mapped for as long as the process lives, aligned, never written but through atomics (`Zeroed` asks
+    // for that), and its first content, zeroes, is a valid `T`.
+    unsafe { at.as_ref() }
+}
+
+/// Types that consist of atomics only, for which zeroes are a valid value.
+pub(crate) trait Zeroed: Sync + 'static {}
+
+/// A descriptor that stands for a process, and for no later one with the same number.
+#[derive(Debug)]
+pub(crate) struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Opens the descriptor of a process that runs.
+    pub(crate) fn open(pid: Pid) -> io::Result<Self> {
+        // SAFETY: the call takes two numbers and gives a new descriptor or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        // SAFETY: the descriptor is new, so nobody else owns it.
+        RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).map_or_else(
+            || Err(io::Error::last_os_error()),
+            |fd| Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) })),
+        )
+    }
+
+    /// Sends a signal to that process, or fails if it is gone.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let no_info: *const libc::siginfo_t = std::ptr::null();
+        // SAFETY: the descriptor is open; a null pointer asks for the plain information of `kill`.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal as libc::c_int,
+                no_info,
+                0,
+            )
+        };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// Waits until that process has ended, or the time is over: then it says `false`.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        let deadline = std::time::Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) if left.is_zero() => return false,
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// Closes all descriptors but the standard ones and those to keep.
+///
+/// Whatever owned them must never be used or dropped again: only a child that ends without returning may call this.
+pub(crate) fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep {
+        close_between(first, fd.wrapping_sub(1));
+        first = fd + 1;
+    }
+    close_between(first, u32::MAX);
+}
+
+fn close_between(first: u32, last: u32) {
+    if first > last {
+        return;
+    }
+    // SAFETY: closing touches no memory; the caller of `close_all_but` guarantees that nothing uses them any more.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if done == 0 {
+        return;
+    }
+    // A kernel before 5.9.
+    for fd in open_descriptors().into_iter().filter(|fd| (first..=last).contains(fd)) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd.cast_signed()) };
+    }
+}
+
+fn open_descriptors() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// A number that nobody can guess.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer is ours and as long as is said.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == 8 {
+        u64::from_ne_bytes(bytes)
+    } else {
+        // Before the kernel's generator is ready nothing of ours runs; this is for completeness.
+        u64::from(std::process::id()) ^ (&raw const bytes as u64)
+    }
+}
+
+/// How many clock ticks, as in `/proc/<pid>/stat`, a second has.
+pub(crate) fn ticks_per_second() -> f64 {
+    // SAFETY: the call takes a number and gives a number.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    if ticks > 0 { ticks as f64 } else { 100.0 }
+}
+
+/// The bytes in a page of memory.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: the call takes a number and gives a number.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_descriptor_tells_of_the_end() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pidfd = PidFd::open(Pid::from_raw(child.id().cast_signed())).unwrap();
+        assert!(!pidfd.wait(Duration::ZERO));
+        pidfd.signal(Signal::SIGKILL).unwrap();
+        assert!(pidfd.wait(Duration::from_secs(10)));
+        child.wait().unwrap();
+        assert!(pidfd.signal(Signal::SIGKILL).is_err());
+    }
+
+    #[test]
+    fn random_numbers_differ() {
+        assert_ne!(random(), random());
+    }
+
+    #[test]
+    fn shared_memory_is_zeroed() {
+        let file = nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+        nix::unistd::ftruncate(&file, 4096).unwrap();
+        let start = map_shared(&file, 4096).unwrap();
+        struct Number(std::sync::atomic::AtomicU64);
+        impl Zeroed for Number {}
+        let number: &Number = shared_at(start, 4096, 4088);
+        assert_eq!(number.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed), 0);
+        let again: &Number = shared_at(start, 4096, 4088);
+        assert_eq!(again.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+}
