@@ -218,6 +218,7 @@ async fn a_client_that_has_gone_is_never_taken_for_another() {
         assert_eq!(b.ask("get k").await, "-");
         assert_eq!(b.ask("groups").await, "{}");
         assert_eq!(b.ask("nothing else came").await, "nothing else came");
+        drop((a, b, c));
         gateway.stop().await;
     }
     let status = worker.status().await;
