@@ -74,6 +74,9 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
                     }
                 }
                 Step::End(end) => {
+                    if end.cause == CloseCause::Eof && client.protocol == Protocol::Line {
+                        answered(hub, client, socket).await;
+                    }
                     hub.close(client, end);
                     break;
                 }
@@ -92,6 +95,28 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
         }
     }
     see_off(client, socket, hub.settings.close_timeout).await;
+}
+
+/// A line client that has sent its last line may still read: it is kept until all that it sent is answered.
+async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
+    let settled = async {
+        while !hub.settle(client) {
+            let condition = client.condition();
+            if condition.ending || condition.broken {
+                return;
+            }
+            tokio::select! {
+                () = client.wake.notified() => {}
+                _ = socket.writable(), if condition.blocked => client.flush(),
+            }
+        }
+    };
+    let gone = socket.ready(Interest::ERROR);
+    tokio::select! {
+        () = settled => {}
+        _ = gone => {}
+        () = tokio::time::sleep(hub.settings.connect_timeout) => {}
+    }
 }
 
 /// Sends what the client has still to get, and waits until it has read that: closing with unread input would reset the
