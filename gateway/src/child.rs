@@ -84,6 +84,7 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
 
     // Out of the registry, no new clients, no new links; those that stand go on.
     accepting.cancel();
+    hub.stopping.cancel();
     for accept in accepts {
         let _ = accept.await;
     }

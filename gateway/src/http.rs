@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -53,14 +54,25 @@ async fn handshake(
     peer: SocketAddr,
 ) -> Option<(Arc<Client>, Bytes)> {
     let opened = Mutex::new(None);
+    let busy = AtomicBool::new(false);
     let service = service_fn(|request| async {
-        Ok::<_, Infallible>(match respond(hub, site, request, peer).await {
-            Answer::Response(response) => response,
+        busy.store(true, Ordering::Relaxed);
+        let response = match respond(hub, site, request, peer).await {
+            Answer::Response(mut response) => {
+                if hub.stopping.is_cancelled() {
+                    response
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
             Answer::Open(pending, response) => {
                 *opened.lock() = Some(pending);
                 response
             }
-        })
+        };
+        busy.store(false, Ordering::Relaxed);
+        Ok::<_, Infallible>(response)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -69,11 +81,23 @@ async fn handshake(
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     // Taken apart, not upgraded: the socket comes back as it was given.
-    let parts = connection.without_shutdown().await.ok()?;
+    let parts = tokio::select! {
+        parts = connection.without_shutdown() => parts.ok()?,
+        // A stop does not wait for a connection that is kept alive, but for an answer that is on its way.
+        () = stopped(hub, &busy) => return None,
+    };
     let pending = opened.lock().take()?;
     let client = pending.keep();
     client.set_socket(parts.io.into_inner());
     Some((client, parts.read_buf))
+}
+
+/// Waits for the gateway's stop, and then for an answer that is on its way.
+async fn stopped(hub: &Hub, busy: &AtomicBool) {
+    hub.stopping.cancelled().await;
+    if busy.load(Ordering::Relaxed) {
+        tokio::time::sleep(hub.settings.close_timeout).await;
+    }
 }
 
 enum Answer {

@@ -13,6 +13,7 @@ use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::client::{Client, Turn, Verdict};
@@ -35,6 +36,8 @@ pub(crate) struct Hub {
     dispatch: Mutex<Dispatch>,
     last_client: AtomicU64,
     last_link: AtomicU64,
+    /// The child drains: HTTP connections end.
+    pub(crate) stopping: CancellationToken,
     /// Told when the last event was done.
     idle: Notify,
 }
@@ -120,6 +123,7 @@ impl Hub {
             dispatch: Mutex::new(dispatch),
             last_client: AtomicU64::new(0),
             last_link: AtomicU64::new(0),
+            stopping: CancellationToken::new(),
             idle: Notify::new(),
         })
     }
@@ -164,6 +168,11 @@ impl Hub {
             client.pause();
         }
         self.carry_out(dispatch);
+    }
+
+    /// Whether all that the client has sent is done. If not, the client is woken then.
+    pub(crate) fn settle(&self, client: &Client) -> bool {
+        self.dispatch.lock().router.settle(client.number)
     }
 
     /// Ends a client, once: it leaves the roster at once, workers are told, and what it was sent before still goes out.
@@ -414,6 +423,11 @@ impl Dispatch {
                     self.links.remove(&link);
                 }
                 Output::GiveUp { client } => given_up.extend(self.clients.get(&client).cloned()),
+                Output::Settled { client } => {
+                    if let Some(client) = self.clients.get(&client) {
+                        client.wake.notify_one();
+                    }
+                }
                 Output::Resume { client } => {
                     if let Some(client) = self.clients.get(&client) {
                         client.resume();

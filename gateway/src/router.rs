@@ -54,6 +54,8 @@ pub enum Output {
     Finished { link: LinkId },
     /// An event of this client has ended too many links and was dropped.
     GiveUp { client: ClientNumber },
+    /// What the client had sent by [`Router::settle`] is done.
+    Settled { client: ClientNumber },
     /// The client may be read again.
     Resume { client: ClientNumber },
     /// Nothing is left of the client here.
@@ -91,6 +93,8 @@ struct Lane {
     blocked: bool,
     /// It was rejected: it is forgotten with the end of what is in flight.
     dismissed: bool,
+    /// Somebody waits for the end of its events.
+    settling: bool,
     waiting: VecDeque<Pending>,
     waiting_bytes: usize,
     in_flight: VecDeque<(u64, Pending)>,
@@ -214,6 +218,15 @@ impl Router {
         }
     }
 
+    /// Whether all that the client has sent is done. If not, [`Output::Settled`] follows.
+    pub fn settle(&mut self, client: ClientNumber) -> bool {
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return true;
+        };
+        lane.settling = true;
+        lane.is_idle()
+    }
+
     /// A worker's link is up.
     pub fn link_up(&mut self, link: LinkId, out: &mut Vec<Output>) {
         self.links.insert(link, Link::default());
@@ -266,6 +279,9 @@ impl Router {
         if matches!(done.body, Body::Closed(_)) || (lane.dismissed && lane.in_flight.is_empty()) {
             self.forget(client, out);
         } else {
+            if lane.settling && lane.is_idle() {
+                out.push(Output::Settled { client });
+            }
             self.pump(client, out);
             self.check_resume(client, out);
         }
@@ -430,6 +446,12 @@ impl Router {
             state.clients.remove(&client);
         }
         out.push(Output::Forget { client });
+    }
+}
+
+impl Lane {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Links<H> {
     pub(crate) queue_limit: usize,
     /// Tells to drain.
     pub(crate) stop: CancellationToken,
+    /// Tells to end all links, whatever is in flight.
+    pub(crate) cut: CancellationToken,
 }
 
 /// A gateway child that is to have a link.
@@ -94,7 +96,11 @@ impl<H: Handler> Links<H> {
         // A gateway whose link has ended is dialled once more in any case, before the registry is believed that it has gone.
         while let Some(Some((link, events))) = self.stop.run_until_cancelled(self.reach(&mut gateway)).await {
             let since = Instant::now();
-            self.run(&link, events).await;
+            let drained = self.run(&link, events).await;
+            if drained {
+                // The gateway lives, and moves the clients to other workers.
+                self.lanes.moved(id);
+            }
             if since.elapsed() > PAUSES.1 {
                 gateway.pause = PAUSES.0;
             }
@@ -147,8 +153,8 @@ impl<H: Handler> Links<H> {
         }
     }
 
-    /// Takes what comes over a link until it ends, and drains it when the time has come.
-    async fn run(&self, link: &Arc<Link>, mut events: Streaming<wire::Event>) {
+    /// Takes what comes over a link until it ends, and drains it when the time has come. True if it was drained.
+    async fn run(&self, link: &Arc<Link>, mut events: Streaming<wire::Event>) -> bool {
         let id = link.gateway;
         let cluster = self.lanes.cluster();
         // It lives: what was attached through an earlier link is with other workers now.
@@ -165,12 +171,18 @@ impl<H: Handler> Links<H> {
             gateways.away.insert(id);
         });
         match end {
-            Ok(()) => tracing::info!(gateway = %id, "link has ended"),
-            Err(error) => tracing::warn!(gateway = %id, error = error.message(), "link broke"),
+            Ok(drained) => {
+                tracing::info!(gateway = %id, drained, "link has ended");
+                drained
+            }
+            Err(error) => {
+                tracing::warn!(gateway = %id, error = error.message(), "link broke");
+                false
+            }
         }
     }
 
-    async fn take_all(&self, link: &Arc<Link>, events: &mut Streaming<wire::Event>) -> Result<(), Status> {
+    async fn take_all(&self, link: &Arc<Link>, events: &mut Streaming<wire::Event>) -> Result<bool, Status> {
         let mut draining = false;
         loop {
             tokio::select! {
@@ -180,9 +192,10 @@ impl<H: Handler> Links<H> {
                     // A link that has ended has nothing to drain.
                     let _ = link.send(Command::Draining(wire::Draining {}));
                 }
+                () = self.cut.cancelled() => return Ok(false),
                 event = events.message() => match event? {
                     Some(event) => self.lanes.take(link, event),
-                    None => return Ok(()),
+                    None => return Ok(draining),
                 }
             }
             // Many events may be there at once; handlers get their turn in between.

@@ -90,12 +90,14 @@ impl<H: Handler> Worker<H> {
         started??;
 
         let lanes = Lanes::new(self.handler, cluster);
+        let cut = CancellationToken::new();
         let links = Arc::new(Links {
             lanes: lanes.clone(),
             card: self.card,
             nodes,
             queue_limit: limit,
             stop: stop.clone(),
+            cut: cut.clone(),
         });
         let (first, mut tried) = mpsc::channel(1);
         let serving = async {
@@ -121,11 +123,15 @@ impl<H: Handler> Worker<H> {
                     events,
                     "drain takes too long, what is in flight is left to other workers"
                 );
-                links.abort();
+                cut.cancel();
+                let _ = links.await;
             }
         };
         tokio::join!(drained, announced);
 
+        lanes
+            .cluster()
+            .change_gateways(|gateways| *gateways = Default::default());
         let stopped = guarded(async { lanes.handler().on_stop(lanes.cluster()).await });
         if let Err(panic) = stopped.await {
             tracing::warn!(handler = "on_stop", error = %panic, "handler failed");

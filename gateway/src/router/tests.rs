@@ -82,6 +82,7 @@ impl Workers {
                     assert!(self.links[&link].values().all(VecDeque::is_empty));
                 }
                 Output::GiveUp { client } => drop(self.given_up.insert(client)),
+                Output::Settled { client } => panic!("nobody waits for client {client}"),
                 Output::Resume { client } => assert!(self.paused.remove(&client), "resumed without a pause"),
                 Output::Forget { client } => assert!(self.forgotten.insert(client), "forgotten once"),
             }
@@ -314,4 +315,19 @@ fn a_full_link_holds_back_until_there_is_room() {
     out.clear();
     router.done(LinkId(1), 1, &mut out);
     assert_eq!(deliveries(&out), [(1, 3, false)]);
+}
+
+#[test]
+fn a_client_settles_when_the_last_event_is_done() {
+    let mut router = Router::new(BOUNDS);
+    up(&mut router, 1);
+    let mut out = Vec::new();
+    assert!(router.settle(1), "nothing is known of it");
+    router.push(1, message(1), &mut out);
+    router.push(1, message(2), &mut out);
+    assert!(!router.settle(1));
+    router.done(LinkId(1), 1, &mut out);
+    assert!(!out.contains(&Output::Settled { client: 1 }));
+    router.done(LinkId(1), 2, &mut out);
+    assert!(out.contains(&Output::Settled { client: 1 }));
 }
