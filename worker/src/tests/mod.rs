@@ -69,6 +69,7 @@ impl Script {
 
 impl Handler for Script {
     async fn on_start(&self, cluster: &Cluster) -> Result<()> {
+        let _ = self.cluster.set(cluster.clone());
         let _ = self
             .log
             .send(format!("start, {} gateways", cluster.gateways().up.len()));
