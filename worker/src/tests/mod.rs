@@ -6,6 +6,7 @@ mod flow;
 mod gateway;
 mod links;
 mod queries;
+mod sends;
 mod session;
 
 use std::collections::BTreeMap;
