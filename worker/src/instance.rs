@@ -146,7 +146,7 @@ mod tests {
             ("[worker]\nquery_timeout = \"0s\"", "worker.query_timeout"),
             ("[worker]\nthread = 1", "threads"),
         ] {
-            let error = plan(text).err().expect("it is refused");
+            let error = plan(text).expect_err("it is refused");
             assert!(error.contains(key), "{error}");
         }
     }
