@@ -64,8 +64,8 @@ pub struct Common {
 /// Options of `echo` and `fanout`.
 #[derive(Debug, Clone, Args)]
 pub struct Load {
+    /// What all runs have.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: Common,
     /// Payload bytes of a message
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = payload_size)]
@@ -87,8 +87,8 @@ pub struct Load {
 /// Options of `idle`.
 #[derive(Debug, Clone, Args)]
 pub struct Idle {
+    /// What all runs have.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: Common,
     /// Connections that are being opened at the same time
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]

@@ -11,61 +11,89 @@ const BUSY_CLIENT: f64 = 0.9;
 
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs)]
 pub struct Report {
+    /// The load.
     pub command: &'static str,
+    /// Where the connections went.
     pub urls: Vec<String>,
+    /// How many there were.
     pub conns: usize,
+    /// What the messages were; `idle` has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<Offered>,
+    /// How long the measured time was.
     pub secs: f64,
+    /// What came back in it: answers, deliveries, or opened connections.
     pub messages: u64,
+    /// The same per second.
     pub rate: f64,
+    /// Half of the messages were not later than this, in milliseconds.
     pub p50_ms: Option<f64>,
+    /// Nine of ten.
     pub p90_ms: Option<f64>,
+    /// Ninety-nine of a hundred.
     pub p99_ms: Option<f64>,
+    /// All.
     pub max_ms: Option<f64>,
+    /// The sum of all faults.
     pub errors: u64,
+    /// What they were.
     #[serde(flatten)]
     pub faults: Faults,
+    /// Processor time of the watched processes per message, in microseconds.
     pub server_cpu_us_per_message: Option<f64>,
+    /// Processor time of the watched processes per second.
     pub server_cores: Option<f64>,
+    /// Processor time of this program per second.
     pub client_cores: f64,
+    /// This program was busy, so that the server is not what was measured.
     pub client_bottleneck: bool,
+    /// Publishes that all members got in the measured time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publishes: Option<u64>,
+    /// What connections cost while they are held.
     #[serde(flatten)]
     pub held: Option<Held>,
 }
 
 /// What a run asked for.
 #[derive(Debug, Clone, Copy, Serialize)]
-#[allow(missing_docs)]
 pub struct Offered {
+    /// Payload bytes of a message.
     pub size: usize,
+    /// Of a closed loop: messages in flight.
     pub inflight: Option<usize>,
+    /// Of an open loop: messages a second.
     pub rate: Option<f64>,
 }
 
 /// What went wrong.
 #[derive(Debug, Clone, Default, Serialize)]
-#[allow(missing_docs)]
 pub struct Faults {
+    /// Messages that had not come when the drain time was over.
     pub lost: u64,
+    /// Messages that were not the next one of their connection.
     pub reordered: u64,
+    /// Messages that came back changed.
     pub corrupt: u64,
+    /// Connections that ended during the run.
     pub ended: u64,
+    /// Why the first of them did.
     pub first_failure: Option<String>,
 }
 
 /// What connections cost while they do nothing.
 #[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs)]
 pub struct Held {
+    /// How fast connections were opened.
     pub connections_per_s: f64,
+    /// Growth of the servers' memory, by connection.
     pub server_bytes_per_connection: Option<f64>,
+    /// The servers' memory with all connections open.
     pub server_memory_bytes: Option<u64>,
+    /// Processor time of the watched processes per second, while connections are held.
     pub server_cores_idle: Option<f64>,
+    /// What connections cost while they are held.
     pub held_secs: f64,
 }
 

@@ -43,7 +43,7 @@ impl GatewayInstance {
                     None => Files::Assets(self.assets),
                 };
                 Service::Ws(Arc::new(Site {
-                    paths: listen.paths.clone(),
+                    paths: listen.paths.clone().unwrap_or_default(),
                     files,
                 }))
             }
@@ -57,7 +57,7 @@ impl Instance for GatewayInstance {
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
-        let settings: GatewaySettings = config.section("gateway")?;
+        let settings = config.section::<GatewaySettings>("gateway")?.resolve();
         check(&settings, config)?;
         let listen = |(index, listen): (usize, &ListenSettings)| Listen {
             label: listen.protocol.name().into(),
@@ -113,7 +113,10 @@ fn check(settings: &GatewaySettings, config: &Config) -> Result<(), ConfigError>
         if listen.protocol == Protocol::Line && listen.static_dir.is_some() {
             return Err(config.invalid(&key("static_dir"), "only a `ws` listener serves files"));
         }
-        if let Some(path) = listen.paths.iter().find(|path| !path.starts_with('/')) {
+        if listen.protocol == Protocol::Line && listen.paths.is_some() {
+            return Err(config.invalid(&key("paths"), "only a `ws` listener has paths"));
+        }
+        if let Some(path) = listen.paths.iter().flatten().find(|path| !path.starts_with('/')) {
             return Err(config.invalid(&key("paths"), format!("`{path}` must begin with a slash")));
         }
         if let Some(dir) = &listen.static_dir {

@@ -71,8 +71,8 @@ pub struct ListenSettings {
     /// Address and port; port 0 is any free one.
     pub address: SocketAddr,
     /// `ws`: the paths on which a WebSocket may be opened. Default: `["/", "/ws"]`.
-    #[serde(default = "default_paths")]
-    pub paths: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<String>>,
     /// `ws`: a folder whose files are served beside the WebSocket. Default: none, or the program's own page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub static_dir: Option<PathBuf>,
@@ -114,7 +114,7 @@ impl Default for GatewaySettings {
         let listen = |protocol, port| ListenSettings {
             protocol,
             address: loopback(port),
-            paths: default_paths(),
+            paths: None,
             static_dir: None,
         };
         Self {
@@ -142,6 +142,12 @@ impl Default for GatewaySettings {
     }
 }
 
-fn default_paths() -> Vec<String> {
-    vec!["/".into(), "/ws".into()]
+impl GatewaySettings {
+    /// Fills in what a listener has by its protocol.
+    pub fn resolve(mut self) -> Self {
+        for listen in self.listen.iter_mut().filter(|listen| listen.protocol == Protocol::Ws) {
+            listen.paths.get_or_insert_with(|| vec!["/".into(), "/ws".into()]);
+        }
+        self
+    }
 }

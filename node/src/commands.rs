@@ -13,7 +13,7 @@ use crate::config::NodeSection;
 use crate::control::{Answer, Request, ask};
 use crate::pidfile::{self, PidFile};
 use crate::program::Master;
-use crate::setup::{Options, read_config};
+use crate::setup::{Options, read_config, read_whereabouts};
 use crate::status::{self, NodeStatus};
 use crate::sys::PidFd;
 
@@ -114,7 +114,7 @@ pub(crate) fn status(program: &Master, options: &Options, json: bool, watch: boo
         let mut closed = false;
         let code = with_node(program, options, |found| match found {
             Found::Not(node) => {
-                print(&format!("{} is not running\n", node.name));
+                closed = show(&format!("{} is not running\n", node.name), watch).is_err();
                 Ok(ExitCode::from(cli::NOT_RUNNING))
             }
             Found::Running(running) => {
@@ -149,7 +149,14 @@ fn show(text: &str, redraw: bool) -> std::io::Result<()> {
 fn with_node(program: &Master, options: &Options, act: impl FnOnce(Found) -> Result<ExitCode, String>) -> ExitCode {
     let node = match read_config(program, options).and_then(|config| config.node()) {
         Ok(node) => node,
-        Err(error) => return cli::wrong_config(program, &error),
+        // A file that has just been spoilt must not hide the node that runs with what it said before.
+        Err(error) => {
+            complain(&format!("{}: {error}", program.name));
+            match read_whereabouts(program, options).and_then(|config| config.node()) {
+                Ok(node) => node,
+                Err(_) => return ExitCode::from(cli::USAGE),
+            }
+        }
     };
     find(node).and_then(act).unwrap_or_else(|reason| {
         complain(&reason);

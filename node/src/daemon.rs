@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 
 use nix::sys::stat::{Mode, umask};
@@ -46,6 +47,8 @@ pub(crate) fn split(name: &str) -> io::Result<Side> {
             if let ForkResult::Parent { .. } = sys::fork()? {
                 sys::exit_now(0);
             }
+            // What the shell had open, such as a pipe that somebody reads to its end, is not the daemon's.
+            sys::close_all_but(&[writer.as_raw_fd()]);
             chdir("/")?;
             umask(Mode::from_bits_truncate(0o027));
             nix::unistd::dup2_stdin(File::open("/dev/null")?)?;

@@ -113,6 +113,22 @@ pub(crate) fn read_config(program: &Master, options: &Options) -> Result<Config,
     )
 }
 
+/// Reads only where a node is to be found, from a file that may have mistakes.
+pub(crate) fn read_whereabouts(program: &Master, options: &Options) -> Result<Config, ConfigError> {
+    let text = options
+        .config
+        .as_deref()
+        .and_then(|file| std::fs::read_to_string(file).ok())
+        .unwrap_or_default();
+    Config::read_whereabouts(
+        &program.name,
+        options.config.as_deref(),
+        &text,
+        &program.defaults,
+        std::env::vars_os(),
+    )
+}
+
 /// Hides the values of keys that are named as secrets are.
 fn mask(table: &mut toml::Table) {
     for (key, value) in table.iter_mut() {

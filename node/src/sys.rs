@@ -133,7 +133,8 @@ impl PidFd {
 
 /// Closes all descriptors but the standard ones and those to keep.
 ///
-/// Whatever owned them must never be used or dropped again: only a child that ends without returning may call this.
+/// Whatever owned them must never be used or dropped again: this is for a process that has just been forked, and that either
+/// ends without returning or owns none but those to keep.
 pub(crate) fn close_all_but(keep: &[RawFd]) {
     let mut keep: Vec<u32> = keep
         .iter()

@@ -17,25 +17,39 @@ pub struct Record {
     /// The worker's process.
     pub pid: u32,
     /// The client's id.
+    #[serde(skip_serializing_if = "is_default")]
     pub client: String,
     /// The path that the client asked for.
+    #[serde(skip_serializing_if = "is_default")]
     pub path: String,
     /// The query that the client asked for.
+    #[serde(skip_serializing_if = "is_default")]
     pub query: String,
     /// The client's address.
+    #[serde(skip_serializing_if = "is_default")]
     pub peer: String,
     /// `ws` or `line`.
+    #[serde(skip_serializing_if = "is_default")]
     pub protocol: String,
     /// The message, the reason of a close, or a result.
+    #[serde(skip_serializing_if = "is_default")]
     pub text: String,
     /// Whether the message was binary. Its text is then its length.
+    #[serde(skip_serializing_if = "is_default")]
     pub binary: bool,
     /// Whether the event may have been seen before.
+    #[serde(skip_serializing_if = "is_default")]
     pub redelivered: bool,
     /// Why the client went.
+    #[serde(skip_serializing_if = "is_default")]
     pub cause: String,
     /// The close code.
+    #[serde(skip_serializing_if = "is_default")]
     pub code: Option<u16>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The file that the test worker writes to.

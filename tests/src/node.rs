@@ -433,7 +433,7 @@ impl Drop for Node {
                 }
                 let text = fs::read_to_string(folder.join(&name)).unwrap_or_default();
                 let skipped = text.lines().count().saturating_sub(200);
-                let tail: Vec<_> = text.lines().skip(skipped).collect();
+                let tail: Vec<_> = text.lines().skip(skipped).map(shortened).collect();
                 eprintln!("--- {} of {}\n{}", name, self.host.ip(), tail.join("\n"));
             }
         }
@@ -445,4 +445,11 @@ fn names(folder: &Path) -> Vec<String> {
     files
         .map(|file| file.file_name().to_string_lossy().into_owned())
         .collect()
+}
+
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(400) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.into(),
+    }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -165,6 +166,7 @@ impl Ws {
             }
         };
         assert_eq!(self.next().await, Incoming::End, "nothing comes after a close");
+        let _ = self.stream.get_mut().shutdown().await;
         frame.unwrap_or((1005, String::new()))
     }
 

@@ -78,8 +78,8 @@ async fn seven_masters_in_any_order_are_one_cluster() {
     talk(&mut e, &mut [&mut a, &mut b, &mut c, &mut d], "from e").await;
 
     // A gateway that goes takes its own clients along, and nobody else.
-    gateway_3.stop().await;
-    assert_eq!(e.closed().await.0, 1001);
+    let ((), (code, _)) = tokio::join!(gateway_3.stop(), e.closed());
+    assert_eq!(code, 1001);
     wait_until("the stopped gateway is forgotten", soon, async || {
         worker_1.status().await.children().all(|child| child.links == 4)
     })
@@ -92,6 +92,7 @@ async fn seven_masters_in_any_order_are_one_cluster() {
     talk(&mut a, &mut [&mut b, &mut c, &mut d], "from a again").await;
     assert_eq!(b.ask("count room").await, "4");
 
+    drop((a, b, c, d));
     for node in [&mut gateway_1, &mut gateway_2, &mut worker_2, &mut registry] {
         node.stop().await;
         node.gone(Duration::from_secs(1)).await;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use meepo_tests::{Incoming, Line, Node, Ws, processes, wait_for, wait_until};
+use meepo_tests::{Host, Incoming, Line, Node, Ws, processes, wait_for, wait_until};
 use nix::sys::signal::Signal;
 
 #[tokio::test]
@@ -184,22 +184,27 @@ async fn clients_wait_for_a_worker_to_come() {
 #[tokio::test]
 async fn a_client_that_has_gone_is_never_taken_for_another() {
     const ROUNDS: usize = 10;
-    let node = Node::test().set("gateway", "children = 1").start().await;
+    let place = Host::new();
+    let _registry = Node::build("meepo-registry").host(&place).start().await;
+    let worker = Node::test().registry(&place).only("worker").start().await;
+    let mut gateway = Node::build("meepo-gateway")
+        .registry(&place)
+        .set("gateway", "children = 1")
+        .prepare();
+    let address = gateway.host().ws();
     let mut ids = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let connect = async || Ws::try_connect(node.host().ws(), "/").await.ok();
-        let mut a = wait_for("a connection", connect).await;
+        gateway.start().await;
+        let mut a = Ws::connect(address).await;
         let id = a.ask("id").await;
         assert!(ids.insert(id.clone()), "{id} comes twice");
-        let pid = node.pids("gateway").await[0];
-        processes::signal(pid, Signal::SIGKILL);
-        node.status_when("the gateway is back", |status| {
-            let pids = status.instance("gateway").pids();
-            status.all_serve() && !pids.contains(&pid)
-        })
-        .await;
-        let mut b = wait_for("a connection", connect).await;
-        let mut c = wait_for("a connection", connect).await;
+        for pid in gateway.processes() {
+            processes::signal(pid, Signal::SIGKILL);
+        }
+        gateway.ended().await;
+        gateway.start().await;
+        let mut b = Ws::connect(address).await;
+        let mut c = Ws::connect(address).await;
         let other = b.ask("id").await;
         assert!(ids.insert(other.clone()), "{other} comes twice");
         for command in ["send-to", "set-of", "join-of", "close-of"] {
@@ -213,8 +218,10 @@ async fn a_client_that_has_gone_is_never_taken_for_another() {
         assert_eq!(b.ask("get k").await, "-");
         assert_eq!(b.ask("groups").await, "{}");
         assert_eq!(b.ask("nothing else came").await, "nothing else came");
+        drop((a, b, c));
+        gateway.stop().await;
     }
-    let status = node.status().await;
+    let status = worker.status().await;
     assert!(
         status.instance("worker").sum(|child| child.failed_sends) >= 1,
         "sends to nobody are counted"

@@ -73,7 +73,7 @@ impl Event {
             Self::Private(from, to, text) => format!("{} to {}, privately: {text}", from.name, to.name),
             Self::People(people) => list(people.iter().map(|who| format!("{} in {}", who.name, who.room))),
             Self::Rooms(rooms) => list(rooms.iter().map(|(room, people)| format!("{room} ({people})"))),
-            Self::Error(text) => format!("! {text}"),
+            Self::Error(text) => format!("* {text}"),
         };
         // One event is one line, and nobody sends control sequences to another's terminal.
         line.replace(char::is_control, " ")

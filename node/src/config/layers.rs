@@ -50,6 +50,23 @@ impl Layers {
     }
 }
 
+/// The texts of a section, as far as they can be read.
+pub(crate) fn strings_of(text: &str, section: &str, wanted: impl Fn(&str) -> bool) -> Table {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut found = Table::new();
+    for (_, value) in table.get_ref().iter().filter(|(name, _)| name.get_ref() == section) {
+        let DeValue::Table(keys) = value.get_ref() else {
+            continue;
+        };
+        for (key, value) in keys.iter().filter(|(key, _)| wanted(key.get_ref())) {
+            if let DeValue::String(value) = value.get_ref() {
+                found.insert(key.get_ref().to_string(), Value::String(value.to_string()));
+            }
+        }
+    }
+    found
+}
+
 /// Where a text of settings is from.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {

@@ -81,6 +81,31 @@ impl Config {
         })
     }
 
+    /// Reads nothing but the name, the run directory and the time for a stop, and passes over all mistakes elsewhere.
+    pub(crate) fn read_whereabouts(
+        program: &str,
+        path: Option<&Path>,
+        text: &str,
+        defaults: &str,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let wanted = |key: &str| ["name", "run_dir", "stop_timeout"].contains(&key);
+        let variables = variables.into_iter().filter(|(name, _)| {
+            let key = name.to_str().and_then(|name| name.strip_prefix("MEEPO_NODE__"));
+            key.is_some_and(|key| wanted(&key.to_lowercase()))
+        });
+        let mut config = Self::read(program, None, defaults, variables)?;
+        if let Some(folder) = path.and_then(Path::parent) {
+            config.base = folder.into();
+        }
+        let node = layers::strings_of(text, "node", wanted);
+        config.layers.put(
+            &toml::Table::from_iter([("node".into(), node.into())]).to_string(),
+            Source::Program,
+        )?;
+        Ok(config)
+    }
+
     /// Reads a section; a key that is missing has its default.
     ///
     /// For the section `[node]` see [`Config::node`].

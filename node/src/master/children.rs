@@ -111,6 +111,8 @@ impl Supervisor<'_> {
             reserved: own.map(|own| own.reserved),
             socket,
             heard: Vec::new(),
+            silent: false,
+            condemned: false,
         })
     }
 
@@ -145,10 +147,14 @@ impl Supervisor<'_> {
         build().map_err(|error| error.to_string())
     }
 
-    /// Reads what children say; `told` is in the order of all processes of all groups.
+    /// Reads what children say; `told` is in the order of all that can still say something.
     pub(super) fn hear_children(&mut self, told: &[bool]) {
         let stats = &self.stats;
-        let all = self.groups.iter_mut().flat_map(Group::processes_mut);
+        let all = self
+            .groups
+            .iter_mut()
+            .flat_map(Group::processes_mut)
+            .filter(|process| !process.silent);
         for (process, _) in all.zip(told).filter(|(_, told)| **told) {
             if process.hear() && process.life == Life::Starting {
                 process.life = Life::Serving;

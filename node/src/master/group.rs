@@ -73,6 +73,10 @@ pub(crate) struct Process {
     pub(crate) reserved: Option<Reserved>,
     pub(crate) socket: UnixStream,
     pub(crate) heard: Vec<u8>,
+    /// Its end of the socket is closed: it is about to be reaped.
+    pub(crate) silent: bool,
+    /// It was ended by its master.
+    pub(crate) condemned: bool,
 }
 
 /// What a child does.
@@ -153,7 +157,8 @@ impl Process {
     }
 
     /// Ends the child at once. Its pid is its own until it is reaped, which only we do.
-    pub(crate) fn kill(&self) {
+    pub(crate) fn kill(&mut self) {
+        self.condemned = true;
         if let Err(error) = nix::sys::signal::kill(self.pid, Signal::SIGKILL) {
             tracing::error!(%error, pid = self.pid.as_raw(), "cannot end a child");
         }
@@ -165,7 +170,10 @@ impl Process {
         let mut buffer = [0; 4096];
         loop {
             match self.socket.read(&mut buffer) {
-                Ok(0) => break,
+                Ok(0) => {
+                    self.silent = true;
+                    break;
+                }
                 Ok(n) => self.heard.extend(&buffer[..n]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
@@ -193,6 +201,7 @@ impl Process {
         };
         match (&self.failure, end) {
             (Some(failure), _) => Some(failure.clone()),
+            (None, _) if self.condemned => None,
             (None, None) if self.life != Life::Draining => Some("exit code 0".into()),
             (None, end) => end,
         }

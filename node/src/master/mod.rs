@@ -209,20 +209,20 @@ impl Supervisor<'_> {
         let mut ready = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         ready.extend(self.control.poll_fds());
         let children = ready.len();
-        for process in self.groups.iter().flat_map(Group::processes) {
+        for process in self
+            .groups
+            .iter()
+            .flat_map(Group::processes)
+            .filter(|process| !process.silent)
+        {
             ready.push(PollFd::new(process.socket.as_fd(), PollFlags::POLLIN));
         }
         if poll(&mut ready, timeout).is_err() {
             return;
         }
         let woken: Vec<bool> = ready.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-        // A child whose end of the socket is closed is about to be reaped: it must not keep us awake.
-        let told: Vec<bool> = ready[children..]
-            .iter()
-            .map(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLIN)))
-            .collect();
         drop(ready);
-        self.hear_children(&told);
+        self.hear_children(&woken[children..]);
         if woken[0] {
             self.answer_signals();
         }
@@ -285,9 +285,9 @@ impl Supervisor<'_> {
             _ => None,
         };
         self.control.remove();
-        match failure {
+        match &failure {
             None => tracing::info!(node = self.node.name, "stopped"),
-            Some(_) => tracing::error!(node = self.node.name, "the start has failed"),
+            Some(reason) => tracing::error!(node = self.node.name, reason, "cannot start"),
         }
         self.pid_file.remove();
         match failure {

@@ -42,7 +42,10 @@ impl Supervisor<'_> {
         if let Phase::Stopping(stopping) = &mut self.phase {
             stopping.forced = true;
         }
-        self.groups.iter().flat_map(Group::processes).for_each(Process::kill);
+        self.groups
+            .iter_mut()
+            .flat_map(Group::processes_mut)
+            .for_each(Process::kill);
     }
 
     /// The start has failed: takes back all of it.
@@ -87,7 +90,10 @@ impl Supervisor<'_> {
             stopping.forced = true;
             let left = self.groups.iter().flat_map(Group::processes).count();
             tracing::warn!(left, "children did not drain in time and are ended by force");
-            self.groups.iter().flat_map(Group::processes).for_each(Process::kill);
+            self.groups
+                .iter_mut()
+                .flat_map(Group::processes_mut)
+                .for_each(Process::kill);
         }
         let mut orders: Vec<u8> = self.groups.iter().map(|group| group.stop_order).collect();
         orders.sort_unstable();
@@ -108,11 +114,18 @@ impl Supervisor<'_> {
                 .filter(|group| group.stop_order == order)
                 .flat_map(Group::processes_mut)
             {
-                if process.life != Life::Draining {
-                    self.stats.mark(process.slot, Use::Draining);
+                match process.life {
+                    // It holds nothing yet, and may never come to hear of the stop.
+                    Life::Starting => {
+                        process.life = Life::Draining;
+                        process.kill();
+                    }
+                    Life::Serving => {
+                        self.stats.mark(process.slot, Use::Draining);
+                        process.drain("stop", stopping.limit);
+                    }
+                    Life::Draining => {}
                 }
-                // What starts may not have come to hear of it: it has the time of the whole stop.
-                process.drain("stop", stopping.limit);
             }
         }
         false

@@ -1,0 +1,236 @@
+//! Children that die, hang, or never come to serve; masters that die.
+
+mod common;
+
+use common::{Node, alive, connect, signal, until};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_child_that_is_killed_is_replaced_while_others_serve() {
+    let node = Node::new();
+    node.start();
+    let (master, before) = (node.master(), node.serving());
+    let mut clients: Vec<_> = (0..20).map(|_| node.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.echo("x").unwrap(), "x");
+    }
+    signal(before[0], Signal::SIGKILL);
+    until("a new child serves", || {
+        let now = node.serving();
+        now.len() == 2 && !now.contains(&before[0])
+    });
+    assert!(node.serving().contains(&before[1]), "the other one is not touched");
+    assert_eq!(node.master(), master);
+    for client in clients.iter_mut().filter(|client| client.pid == before[1]) {
+        assert_eq!(client.echo("y").unwrap(), "y");
+    }
+    let status = node.status();
+    let instance = &status["instances"][0];
+    assert_eq!(
+        (&instance["restarts"], &instance["last_exit"]),
+        (&1.into(), &"signal 9 (SIGKILL)".into())
+    );
+    assert!(
+        instance["totals"]["connections_total"].as_u64() >= Some(20),
+        "the figures of the dead are kept"
+    );
+    node.run(&["status"]).ok().says("last exit: signal 9 (SIGKILL)");
+}
+
+#[test]
+fn clients_that_wait_outlive_the_children() {
+    let node = Node::new();
+    node.configure("", "children = 1");
+    node.start();
+    let address = node.address();
+    signal(node.serving()[0], Signal::SIGSTOP);
+    let waiting = std::thread::spawn(move || connect(&address).unwrap().greeting);
+    signal(node.serving()[0], Signal::SIGKILL);
+    assert_eq!(waiting.join().unwrap(), "hello");
+}
+
+#[test]
+fn a_start_whose_children_fail_is_undone() {
+    for (trouble, reason) in [
+        ("fail", "there is trouble"),
+        ("panic", "panicked: there is trouble"),
+        ("crash", "signal 6 (SIGABRT)"),
+        ("hang", "was not ready within 500ms"),
+        ("block", "was not ready within 500ms"),
+    ] {
+        let node = Node::new();
+        node.configure("start_timeout = \"500ms\"", "");
+        node.trouble(trouble);
+        for args in [["start"].as_slice(), &["start", "-d"]] {
+            let done = node.run(args).is(1);
+            assert!(
+                done.err.contains("echo: cannot start: echo child ") && done.err.contains(reason),
+                "{done:?}"
+            );
+            node.assert_clean(&[]);
+        }
+    }
+}
+
+#[test]
+fn a_child_that_keeps_dying_at_its_start_backs_off() {
+    let node = Node::new();
+    node.configure("", "children = 1");
+    node.start();
+    node.trouble("fail");
+    signal(node.serving()[0], Signal::SIGKILL);
+    until("it backs off", || {
+        node.children("backing_off").iter().any(|child| {
+            child["last_exit"] == "there is trouble" && child["restarts"].as_u64() >= Some(2) && child["pid"].is_null()
+        })
+    });
+    node.run(&["status"])
+        .ok()
+        .says("backing off")
+        .says("last exit: there is trouble");
+    node.trouble("");
+    until("it serves again", || node.serving().len() == 1);
+}
+
+#[test]
+fn a_backing_off_node_stops_at_once() {
+    let node = Node::new();
+    node.configure("", "children = 1");
+    node.start();
+    node.trouble("fail");
+    signal(node.serving()[0], Signal::SIGKILL);
+    until("it backs off", || !node.children("backing_off").is_empty());
+    node.run(&["stop"]).ok();
+    node.assert_clean(&[]);
+}
+
+#[test]
+fn a_stop_ends_by_force_what_does_not_drain() {
+    for trouble in ["linger", "stuck"] {
+        let node = Node::new();
+        node.configure("stop_timeout = \"300ms\"", "");
+        node.trouble(trouble);
+        node.start();
+        let pids = [&[node.master()], node.serving().as_slice()].concat();
+        node.run(&["stop"]).ok();
+        assert!(pids.iter().all(|pid| !alive(*pid)));
+        node.assert_clean(&pids);
+        assert!(node.log().contains("did not drain in time"), "{}", node.log());
+    }
+}
+
+#[test]
+fn a_master_that_is_killed_leaves_no_orphan() {
+    for trouble in ["", "linger", "stuck"] {
+        let node = Node::new();
+        node.configure("stop_timeout = \"500ms\"", "");
+        node.trouble(trouble);
+        node.start();
+        let (master, children) = (node.master(), node.serving());
+        signal(master, Signal::SIGKILL);
+        until("the children are gone", || children.iter().all(|pid| !alive(*pid)));
+        assert!(node.log().contains("the master is gone, draining"), "{}", node.log());
+        node.run(&["status"]).is(3);
+        node.run(&["stop"]).ok().says("not running");
+        node.start();
+    }
+}
+
+#[test]
+fn a_start_follows_at_once_on_a_master_that_was_killed() {
+    let node = Node::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    node.configure("", &format!("address = \"{free}\""));
+    node.start();
+    let _client = node.connect();
+    signal(node.master(), Signal::SIGKILL);
+    until("the lock is free", || node.run(&["status"]).code == 3);
+    node.start();
+    node.connect();
+}
+
+#[test]
+fn signals_of_a_terminal_are_for_the_master() {
+    let node = Node::new();
+    let mut master = node.foreground();
+    let children = node.serving();
+    for child in &children {
+        for ignored in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR2] {
+            signal(*child, ignored);
+        }
+    }
+    node.connect().echo("still here").unwrap();
+    assert_eq!(node.serving(), children);
+    nix::sys::signal::killpg(nix::unistd::Pid::from_raw(master.pid()), Signal::SIGINT).unwrap();
+    assert_eq!(master.wait(), 0);
+    node.assert_clean(&children);
+}
+
+#[test]
+fn each_signal_that_stops() {
+    for stops in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+        let node = Node::new();
+        let mut master = node.foreground();
+        signal(master.pid(), stops);
+        assert_eq!(master.wait(), 0);
+        node.assert_clean(&[]);
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    for stops in [Signal::SIGTERM, Signal::SIGINT] {
+        let node = Node::new();
+        node.trouble("linger");
+        let mut master = node.foreground();
+        let children = node.serving();
+        signal(master.pid(), stops);
+        until("it stops", || node.status()["state"] == "stopping");
+        signal(master.pid(), Signal::SIGQUIT);
+        assert_eq!(node.children("draining").len(), 2);
+        signal(master.pid(), stops);
+        assert_eq!(master.wait(), 0);
+        node.assert_clean(&children);
+    }
+}
+
+#[test]
+fn a_second_stop_command_waits_with_the_first() {
+    let node = Node::new();
+    node.configure("stop_timeout = \"1s\"", "");
+    node.trouble("linger");
+    node.start();
+    let mut first = node.command(&["stop"]).spawn().unwrap();
+    until("it stops", || node.status()["state"] == "stopping");
+    node.run(&["restart"]).ok();
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert!(
+        node.log().contains("did not drain in time"),
+        "the second one did not force the first"
+    );
+    assert_eq!(node.serving().len(), 2);
+}
+
+#[test]
+fn a_child_told_to_go_by_somebody_drains_and_is_replaced() {
+    let node = Node::new();
+    node.start();
+    let child = node.serving()[0];
+    signal(child, Signal::SIGTERM);
+    until("it is replaced", || {
+        node.serving().len() == 2 && !node.serving().contains(&child)
+    });
+}
+
+#[test]
+fn several_threads_serve_too() {
+    let node = Node::new();
+    node.configure("", "threads = 3\nchildren = 1");
+    node.start();
+    assert_eq!(node.connect().echo("x").unwrap(), "x");
+    let child = node.serving()[0];
+    assert!(std::fs::read_dir(format!("/proc/{child}/task")).unwrap().count() >= 4);
+}
