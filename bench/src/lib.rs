@@ -1,1 +1,28 @@
-//! Meepo bench.
+//! The load generator, and the worker that it is pointed at.
+//!
+//! One thread and one poll drive all connections, so that the generator costs little beside the servers that it measures
+//! on the same machine.
+//!
+//! # Layout
+//!
+//! - [`args`]: the command line.
+//! - [`echo`], [`fanout`], [`idle`]: the loads.
+//! - `stamp`: what a payload carries. `wire`: its frames. `client`: one connection. `pool`: all of them.
+//! - `stats`: the measured window. [`procs`]: what the server's processes use. [`report`]: what is printed.
+//! - [`cluster`], [`handler`]: servers to put load on, and their business logic.
+//! - [`error`]: why a run could not be made.
+
+pub mod args;
+mod client;
+pub mod cluster;
+pub mod echo;
+pub mod error;
+pub mod fanout;
+pub mod handler;
+pub mod idle;
+mod pool;
+pub mod procs;
+pub mod report;
+mod stamp;
+mod stats;
+mod wire;

@@ -1,1 +1,36 @@
-//! Meepo gateway.
+//! The Meepo gateway: it holds client sockets and hands what they send to workers. It knows no business logic.
+//!
+//! # Layout
+//!
+//! - [`settings`]: the section `[gateway]`.
+//! - [`instance()`]: what the master runs; `child`: the life of one child.
+//! - `accept`, `http`, `connection`, `ws`, `line`: from a listener to a client that is read.
+//! - `client`, `outbox`, `encode`: one client, and what it is sent.
+//! - `roster`: which clients and groups there are.
+//! - [`router`]: which worker gets which event (pure state).
+//! - `hub`: what one child knows, as the others use it.
+//! - `link`, `commands`: the stream to a worker, and what workers ask for.
+//!
+//! # Locks
+//!
+//! In this order: dispatch (`hub`), roster, a client's session, a client's state. None is held over an await.
+
+mod accept;
+mod assets;
+mod child;
+mod client;
+mod commands;
+mod connection;
+mod encode;
+mod http;
+mod hub;
+mod instance;
+mod line;
+mod link;
+mod outbox;
+mod roster;
+pub mod router;
+pub mod settings;
+mod ws;
+
+pub use instance::{GatewayInstance, instance};

@@ -12,6 +12,10 @@
 //! - `commands`: what `stop`, `status`, `reload`, `restart` and `kill` do with a node that is `running`.
 //! - [`stats`]: figures of all children in memory that the master shares with them; [`status`] shows them.
 //! - [`stop`]: how a child learns that it is to drain.
+//! - [`membership`]: how a node makes itself known to the registries, and learns who else is there.
+//! - [`advertise`]: the address that a node tells others.
+//! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
+//! - [`quota`]: a bound on log lines that a stranger can cause.
 //! - `logs`: one line an event. `sys`: all that is unsafe.
 //!
 //! # Invariants
@@ -21,6 +25,7 @@
 //!   are.
 //! - A child ends when its master is gone.
 
+pub mod advertise;
 mod child;
 mod cli;
 mod commands;
@@ -30,9 +35,14 @@ mod daemon;
 pub mod instance;
 mod logs;
 mod master;
+pub mod membership;
 mod pidfile;
 pub mod program;
+pub mod quota;
+mod roster;
+pub mod rpc;
 mod running;
+pub mod secret;
 mod setup;
 pub mod stats;
 pub mod status;
@@ -41,6 +51,7 @@ mod sys;
 
 pub use config::{Config, ConfigError, NodeSection};
 pub use instance::{BoxError, Child, Instance, Listen, Plan};
+pub use membership::Membership;
 pub use program::Master;
 pub use stats::{Figure, Figures, Siblings, Slot};
 pub use stop::{Stop, StopReason};

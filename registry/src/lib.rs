@@ -1,1 +1,29 @@
-//! Meepo registry.
+//! The registry of a Meepo cluster: it tracks which nodes are alive, and tells those who ask.
+//!
+//! # Layout
+//!
+//! - [`settings`]: the section `[registry]`.
+//! - [`store`]: what keeps the nodes, as a trait; [`memory`] is the one that a single registry needs.
+//! - `service`: the three gRPC calls over a store.
+//! - `serve`: a child, from its listener to its drain.
+//!
+//! # Invariants
+//!
+//! - What is kept is soft state: a registry that starts again is empty, and the nodes come back by themselves.
+//! - A registration lasts as long as its stream, or until its heartbeats stop.
+//! - Two nodes are never at one address: the later one takes it, and keeps it.
+//! - A registry that stops says of no node that it has left.
+
+mod instance;
+pub mod memory;
+mod serve;
+mod service;
+pub mod settings;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+pub use instance::{RegistryInstance, instance};
+pub use memory::Memory;
+pub use settings::RegistrySection;
+pub use store::{Lease, Refused, Store};

@@ -1,1 +1,36 @@
-//! Meepo tests.
+//! The end-to-end tests' harness: real masters as processes, and clients with deadlines.
+//!
+//! # Layout
+//!
+//! - [`binaries`]: finds the programs under test, and builds them once.
+//! - [`host`]: a loopback address of a test's own, so that every port is free.
+//! - [`node`]: a master with its own folder and `meepo.toml`.
+//! - [`processes`]: the processes of a node, and signals to them.
+//! - [`status`]: `status --json` as types.
+//! - [`events`]: what the test worker wrote down.
+//! - [`ws`], [`raw`], [`line`]: clients; `raw` can break the protocol.
+//! - [`http`]: one plain request.
+//! - [`wait`]: conditions with a deadline.
+//!
+//! A test fails by panicking; the nodes that are dropped then print their logs.
+
+pub mod binaries;
+pub mod events;
+pub mod host;
+pub mod http;
+pub mod line;
+pub mod node;
+pub mod processes;
+pub mod raw;
+pub mod status;
+pub mod wait;
+pub mod ws;
+
+pub use events::{Events, Record};
+pub use host::Host;
+pub use line::Line;
+pub use node::{Builder, Finished, Node};
+pub use raw::{Frame, Raw};
+pub use status::Status;
+pub use wait::{DEADLINE, in_time, wait_for, wait_until};
+pub use ws::{Incoming, Ws};

@@ -1,1 +1,70 @@
-//! Meepo worker.
+//! The worker of a Meepo cluster: what the business logic of an application is written against.
+//!
+//! An application implements [`Handler`], and gives its master an [`instance`] that makes one. Clients are connected to
+//! gateways; their events come here, and what a handler sends goes back there. So an application can be stopped,
+//! replaced and scaled without a client noticing.
+//!
+//! ```
+//! use meepo_worker::{Client, Handler, Hello, Message, Reject, Result};
+//!
+//! struct ChatRoom;
+//!
+//! impl Handler for ChatRoom {
+//!     async fn on_connect(&self, client: &Client, _hello: &Hello) -> Result<(), Reject> {
+//!         client.join("lobby");
+//!         Ok(())
+//!     }
+//!
+//!     async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
+//!         client.cluster().group("lobby").except(client.id()).send(message);
+//!         Ok(())
+//!     }
+//! }
+//! ```
+//!
+//! # Layout
+//!
+//! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`) and
+//!   [`CloseReason`] (`close`).
+//! - [`Client`]: the client whose event is handled (`client`).
+//! - [`Cluster`]: whom to send to (`cluster`), and questions to all gateways (`query`).
+//! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
+//! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
+//! - `lanes`: each client's events in order, clients side by side.
+//!
+//! # Promises
+//!
+//! - The events of a client are handled in order, never two at a time, and each is answered with `done` once.
+//! - What a handler sends leaves before its event is done: if this worker dies first, the event comes again elsewhere.
+//! - An error or a panic in a handler is logged and counted; nothing else ends.
+//! - A client that came in gets one `on_close`, also when its gateway dies.
+
+mod client;
+mod close;
+mod cluster;
+mod handler;
+mod hello;
+mod instance;
+mod lanes;
+mod link;
+mod links;
+mod message;
+mod query;
+mod room;
+mod serve;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::Client;
+pub use close::{CloseCause, CloseReason};
+pub use cluster::{ClientTarget, Cluster, Target};
+pub use handler::Handler;
+pub use hello::{Hello, Reject};
+pub use instance::{WorkerInstance, WorkerSection, instance};
+pub use meepo_proto::{ClientId, GatewayId};
+pub use message::Message;
+pub use query::{Answer, Member};
+
+/// What a handler returns: any error, which is logged and counted.
+pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -1,0 +1,126 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::stamp;
+
+/// Puts load on a realtime gateway, and says what it cost.
+#[derive(Debug, Parser)]
+#[command(name = "meepo-bench", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Every connection sends messages and gets each back
+    Echo(Load),
+    /// Every connection joins one room, and one of them publishes
+    Fanout(Load),
+    /// Opens connections and holds them
+    Idle(Idle),
+    /// Registry, gateway and worker under one master: start, stop, status, …
+    #[command(disable_help_flag = true)]
+    Cluster(Rest),
+    /// The worker alone: start, stop, status, …
+    #[command(disable_help_flag = true)]
+    Worker(Rest),
+}
+
+/// What goes to a master.
+#[derive(Debug, Args)]
+pub struct Rest {
+    /// A command of the master and its options
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<OsString>,
+}
+
+/// What all runs have.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Where to connect: ws://HOST:PORT/PATH or line://HOST:PORT; with several, connections take turns
+    #[arg(long = "url", value_name = "URL", required = true, num_args = 1..)]
+    pub urls: Vec<String>,
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    pub conns: usize,
+    /// Measured time in seconds
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub secs: Duration,
+    /// Server processes to watch; all their descendants count too
+    #[arg(long = "pid", value_name = "PID", num_args = 1..)]
+    pub pids: Vec<u32>,
+    /// How long the server may take to answer while connections are opened, in seconds
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    pub connect_timeout: Duration,
+}
+
+/// Options of `echo` and `fanout`.
+#[derive(Debug, Clone, Args)]
+pub struct Load {
+    /// What all runs have.
+    #[command(flatten)]
+    pub common: Common,
+    /// Payload bytes of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = payload_size)]
+    pub size: usize,
+    /// Closed loop: messages in flight (echo: per connection; fanout: publishes in all)
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = at_least_one, conflicts_with = "rate")]
+    pub inflight: usize,
+    /// Open loop: messages (fanout: publishes) a second in all
+    #[arg(long, value_name = "R", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Seconds of load before the measured time
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub warmup: Duration,
+    /// How long to wait for late messages after the measured time, in seconds
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub drain: Duration,
+}
+
+/// Options of `idle`.
+#[derive(Debug, Clone, Args)]
+pub struct Idle {
+    /// What all runs have.
+    #[command(flatten)]
+    pub common: Common,
+    /// Connections that are being opened at the same time
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    pub opening: usize,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("not a number above 0".into()),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("not a whole number above 0".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn payload_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (stamp::SIZE..=stamp::MAX_PAYLOAD).contains(&size) => Ok(size),
+        _ => Err(format!(
+            "a payload has {} to {} bytes: it carries a number and a time",
+            stamp::SIZE,
+            stamp::MAX_PAYLOAD
+        )),
+    }
+}

@@ -1,0 +1,182 @@
+//! One connection to the server.
+
+use std::io::{ErrorKind, Read, Write};
+use std::mem;
+use std::rc::Rc;
+
+use mio::net::TcpStream;
+
+use crate::error::Failure;
+use crate::wire::{MAX_MESSAGE, Protocol, Received, Target};
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Connecting,
+    Upgrading,
+    Open,
+    Ended,
+}
+
+/// A connection that never blocks. It is asked to go on when its socket is ready.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    state: State,
+    /// The beginning of what has not come whole yet.
+    partial: Vec<u8>,
+    outbox: Outbox,
+}
+
+/// What a connection has to send. It grows when the server does not read: at an open loop's rate, for as long as the run.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    target: Rc<Target>,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, payload: &[u8]) {
+        self.target.encode(payload, &mut self.bytes);
+    }
+
+    fn flush(&mut self, stream: &mut TcpStream) -> Result<(), Failure> {
+        while self.written < self.bytes.len() {
+            match stream.write(&self.bytes[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.bytes.clear();
+        self.written = 0;
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Takes a socket whose connect has begun.
+    pub(crate) fn new(stream: TcpStream, target: Rc<Target>) -> Self {
+        Self {
+            stream,
+            state: State::Connecting,
+            partial: Vec::new(),
+            outbox: Outbox {
+                target,
+                bytes: Vec::new(),
+                written: 0,
+            },
+        }
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Nothing goes in or out any more.
+    pub(crate) fn end(&mut self) {
+        self.state = State::Ended;
+    }
+
+    /// Sends a message now, or as soon as the socket takes it.
+    pub(crate) fn send(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        self.outbox.push(payload);
+        self.outbox.flush(&mut self.stream)
+    }
+
+    /// Reads what has come, and writes what waits. `ending` says that the server will send no more than what is there.
+    pub(crate) fn go_on(
+        &mut self,
+        scratch: &mut [u8],
+        ending: bool,
+        mut on: impl FnMut(&[u8], &mut Outbox),
+    ) -> Result<(), Failure> {
+        if self.state == State::Ended || (self.state == State::Connecting && !self.connected()?) {
+            return Ok(());
+        }
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => return Err(Failure::Eof),
+                Ok(length) => {
+                    self.take(&scratch[..length], &mut on)?;
+                    // A read that does not fill the buffer has emptied the socket; what comes later wakes again.
+                    if length < scratch.len() && !ending {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.outbox.flush(&mut self.stream)
+    }
+
+    fn connected(&mut self) -> Result<bool, Failure> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error.into());
+        }
+        match self.stream.peer_addr() {
+            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
+            other => other?,
+        };
+        self.stream.set_nodelay(true)?;
+        self.state = match self.outbox.target.protocol {
+            Protocol::Line => State::Open,
+            Protocol::Ws => {
+                self.outbox.bytes.extend_from_slice(&self.outbox.target.request);
+                self.outbox.flush(&mut self.stream)?;
+                State::Upgrading
+            }
+        };
+        Ok(true)
+    }
+
+    fn take(&mut self, bytes: &[u8], on: &mut impl FnMut(&[u8], &mut Outbox)) -> Result<(), Failure> {
+        if self.partial.is_empty() {
+            let used = self.understand(bytes, on)?;
+            self.partial.extend_from_slice(&bytes[used..]);
+        } else {
+            let mut input = mem::take(&mut self.partial);
+            input.extend_from_slice(bytes);
+            let used = self.understand(&input, on)?;
+            input.drain(..used);
+            self.partial = input;
+        }
+        if self.partial.len() > MAX_MESSAGE {
+            return Err(Failure::Unsupported("a message above 64 MiB"));
+        }
+        Ok(())
+    }
+
+    /// Says how much of the input was whole.
+    fn understand(&mut self, input: &[u8], on: &mut impl FnMut(&[u8], &mut Outbox)) -> Result<usize, Failure> {
+        let mut used = 0;
+        if self.state == State::Upgrading {
+            match self.outbox.target.upgraded(input)? {
+                Some(length) => used = length,
+                None => return Ok(0),
+            }
+            self.state = State::Open;
+        }
+        while let Some((received, length)) = self.outbox.target.decode(&input[used..])? {
+            used += length;
+            match received {
+                Received::Message(payload) => on(payload, &mut self.outbox),
+                Received::Ping(payload) => {
+                    let target = Rc::clone(&self.outbox.target);
+                    target.pong(payload, &mut self.outbox.bytes);
+                }
+                Received::Pong => {}
+                Received::Close(why) => return Err(Failure::Closed(why)),
+            }
+        }
+        Ok(used)
+    }
+}

@@ -1,0 +1,37 @@
+//! `meepo-bench`: loads, and the cluster that they are for.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use meepo_bench::args::{Cli, Command};
+use meepo_bench::error::Error;
+use meepo_bench::report::Report;
+use meepo_bench::{cluster, echo, fanout, idle};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Echo(load) => print(echo::run(&load)),
+        Command::Fanout(load) => print(fanout::run(&load)),
+        Command::Idle(load) => print(idle::run(&load)),
+        Command::Cluster(rest) => cluster::cluster(rest.args),
+        Command::Worker(rest) => cluster::worker(rest.args),
+    }
+}
+
+/// A run with errors is printed, and is a failure.
+fn print(result: Result<Report, Error>) -> ExitCode {
+    match result {
+        Ok(report) => {
+            println!("{}", report.json());
+            if report.errors == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            eprintln!("meepo-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

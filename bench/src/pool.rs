@@ -1,0 +1,236 @@
+//! All connections, on one thread and one poll.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use socket2::{Domain, Socket, Type};
+
+use crate::args::Common;
+use crate::client::{Client, Outbox, State};
+use crate::error::{Error, Failure};
+use crate::wire::Target;
+
+/// An address has about 28,000 ports for outgoing connections.
+const PER_SOURCE: usize = 20_000;
+/// Open files besides the connections.
+const SPARE_FILES: u64 = 64;
+const TIMER: Token = Token(usize::MAX);
+/// What is below this is waited for with the timer: a poll counts in milliseconds.
+const COARSE: Duration = Duration::from_millis(2);
+
+/// The connections of a run.
+pub(crate) struct Pool {
+    poll: Poll,
+    events: Events,
+    timer: TimerFd,
+    armed: Option<Instant>,
+    scratch: Vec<u8>,
+    targets: Vec<Rc<Target>>,
+    clients: Vec<Client>,
+    /// How long each connection took to open.
+    pub(crate) opened: Vec<Duration>,
+    /// Connections that ended during the run.
+    pub(crate) ended: u64,
+    /// Why the first of them did.
+    pub(crate) first_failure: Option<Failure>,
+}
+
+impl Pool {
+    /// A pool without connections, for addresses that have been looked at, and with enough open files.
+    pub(crate) fn new(common: &Common) -> Result<Self, Error> {
+        allow_files(common.conns as u64 + SPARE_FILES)?;
+        let targets = common
+            .urls
+            .iter()
+            .map(|url| Target::parse(url).map(Rc::new))
+            .collect::<Result<_, _>>()?;
+        let poll = Poll::new()?;
+        let timer = TimerFd::new(
+            ClockId::CLOCK_MONOTONIC,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )
+        .map_err(std::io::Error::from)?;
+        poll.registry()
+            .register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1024),
+            timer,
+            armed: None,
+            scratch: vec![0; 64 << 10],
+            targets,
+            clients: Vec::with_capacity(common.conns),
+            opened: Vec::with_capacity(common.conns),
+            ended: 0,
+            first_failure: None,
+        })
+    }
+
+    /// Opens all connections, so many at a time. The first that fails is the error.
+    pub(crate) fn open(&mut self, common: &Common, at_a_time: usize) -> Result<(), Error> {
+        let mut begun = Vec::with_capacity(common.conns);
+        let mut progress = Instant::now();
+        while self.opened.len() < common.conns {
+            while begun.len() < common.conns && begun.len() - self.opened.len() < at_a_time {
+                let number = begun.len();
+                begun.push(Instant::now());
+                let client = self.connect(number, common.conns > PER_SOURCE);
+                let client = client.map_err(|error| self.open_error(number, error.into()))?;
+                self.clients.push(client);
+            }
+            self.wait(progress + common.connect_timeout)?;
+            for event in &self.events {
+                let number = event.token().0;
+                let Some(client) = self.clients.get_mut(number) else {
+                    continue;
+                };
+                let before = client.state();
+                if let Err(failure) = client.go_on(&mut self.scratch, event.is_read_closed(), |_, _| {}) {
+                    return Err(self.open_error(number, failure));
+                }
+                if before != State::Open && client.state() == State::Open {
+                    progress = Instant::now();
+                    self.opened.push(progress - begun[number]);
+                }
+            }
+            if progress.elapsed() >= common.connect_timeout {
+                let waiting = self.clients.iter().position(|client| client.state() != State::Open);
+                return Err(self.open_error(waiting.unwrap_or_default(), Failure::Timeout));
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&self, number: usize, many: bool) -> std::io::Result<Client> {
+        let target = &self.targets[number % self.targets.len()];
+        let socket = Socket::new(Domain::for_address(target.address), Type::STREAM.nonblocking(), None)?;
+        if let Some(source) = source(number, target.address.ip()).filter(|_| many) {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        match socket.connect(&target.address.into()) {
+            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => return Err(error),
+            _ => {}
+        }
+        let mut stream = TcpStream::from_std(socket.into());
+        self.poll
+            .registry()
+            .register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Client::new(stream, Rc::clone(target)))
+    }
+
+    fn open_error(&self, number: usize, failure: Failure) -> Error {
+        Error::Open {
+            number: number + 1,
+            url: self.targets[number % self.targets.len()].url.clone(),
+            failure,
+        }
+    }
+
+    /// Waits until something happens, and at most until then; gives every message to `on`, with the number of the
+    /// connection that it came on and a place for answers on the same.
+    pub(crate) fn turn(&mut self, until: Instant, mut on: impl FnMut(usize, &[u8], &mut Outbox)) -> Result<(), Error> {
+        self.wait(until)?;
+        for event in &self.events {
+            let number = event.token().0;
+            let Some(client) = self.clients.get_mut(number) else {
+                continue;
+            };
+            let took = client.go_on(&mut self.scratch, event.is_read_closed(), |payload, outbox| {
+                on(number, payload, outbox);
+            });
+            if let Err(failure) = took {
+                client.end();
+                let _ = self.poll.registry().deregister(client.stream());
+                self.ended += 1;
+                self.first_failure.get_or_insert(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a message on a connection, unless it has ended.
+    pub(crate) fn send(&mut self, number: usize, payload: &[u8]) {
+        let client = &mut self.clients[number];
+        if client.state() != State::Open {
+            return;
+        }
+        if let Err(failure) = client.send(payload) {
+            client.end();
+            self.ended += 1;
+            self.first_failure.get_or_insert(failure);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    fn wait(&mut self, until: Instant) -> Result<(), Error> {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = if left >= COARSE {
+            Some(left - COARSE / 2)
+        } else if left.is_zero() {
+            Some(Duration::ZERO)
+        } else {
+            if self.armed != Some(until) {
+                self.timer
+                    .set(
+                        Expiration::OneShot(TimeSpec::from_duration(left)),
+                        TimerSetTimeFlags::empty(),
+                    )
+                    .map_err(std::io::Error::from)?;
+                self.armed = Some(until);
+            }
+            None
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+/// Connections of one source address are limited by its ports; loopback has many addresses.
+fn source(number: usize, to: IpAddr) -> Option<IpAddr> {
+    let last = u8::try_from(1 + number / PER_SOURCE).ok().filter(|last| *last < 255)?;
+    matches!(to, IpAddr::V4(to) if to.is_loopback()).then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)))
+}
+
+/// Raises the limit of open files: as far as it is needed where that is allowed, else to the hard limit.
+fn allow_files(wanted: u64) -> Result<(), Error> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(std::io::Error::from)?;
+    let more = wanted.max(hard);
+    if setrlimit(Resource::RLIMIT_NOFILE, more, more).is_ok() {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(std::io::Error::from)?;
+    if hard < wanted {
+        return Err(Error::TooManyFiles { wanted, limit: hard });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_taken_in_turn() {
+        let loopback: IpAddr = [127, 0, 0, 9].into();
+        assert_eq!(source(PER_SOURCE - 1, loopback), Some([127, 0, 0, 1].into()));
+        assert_eq!(source(PER_SOURCE, loopback), Some([127, 0, 0, 2].into()));
+        assert_eq!(source(PER_SOURCE, [10, 0, 0, 1].into()), None);
+        assert_eq!(source(PER_SOURCE * 300, loopback), None);
+    }
+}

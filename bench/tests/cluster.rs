@@ -1,0 +1,175 @@
+//! The loads against the bench's own cluster.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+/// Every cluster has a loopback address of its own.
+static CLUSTERS: AtomicU8 = AtomicU8::new(77);
+
+/// A running cluster, which ends with its test.
+struct Cluster {
+    dir: TempDir,
+    host: String,
+}
+
+impl Cluster {
+    /// A cluster that is not started.
+    fn new() -> Self {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let host = format!("127.{number}.{high}.{}", low.clamp(1, 254));
+        let dir = tempfile::tempdir().unwrap();
+        let settings = format!(
+            r#"
+            [node]
+            run_dir = "{}"
+            registry = ["{host}:19911"]
+            [registry]
+            address = "{host}:19911"
+            [gateway]
+            inner = "{host}:19912"
+            listen = [
+                {{ protocol = "ws", address = "{host}:19910" }},
+                {{ protocol = "line", address = "{host}:19909" }},
+            ]
+            "#,
+            dir.path().display()
+        );
+        std::fs::write(dir.path().join("meepo.toml"), settings).unwrap();
+        Self { dir, host }
+    }
+
+    fn start() -> Self {
+        let cluster = Self::new();
+        cluster.succeeds("cluster start -d");
+        cluster
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("meepo.toml")
+    }
+
+    fn run(&self, command: &str) -> Output {
+        let file = self.file();
+        bench().args(command.split(' ')).arg("-c").arg(file).output().unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, command: &str) -> Vec<u8> {
+        let output = self.run(command);
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    #[track_caller]
+    fn load(&self, arguments: &str) -> Value {
+        let output = bench().args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["errors"], 0, "{report}");
+        assert!(report["messages"].as_u64() > Some(0), "{report}");
+        assert!(report["server_cpu_us_per_message"].as_f64() > Some(0.0), "{report}");
+        report
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.run("worker kill");
+        self.run("cluster kill");
+    }
+}
+
+fn bench() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meepo-bench"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MEEPO_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+#[test]
+fn loads_run_against_the_cluster() {
+    let cluster = Cluster::start();
+    let status: Value = serde_json::from_slice(&cluster.succeeds("cluster status --json")).unwrap();
+    let names: Vec<_> = status["instances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"])
+        .collect();
+    assert_eq!(names, ["registry", "gateway", "worker"]);
+    let pid = &status["pid"];
+    let (ws, line) = (
+        format!("ws://{}:19910/", cluster.host),
+        format!("line://{}:19909", cluster.host),
+    );
+
+    for url in [&ws, &line] {
+        cluster.load(&format!(
+            "echo --url {url} --conns 10 --inflight 4 --secs 0.3 --warmup 0.1 --pid {pid}"
+        ));
+        let report = cluster.load(&format!(
+            "fanout --url {url} --conns 20 --secs 0.3 --warmup 0.1 --pid {pid}"
+        ));
+        assert!(report["publishes"].as_u64() > Some(0), "{report}");
+    }
+    cluster.load(&format!(
+        "fanout --url {ws} {line} --conns 20 --rate 50 --secs 0.5 --warmup 0 --pid {pid}"
+    ));
+    let report = cluster.load(&format!("idle --url {ws} --conns 200 --secs 0.2 --pid {pid}"));
+    assert!(report["server_bytes_per_connection"].as_f64() > Some(0.0), "{report}");
+    cluster.succeeds("cluster stop");
+}
+
+#[test]
+fn text_stays_text_and_binary_stays_binary() {
+    let cluster = Cluster::start();
+    let open = || {
+        let stream = TcpStream::connect((cluster.host.as_str(), 19910)).unwrap();
+        tungstenite::client(format!("ws://{}:19910/", cluster.host), stream)
+            .unwrap()
+            .0
+    };
+    let (mut member, mut publisher) = (open(), open());
+    for message in [
+        Message::text("a"),
+        Message::binary(vec![0xff]),
+        Message::text(""),
+        Message::binary(vec![]),
+    ] {
+        publisher.send(message.clone()).unwrap();
+        assert_eq!(publisher.read().unwrap(), message);
+    }
+    for socket in [&mut member, &mut publisher] {
+        socket.send(Message::text("Join")).unwrap();
+        socket.send(Message::text("echo")).unwrap();
+        assert_eq!(socket.read().unwrap(), Message::text("echo"));
+    }
+    for message in [Message::text("Publish"), Message::binary(vec![b'P', 0xff])] {
+        publisher.send(message.clone()).unwrap();
+        assert_eq!(publisher.read().unwrap(), message);
+        assert_eq!(member.read().unwrap(), message);
+    }
+}
+
+#[test]
+fn the_worker_runs_alone() {
+    let cluster = Cluster::new();
+    cluster.succeeds("cluster start -d --only registry --only gateway");
+    cluster.succeeds("worker start -d");
+    let status: Value = serde_json::from_slice(&cluster.succeeds("worker status --json")).unwrap();
+    let pid = &status["pid"];
+    let url = format!("ws://{}:19910/", cluster.host);
+    cluster.load(&format!(
+        "echo --url {url} --conns 4 --secs 0.3 --warmup 0.1 --pid {pid}"
+    ));
+    cluster.succeeds("worker stop");
+    cluster.succeeds("cluster stop");
+}

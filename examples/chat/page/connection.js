@@ -1,0 +1,92 @@
+// A WebSocket that comes back by itself, and knows when it should not.
+
+const FIRST_DELAY = 500; // milliseconds; doubles with each failure
+const LONGEST_DELAY = 15_000;
+const OPEN_LIMIT = 10_000; // a connection that does not open in this time has failed
+const PROBE_LIMIT = 5_000; // a connection that says nothing in this time after a question has failed
+const STEADY = 10_000; // a connection that stood this long sets the delay back
+
+// Close codes after which a new connection would end in the same way; after all others it is worth a try. Codes from
+// 3000 on are the application's own: here, the server closed this client on purpose.
+const FINAL = new Set([1000, 1002, 1003, 1007, 1009, 1010]);
+const isFinal = code => FINAL.has(code) || code >= 3000;
+
+export class Connection {
+  #url;
+  #on;
+  #socket = null;
+  #failures = 0;
+  #timer = 0;
+  #deadline = 0;
+
+  // `on.state(state, detail)` is called with "connecting", "open", "waiting" (detail.until: when it tries again) or
+  // "closed" (detail.code, detail.reason: for good); `on.message(value)` with each message.
+  constructor(url, on) {
+    this.#url = url;
+    this.#on = on;
+  }
+
+  get isOpen() {
+    return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  // Connects now, whatever was planned. Does nothing if a connection stands or is being made.
+  open() {
+    if (this.#socket) return;
+    clearTimeout(this.#timer);
+    this.#on.state("connecting");
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
+    let steady = 0;
+    this.#expect(OPEN_LIMIT);
+    socket.onopen = () => {
+      clearTimeout(this.#deadline);
+      steady = setTimeout(() => (this.#failures = 0), STEADY);
+      this.#on.state("open");
+    };
+    socket.onmessage = event => {
+      clearTimeout(this.#deadline);
+      this.#on.message(JSON.parse(event.data));
+    };
+    socket.onclose = event => {
+      clearTimeout(steady);
+      this.#ended(event.code, event.reason);
+    };
+  }
+
+  // Sends a value as JSON; false if there is no connection.
+  send(value) {
+    if (!this.isOpen) return false;
+    this.#socket.send(JSON.stringify(value));
+    return true;
+  }
+
+  // Sends something that has an answer, and takes the connection for dead if none comes. A phone that slept, or changed
+  // its network, would otherwise wait for minutes to be told.
+  probe(question) {
+    if (this.send(question)) this.#expect(PROBE_LIMIT);
+  }
+
+  #expect(limit) {
+    clearTimeout(this.#deadline);
+    this.#deadline = setTimeout(() => {
+      const socket = this.#socket;
+      if (!socket) return;
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+      this.#ended(1006, "no answer");
+    }, limit);
+  }
+
+  #ended(code, reason) {
+    this.#socket = null;
+    clearTimeout(this.#deadline);
+    if (isFinal(code)) return this.#on.state("closed", { code, reason });
+    // Half of the delay is random: thousands of pages that lose one gateway do not come back in one wave.
+    const most = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#failures);
+    const delay = most / 2 + (Math.random() * most) / 2;
+    this.#failures += 1;
+    this.#timer = setTimeout(() => this.open(), delay);
+    this.#on.state("waiting", { until: Date.now() + delay });
+  }
+}

@@ -1,0 +1,85 @@
+//! What is said between the chat and its users: JSON with a page, lines of text with a telnet user.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What a user asks for. As JSON: `{"say":"hello"}`, `{"to":["Ada","hello"]}`, `"who"`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ask {
+    /// To come in: a name, a room, and a key that tells the user from others when his connection was cut and he is back.
+    Join(String, String, String),
+    Name(String),
+    Room(String),
+    Say(String),
+    To(String, String),
+    Who,
+    Rooms,
+}
+
+/// What a user is told. As JSON: `{"message":[{"name":"Ada","room":"lobby"},"hello"]}`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Event {
+    You(Person),
+    /// Who somebody was and is: nobody before he came, nobody after he left.
+    Presence(Option<Person>, Option<Person>),
+    Message(Person, String),
+    Private(Person, Person, String),
+    People(Vec<Person>),
+    Rooms(BTreeMap<String, u64>),
+    Error(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Person {
+    pub(crate) name: String,
+    pub(crate) room: String,
+}
+
+impl Ask {
+    pub(crate) fn from_line(line: &str) -> Result<Self, String> {
+        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        // In "/to", a name with spaces stands in quotes.
+        let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+        match (command, quoted.or(rest.split_once(' '))) {
+            ("/name", _) => Ok(Self::Name(rest.into())),
+            ("/join", _) => Ok(Self::Room(rest.into())),
+            ("/to", Some((name, text))) => Ok(Self::To(name.into(), text.into())),
+            ("/who", _) => Ok(Self::Who),
+            ("/rooms", _) => Ok(Self::Rooms),
+            _ if !line.starts_with('/') => Ok(Self::Say(line.into())),
+            _ => Err("There are /name NAME, /join ROOM, /rooms, /who, /to NAME TEXT and /help".into()),
+        }
+    }
+}
+
+impl Event {
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(self).expect("people and texts can be written as JSON")
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let line = match self {
+            Self::You(you) => format!("* You are {} in {}. Try /help", you.name, you.room),
+            Self::Presence(None, Some(now)) => format!("* {} joined {}", now.name, now.room),
+            Self::Presence(Some(was), Some(now)) if was.name == now.name => {
+                format!("* {} went to {}", now.name, now.room)
+            }
+            Self::Presence(Some(was), Some(now)) => format!("* {} is now {}", was.name, now.name),
+            Self::Presence(was, _) => format!("* {} left", was.as_ref().map_or("Somebody", |was| &was.name)),
+            Self::Message(from, text) => format!("{}: {text}", from.name),
+            Self::Private(from, to, text) => format!("{} to {}, privately: {text}", from.name, to.name),
+            Self::People(people) => list(people.iter().map(|who| format!("{} in {}", who.name, who.room))),
+            Self::Rooms(rooms) => list(rooms.iter().map(|(room, people)| format!("{room} ({people})"))),
+            Self::Error(text) => format!("* {text}"),
+        };
+        // One event is one line, and nobody sends control sequences to another's terminal.
+        line.replace(char::is_control, " ")
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("* {}", items.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,124 @@
+//! Accepting clients on the listeners that all children share.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meepo_node::stats::Siblings;
+use meepo_proto::link::{CloseCause, Handshake};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::Verdict;
+use crate::connection;
+use crate::http::{self, Site};
+use crate::hub::{End, Hub};
+use crate::line::LineDecoder;
+use crate::settings::Protocol;
+
+/// What a listener serves.
+#[derive(Debug, Clone)]
+pub(crate) enum Service {
+    Ws(Arc<Site>),
+    Line,
+}
+
+/// How long a child with more clients than its siblings leaves a connection to them.
+const LET_OTHERS: Duration = Duration::from_millis(3);
+/// How long to wait when no file descriptor is free.
+const EXHAUSTED: Duration = Duration::from_millis(200);
+/// How often a failing accept is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// A line client that vanished is found after this time of silence.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Accepts until it is cancelled; each client is a task of the tracker.
+pub(crate) async fn accept(
+    hub: Arc<Hub>,
+    listener: TcpListener,
+    service: Service,
+    siblings: Siblings,
+    tasks: TaskTracker,
+    until: CancellationToken,
+) {
+    let mut logged = None::<tokio::time::Instant>;
+    loop {
+        if holds_more_than_others(&hub, &siblings) {
+            tokio::time::sleep(LET_OTHERS).await;
+        }
+        let accepted = tokio::select! {
+            biased;
+            () = until.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                match &service {
+                    Service::Ws(site) => tasks.spawn(http::serve(Arc::clone(&hub), Arc::clone(site), stream, peer)),
+                    Service::Line => tasks.spawn(line(Arc::clone(&hub), stream, peer)),
+                };
+            }
+            Err(error) if is_about_one_client(&error) => {}
+            Err(error) => {
+                if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+                    logged = Some(tokio::time::Instant::now());
+                    tracing::warn!(%error, "cannot accept clients, trying on");
+                }
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+}
+
+/// Whether this child holds clearly more clients than the one that holds the fewest.
+fn holds_more_than_others(hub: &Hub, siblings: &Siblings) -> bool {
+    let fewest = siblings.iter().map(|slot| slot.connections.get()).min().unwrap_or(0);
+    hub.stats.connections.get() > fewest + 8 + fewest / 8
+}
+
+fn is_about_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Serves one line client: it is read once a worker has let it in.
+async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
+    let handshake = Handshake {
+        peer: peer.to_string(),
+        protocol: Protocol::Line.name().into(),
+        ..Handshake::default()
+    };
+    let (client, answer) = hub.open(Protocol::Line, handshake, Some(stream));
+    let Some(socket) = client.socket() else { return };
+    let verdict = tokio::select! {
+        verdict = tokio::time::timeout(hub.settings.connect_timeout, answer) => verdict,
+        _ = socket.ready(tokio::io::Interest::ERROR) => {
+            hub.close(&client, End::by_client(CloseCause::Reset, 0, "connection broke"));
+            return;
+        }
+    };
+    match verdict {
+        Ok(Ok(Verdict::Accept)) => {}
+        Ok(Ok(Verdict::Reject { status: _, reason })) => {
+            let last = End::with_reason(Protocol::Line, CloseCause::Kicked, 0, &reason).last;
+            hub.rejected(&client, last);
+        }
+        Ok(Err(_)) => {}
+        Err(_) => {
+            hub.close(
+                &client,
+                End::with_reason(Protocol::Line, CloseCause::NoWorker, 0, "no worker answered"),
+            );
+        }
+    }
+    let max_line = usize::try_from(hub.settings.max_message.as_u64()).unwrap_or(usize::MAX);
+    connection::run(&hub, &client, LineDecoder::new(max_line)).await;
+}

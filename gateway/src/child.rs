@@ -1,0 +1,215 @@
+//! The life of a gateway child: it serves, then drains.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meepo_node::membership::Membership;
+use meepo_node::secret::{SecretCheck, warn_if_open};
+use meepo_node::{BoxError, Child, StopReason, advertise, rpc};
+use meepo_proto::codes;
+use meepo_proto::link::CloseCause;
+use meepo_proto::link::link_server::LinkServer;
+use meepo_proto::registry::{Kind, Node};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::InterceptorLayer;
+
+use crate::accept::{self, Service};
+use crate::hub::{End, Hub};
+use crate::link::LinkService;
+use crate::settings::GatewaySettings;
+
+/// HTTP/2 windows of a link: what may be on its way to a slow reader.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// What a command may have around its payload.
+const MESSAGE_SLACK: u64 = 1 << 20;
+/// How often an address that cannot be told yet is tried again.
+const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs until it has drained.
+pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
+    let hub = Hub::new(settings, child.stats);
+    let accepting = CancellationToken::new();
+    let clients = TaskTracker::new();
+
+    let own = child
+        .own
+        .as_ref()
+        .ok_or("the gateway has no inner listener")?
+        .try_clone()?;
+    let inner = TcpListener::from_std(own)?;
+    let bound = inner.local_addr()?;
+    warn_if_open("gateway", bound, &child.node.secret);
+    let server = tokio::spawn(serve_links(
+        Arc::clone(&hub),
+        inner,
+        child.node.secret.clone(),
+        accepting.clone(),
+    ));
+
+    let mut accepts = Vec::new();
+    for (listener, service) in child.shared.iter().zip(services) {
+        let listener = TcpListener::from_std(listener.try_clone()?)?;
+        let until = accepting.clone();
+        let siblings = child.siblings.clone();
+        accepts.push(tokio::spawn(accept::accept(
+            Arc::clone(&hub),
+            listener,
+            service,
+            siblings,
+            clients.clone(),
+            until,
+        )));
+    }
+
+    let address = address(&child, &hub, bound).await?;
+    let node = Node {
+        id: hub.id.0,
+        kind: Kind::Gateway.into(),
+        address,
+        name: "gateway".into(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let membership = Membership::new(&child.node);
+    let announced = accepting.clone();
+    let announcement = tokio::spawn(async move { membership.announce(node, announced).await });
+    child.ready();
+
+    child.stop.requested().await;
+
+    // Out of the registry, no new clients, no new links; those that stand go on.
+    accepting.cancel();
+    hub.stopping.cancel();
+    for accept in accepts {
+        let _ = accept.await;
+    }
+    let deadline = Instant::now() + child.stop.timeout;
+    let drained = tokio::time::timeout_at(deadline, async {
+        close_all(&hub, child.stop.reason()).await;
+        clients.close();
+        clients.wait().await;
+        hub.drained().await;
+        let _ = announcement.await;
+    });
+    if drained.await.is_err() || hub.unfinished() > 0 {
+        tracing::warn!(
+            clients = clients.len(),
+            events = hub.unfinished(),
+            "stopped before all was handled"
+        );
+    }
+    hub.end_links();
+    // A worker that does not answer does not hold up the end.
+    let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
+    Ok(())
+}
+
+/// Closes every client: at once for a stop, spread for a reload so that they do not all come back together.
+async fn close_all(hub: &Hub, reason: Option<StopReason>) {
+    let reload = reason == Some(StopReason::Reload);
+    let code = if reload { codes::RESTART } else { codes::GOING_AWAY };
+    let all: Vec<_> = hub.roster().all().cloned().collect();
+    let pause = hub
+        .settings
+        .reload_spread
+        .checked_div(u32::try_from(all.len()).unwrap_or(u32::MAX));
+    let pause = pause.filter(|_| reload).unwrap_or_default();
+    let start = Instant::now();
+    for (index, client) in (0u32..).zip(all) {
+        if !pause.is_zero() {
+            let jitter = pause.mul_f64(fastrand::f64());
+            tokio::time::sleep_until(start + pause.saturating_mul(index) + jitter).await;
+        }
+        hub.close(&client, End::by_gateway(client.protocol, CloseCause::GatewayStop, code));
+    }
+    // Those that came in between.
+    let late: Vec<_> = hub.roster().all().cloned().collect();
+    for client in late {
+        hub.close(&client, End::by_gateway(client.protocol, CloseCause::GatewayStop, code));
+    }
+}
+
+/// What workers are told to dial. It waits for the network if it has to.
+async fn address(child: &Child, hub: &Hub, bound: SocketAddr) -> Result<String, BoxError> {
+    let configured = advertise_of(&hub.settings.advertise, child.index);
+    let mut logged = false;
+    loop {
+        let registries = child.node.registry.clone();
+        let configured = configured.clone();
+        let asked =
+            tokio::task::spawn_blocking(move || advertise::advertised(bound, configured.as_deref(), &registries));
+        match asked.await? {
+            Ok(address) => return Ok(address),
+            Err(error) if error.is_temporary() => {
+                if !std::mem::replace(&mut logged, true) {
+                    tracing::warn!(%error, "waiting for a way to the registry");
+                }
+                tokio::select! {
+                    () = child.stop.requested() => return Err("stopped before it served".into()),
+                    () = tokio::time::sleep(ADVERTISE_AGAIN) => {}
+                }
+            }
+            Err(error) => return Err(Box::new(error)),
+        }
+    }
+}
+
+/// A configured port is the first child's; the others follow.
+fn advertise_of(configured: &str, index: usize) -> Option<String> {
+    if configured.is_empty() {
+        return None;
+    }
+    let next = configured
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
+        .and_then(|(host, port)| {
+            let port = usize::from(port.parse::<u16>().ok()?);
+            Some(format!("{host}:{}", port + index))
+        });
+    Some(next.unwrap_or_else(|| configured.to_owned()))
+}
+
+/// Serves links to workers. Once it is cancelled it takes no new ones and ends with the last.
+async fn serve_links(
+    hub: Arc<Hub>,
+    listener: TcpListener,
+    secret: String,
+    until: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let limit = usize::try_from(hub.settings.max_message.as_u64() + MESSAGE_SLACK).unwrap_or(usize::MAX);
+    let service = LinkServer::new(LinkService {
+        hub,
+        tasks: TaskTracker::new(),
+    })
+    .max_decoding_message_size(limit);
+    rpc::server()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .layer(InterceptorLayer::new(SecretCheck::new(&secret)))
+        .add_service(service)
+        .serve_with_incoming_shutdown(rpc::incoming(listener), until.cancelled_owned())
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advertised_port_is_the_first_childs() {
+        for (configured, index, expected) in [
+            ("", 1, None),
+            ("gw1", 1, Some("gw1")),
+            ("gw1:20000", 1, Some("gw1:20001")),
+            ("[::1]:20000", 2, Some("[::1]:20002")),
+            ("fe80::1", 1, Some("fe80::1")),
+        ] {
+            assert_eq!(advertise_of(configured, index).as_deref(), expected);
+        }
+    }
+}

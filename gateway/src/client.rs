@@ -1,0 +1,243 @@
+//! One client: its socket, its session, and what it has still to be sent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use meepo_proto::link::Handshake;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+
+use crate::outbox::{Flushed, Outbox};
+use crate::settings::Protocol;
+
+/// A client of this gateway child. Sent to from any link's loop, read by a task of its own.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Its number; with the gateway's id it is the client's id.
+    pub number: u64,
+    pub protocol: Protocol,
+    pub handshake: Handshake,
+    pub session: Mutex<BTreeMap<String, String>>,
+    /// Wakes the client's own task when `state` changed in a way that concerns it.
+    pub wake: Notify,
+    /// Absent until a WebSocket handshake is through.
+    socket: OnceLock<TcpStream>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outbox: Outbox,
+    /// The socket was full: the client's own task goes on writing.
+    blocked: bool,
+    /// The socket has failed.
+    broken: bool,
+    /// It is in some turn's list of clients to flush.
+    dirty: bool,
+    /// It is not read because too much of it waits for a worker.
+    paused: bool,
+    /// It is closed: nothing is added to the outbox any more.
+    ending: bool,
+    verdict: Option<oneshot::Sender<Verdict>>,
+}
+
+/// A worker's answer to `opened`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accept,
+    Reject { status: u16, reason: String },
+}
+
+/// What became of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Queued,
+    /// The client is closed already.
+    Gone,
+    /// Its send buffer is full.
+    Full,
+}
+
+/// What the client's own task has to look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Condition {
+    pub blocked: bool,
+    pub broken: bool,
+    pub paused: bool,
+    pub ending: bool,
+}
+
+/// The clients that were sent something since the last flush.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    dirty: Vec<Arc<Client>>,
+    /// Those whose send buffer is full.
+    pub slow: Vec<Arc<Client>>,
+}
+
+impl Client {
+    /// A client that waits for a worker's verdict.
+    pub(crate) fn new(
+        number: u64,
+        protocol: Protocol,
+        handshake: Handshake,
+        socket: Option<TcpStream>,
+    ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
+        let (verdict, answer) = oneshot::channel();
+        let client = Self {
+            number,
+            protocol,
+            handshake,
+            session: Mutex::default(),
+            wake: Notify::new(),
+            socket: socket.map_or_else(OnceLock::new, OnceLock::from),
+            state: Mutex::new(State {
+                verdict: Some(verdict),
+                ..State::default()
+            }),
+        };
+        (Arc::new(client), answer)
+    }
+
+    /// The socket, once there is one.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        self.socket.get()
+    }
+
+    /// The handshake is through: what was sent in the meantime can go out.
+    pub(crate) fn set_socket(&self, socket: TcpStream) {
+        let _ = self.socket.set(socket);
+        self.flush();
+    }
+
+    /// Passes a worker's verdict on. False if there was one already.
+    pub(crate) fn decide(&self, verdict: Verdict) -> bool {
+        let sender = self.state.lock().verdict.take();
+        sender.is_some_and(|sender| sender.send(verdict).is_ok())
+    }
+
+    /// Whether a worker has yet to let the client in.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.state.lock().verdict.is_some()
+    }
+
+    pub(crate) fn condition(&self) -> Condition {
+        let state = self.state.lock();
+        Condition {
+            blocked: state.blocked,
+            broken: state.broken,
+            paused: state.paused,
+            ending: state.ending,
+        }
+    }
+
+    pub(crate) fn pause(&self) {
+        self.state.lock().paused = true;
+    }
+
+    pub(crate) fn resume(&self) {
+        self.state.lock().paused = false;
+        self.wake.notify_one();
+    }
+
+    /// Adds an encoded message, which goes out with the turn's flush.
+    pub(crate) fn send(self: &Arc<Self>, frame: &Bytes, limit: usize, turn: &mut Turn) -> Sent {
+        let mut state = self.state.lock();
+        if state.ending || state.broken {
+            return Sent::Gone;
+        }
+        // A burst is written before it is judged: a client that reads is never slow.
+        if state.outbox.over(limit, frame.len()) && !state.blocked {
+            self.flush_locked(&mut state);
+        }
+        if state.outbox.over(limit, frame.len()) {
+            return Sent::Full;
+        }
+        state.outbox.push(frame.clone());
+        if !state.dirty && !state.blocked {
+            state.dirty = true;
+            turn.dirty.push(Arc::clone(self));
+        }
+        Sent::Queued
+    }
+
+    /// Adds bytes of the protocol itself: pongs, close frames, error lines. The caller flushes.
+    pub(crate) fn push_raw(&self, bytes: Bytes) {
+        let mut state = self.state.lock();
+        if !state.ending {
+            state.outbox.push(bytes);
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn unsent(&self) -> usize {
+        self.state.lock().outbox.bytes()
+    }
+
+    /// Ends the client after what it was sent before, or without that. False if it was ended already.
+    pub(crate) fn end(&self, last: Option<Bytes>, clear: bool) -> bool {
+        let mut state = self.state.lock();
+        if state.ending {
+            return false;
+        }
+        state.ending = true;
+        state.verdict = None;
+        if clear {
+            state.outbox.clear_unsent();
+        }
+        if let Some(last) = last {
+            state.outbox.push(last);
+        }
+        if !state.blocked {
+            self.flush_locked(&mut state);
+        }
+        drop(state);
+        self.wake.notify_one();
+        true
+    }
+
+    /// Writes as much as the socket takes.
+    pub(crate) fn flush(&self) {
+        self.flush_locked(&mut self.state.lock());
+    }
+
+    fn flush_locked(&self, state: &mut State) {
+        state.dirty = false;
+        let Some(socket) = self.socket.get() else { return };
+        let was_blocked = std::mem::replace(&mut state.blocked, false);
+        match state.outbox.flush(socket) {
+            Ok(Flushed::All) => {}
+            Ok(Flushed::Blocked) => {
+                state.blocked = true;
+                if !was_blocked {
+                    self.wake.notify_one();
+                }
+            }
+            Err(_) => {
+                state.broken = true;
+                state.outbox = Outbox::default();
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Reads without waiting.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.socket.get() {
+            Some(socket) => socket.try_read(buffer),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Turn {
+    /// Writes to every client that was sent something.
+    pub(crate) fn flush(&mut self) {
+        for client in self.dirty.drain(..) {
+            client.flush();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The life of a client that is let in: it is read, asked whether it lives, and closed.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use meepo_proto::codes;
+use meepo_proto::link::CloseCause;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::task::consume_budget;
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::Client;
+use crate::encode;
+use crate::hub::{End, Hub};
+use crate::settings::Protocol;
+
+/// Turns what a client sends into messages.
+pub(crate) trait Decoder {
+    /// Reads on without waiting.
+    fn next(&mut self, client: &Client) -> Step;
+}
+
+/// What came of reading.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Message {
+        payload: Bytes,
+        binary: bool,
+    },
+    /// A sign of life, no message.
+    Heard,
+    /// Nothing more to read now; whether any bytes came.
+    Blocked {
+        heard: bool,
+    },
+    /// The client is over.
+    End(End),
+}
+
+/// Reads a client until it ends, then sees it off.
+pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decoder) {
+    let Some(socket) = client.socket() else { return };
+    let mut heart = Heart::new(hub, client.protocol);
+    let rest = loop {
+        let condition = client.condition();
+        if condition.ending {
+            break Rest::Decode;
+        }
+        if condition.broken {
+            hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
+            break Rest::Nothing;
+        }
+        if !condition.paused {
+            match decoder.next(client) {
+                Step::Message { payload, binary } => {
+                    heart.heard();
+                    hub.message(client, payload, binary);
+                    // A client that never stops sending leaves time to the others.
+                    consume_budget().await;
+                    continue;
+                }
+                Step::Heard => {
+                    heart.heard();
+                    client.flush();
+                    consume_budget().await;
+                    continue;
+                }
+                Step::Blocked { heard } => {
+                    if heard {
+                        heart.heard();
+                    }
+                }
+                Step::End(end) => {
+                    let rest = match (end.cause, client.protocol) {
+                        // Both sides have said it: there is nothing more to come.
+                        (CloseCause::Client, _) => Rest::Nothing,
+                        (CloseCause::Eof, Protocol::Line) => {
+                            answered(hub, client, socket).await;
+                            Rest::Nothing
+                        }
+                        _ => Rest::Discard,
+                    };
+                    hub.close(client, end);
+                    break rest;
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = client.wake.notified() => {}
+            _ = socket.readable(), if !condition.paused => {}
+            _ = socket.writable(), if condition.blocked => client.flush(),
+            // A client that is not read is not judged by its silence, but one that vanishes is noticed.
+            _ = socket.ready(Interest::ERROR), if condition.paused => {
+                hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
+            }
+            () = sleep_until(heart.next) => heart.beat(hub, client, condition.paused),
+        }
+    };
+    let _ = tokio::time::timeout(hub.settings.close_timeout, see_off(client, socket, rest, decoder)).await;
+}
+
+/// What a client that is closed may still send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Messages, and at last its answer to the close.
+    Decode,
+    /// Bytes that mean nothing any more.
+    Discard,
+    Nothing,
+}
+
+/// A line client that has sent its last line may still read: it is kept until all that it sent is answered.
+async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
+    let settled = async {
+        while !hub.settle(client) {
+            let condition = client.condition();
+            if condition.ending || condition.broken {
+                return;
+            }
+            tokio::select! {
+                () = client.wake.notified() => {}
+                _ = socket.writable(), if condition.blocked => client.flush(),
+            }
+        }
+    };
+    let gone = socket.ready(Interest::ERROR);
+    tokio::select! {
+        () = settled => {}
+        _ = gone => {}
+        () = tokio::time::sleep(hub.settings.connect_timeout) => {}
+    }
+}
+
+/// Sends what the client has still to get, and waits until it has read that: closing with unread input would reset the
+/// connection and destroy what is on its way.
+async fn see_off(client: &Client, socket: &TcpStream, rest: Rest, mut decoder: impl Decoder) {
+    loop {
+        client.flush();
+        if client.condition().broken {
+            return;
+        }
+        if client.unsent() == 0 {
+            break;
+        }
+        if socket.writable().await.is_err() {
+            return;
+        }
+    }
+    let _ = socket2::SockRef::from(socket).shutdown(Shutdown::Write);
+    let mut discarded = [0; 1024];
+    loop {
+        let step = match rest {
+            Rest::Decode => decoder.next(client),
+            Rest::Discard => match client.try_read(&mut discarded) {
+                Ok(1..) => Step::Heard,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::Blocked { heard: false },
+                Ok(0) | Err(_) => return,
+            },
+            Rest::Nothing => return,
+        };
+        match step {
+            Step::Message { .. } | Step::Heard => consume_budget().await,
+            Step::Blocked { .. } => {
+                if socket.readable().await.is_err() {
+                    return;
+                }
+            }
+            Step::End(_) => return,
+        }
+    }
+}
+
+/// When a client was last heard of, and when to ask it.
+struct Heart {
+    protocol: Protocol,
+    heard: Instant,
+    asked: bool,
+    next: Instant,
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl Heart {
+    fn new(hub: &Hub, protocol: Protocol) -> Self {
+        let (interval, timeout) = match protocol {
+            Protocol::Ws => (hub.settings.ping_interval, hub.settings.heartbeat_timeout),
+            // A person at a terminal cannot be asked; the kernel's keep-alive finds those that are gone.
+            Protocol::Line => (Duration::from_secs(86_400), Duration::MAX),
+        };
+        let heard = Instant::now();
+        Self {
+            protocol,
+            heard,
+            asked: false,
+            next: heard + interval,
+            interval,
+            timeout,
+        }
+    }
+
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+        self.asked = false;
+    }
+
+    fn beat(&mut self, hub: &Hub, client: &Arc<Client>, paused: bool) {
+        let now = Instant::now();
+        if paused || self.protocol == Protocol::Line {
+            self.heard = now;
+        }
+        let silent = now - self.heard;
+        if silent >= self.timeout {
+            let end = End::by_gateway(client.protocol, CloseCause::Heartbeat, codes::HEARTBEAT_LOST);
+            if hub.close(client, End { clear: true, ..end }) {
+                tracing::debug!(client = %hub.client_id(client.number), "closed a client that was silent for too long");
+            }
+            return;
+        }
+        if silent >= self.interval && !self.asked {
+            self.asked = true;
+            client.push_raw(encode::ping_frame());
+            client.flush();
+        }
+        self.next = if self.asked {
+            self.heard + self.timeout
+        } else {
+            self.heard + self.interval
+        };
+    }
+}

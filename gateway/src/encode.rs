@@ -1,0 +1,122 @@
+//! Messages on their way to clients, encoded once for each client protocol.
+
+use std::cell::OnceCell;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::settings::Protocol;
+
+/// A message for any number of clients.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    payload: Bytes,
+    binary: bool,
+    ws: OnceCell<Bytes>,
+    line: OnceCell<Bytes>,
+}
+
+const FINAL: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+
+impl Outgoing {
+    /// A message whose payload is valid for its kind.
+    pub(crate) fn new(payload: Bytes, binary: bool) -> Self {
+        Self {
+            payload,
+            binary,
+            ws: OnceCell::new(),
+            line: OnceCell::new(),
+        }
+    }
+
+    /// Bytes of the payload.
+    pub(crate) fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// As a client of this protocol reads it.
+    pub(crate) fn encoded(&self, protocol: Protocol) -> &Bytes {
+        match protocol {
+            Protocol::Ws => self.ws.get_or_init(|| {
+                let opcode = if self.binary { BINARY } else { TEXT };
+                frame(opcode, &self.payload)
+            }),
+            Protocol::Line => self.line.get_or_init(|| line(&self.payload)),
+        }
+    }
+}
+
+/// A close frame; the reason is cut to what a frame can carry.
+pub(crate) fn close_frame(code: u16, reason: &str) -> Bytes {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut payload = Vec::with_capacity(2 + end);
+    payload.put_u16(code);
+    payload.put_slice(&reason.as_bytes()[..end]);
+    frame(CLOSE, &payload)
+}
+
+/// An empty ping frame.
+pub(crate) fn ping_frame() -> Bytes {
+    Bytes::from_static(&[FINAL | PING, 0])
+}
+
+/// A line of text, ended.
+pub(crate) fn line(payload: &[u8]) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(payload.len() + 1);
+    buffer.put_slice(payload);
+    buffer.put_u8(b'\n');
+    buffer.freeze()
+}
+
+fn frame(opcode: u8, payload: &[u8]) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(payload.len() + 10);
+    buffer.put_u8(FINAL | opcode);
+    match payload.len() {
+        len @ 0..=125 => buffer.put_u8(len as u8),
+        len @ 126..=0xffff => {
+            buffer.put_u8(126);
+            buffer.put_u16(len as u16);
+        }
+        len => {
+            buffer.put_u8(127);
+            buffer.put_u64(len as u64);
+        }
+    }
+    buffer.put_slice(payload);
+    buffer.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use tokio_tungstenite::tungstenite::protocol::frame::{FrameHeader, FrameSocket};
+
+    use super::*;
+
+    #[test]
+    fn frames_are_read_back_by_another_implementation() {
+        for len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
+            let payload = vec![b'x'; len];
+            let message = Outgoing::new(payload.clone().into(), len % 2 == 0);
+            let mut socket = FrameSocket::new(Cursor::new(message.encoded(Protocol::Ws).to_vec()));
+            let read = socket.read(None).unwrap().unwrap();
+            assert_eq!(read.payload(), payload);
+            let FrameHeader { is_final, mask, .. } = read.header();
+            assert!(is_final & mask.is_none());
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let frame = close_frame(4001, &"é".repeat(80));
+        assert_eq!(frame.len(), 2 + 2 + 122);
+        assert!(std::str::from_utf8(&frame[4..]).is_ok());
+    }
+}

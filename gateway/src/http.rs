@@ -1,0 +1,266 @@
+//! A connection on a `ws` listener: HTTP first, then a WebSocket or files.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use meepo_proto::link::{CloseCause, Handshake, Header};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::assets::{self, Body, Files};
+use crate::client::{Client, Verdict};
+use crate::connection;
+use crate::hub::{End, Hub};
+use crate::settings::Protocol;
+use crate::ws::WsDecoder;
+
+/// What a `ws` listener serves.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// The paths on which a WebSocket may be opened.
+    pub paths: Vec<String>,
+    pub files: Files,
+}
+
+/// The most that a request's head may take, and the most headers in it.
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_HEADERS: usize = 100;
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(hub: Arc<Hub>, site: Arc<Site>, stream: TcpStream, peer: SocketAddr) {
+    // Boxed: what HTTP needs goes with the handshake, an idle WebSocket does not carry it.
+    let Some((client, read)) = Box::pin(handshake(&hub, &site, stream, peer)).await else {
+        return;
+    };
+    let max_message = usize::try_from(hub.settings.max_message.as_u64()).unwrap_or(usize::MAX);
+    connection::run(&hub, &client, WsDecoder::new(&read, max_message)).await;
+}
+
+/// Answers requests until one opens a WebSocket. Gives the client, and the bytes that it sent already.
+async fn handshake(
+    hub: &Arc<Hub>,
+    site: &Arc<Site>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(Arc<Client>, Bytes)> {
+    let opened = Mutex::new(None);
+    let busy = AtomicBool::new(false);
+    let service = service_fn(|request| async {
+        busy.store(true, Ordering::Relaxed);
+        let response = match respond(hub, site, request, peer).await {
+            Answer::Response(mut response) => {
+                if hub.stopping.is_cancelled() {
+                    response
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
+            Answer::Open(pending, response) => {
+                *opened.lock() = Some(pending);
+                response
+            }
+        };
+        busy.store(false, Ordering::Relaxed);
+        Ok::<_, Infallible>(response)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(hub.settings.handshake_timeout)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    // Taken apart, not upgraded: the socket comes back as it was given.
+    let parts = tokio::select! {
+        parts = connection.without_shutdown() => parts.ok()?,
+        // A stop does not wait for a connection that is kept alive, but for an answer that is on its way.
+        () = stopped(hub, &busy) => return None,
+    };
+    let pending = opened.lock().take()?;
+    let client = pending.keep();
+    client.set_socket(parts.io.into_inner());
+    Some((client, parts.read_buf))
+}
+
+/// Waits for the gateway's stop, and then for an answer that is on its way.
+async fn stopped(hub: &Hub, busy: &AtomicBool) {
+    hub.stopping.cancelled().await;
+    if busy.load(Ordering::Relaxed) {
+        tokio::time::sleep(hub.settings.close_timeout).await;
+    }
+}
+
+enum Answer {
+    Response(Response<Body>),
+    Open(Pending, Response<Body>),
+}
+
+async fn respond(hub: &Arc<Hub>, site: &Site, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    let is_ws_path = site.paths.iter().any(|path| path == request.uri().path());
+    let wants_ws = has_token(request.headers(), header::UPGRADE, "websocket");
+    if is_ws_path && wants_ws {
+        return match handshake_key(&request) {
+            Ok(key) => open(hub, &request, peer, key).await,
+            Err(bad) => Answer::Response(bad.into_response()),
+        };
+    }
+    let mut response = site.files.serve(request).await;
+    if is_ws_path && response.status() == StatusCode::NOT_FOUND {
+        response = assets::text(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket.");
+        response
+            .headers_mut()
+            .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    Answer::Response(response)
+}
+
+/// Asks a worker; its verdict is the handshake's answer.
+async fn open(hub: &Arc<Hub>, request: &Request<Incoming>, peer: SocketAddr, key: &str) -> Answer {
+    let (client, answer) = hub.open(Protocol::Ws, handshake_of(request, peer), None);
+    let mut pending = Pending {
+        hub: Arc::clone(hub),
+        client: Some(client),
+    };
+    match tokio::time::timeout(hub.settings.connect_timeout, answer).await {
+        Ok(Ok(Verdict::Accept)) => {
+            let mut response = assets::status(StatusCode::SWITCHING_PROTOCOLS).map(|_| Body::default());
+            let headers = response.headers_mut();
+            headers.clear();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+                headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+            }
+            Answer::Open(pending, response)
+        }
+        Ok(Ok(Verdict::Reject { status, reason })) => {
+            if let Some(client) = pending.client.take() {
+                hub.rejected(&client, None);
+            }
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+            Answer::Response(assets::text(status, &reason))
+        }
+        // Closed while it waited, or nobody answered.
+        Ok(Err(_)) | Err(_) => {
+            pending.give_up(CloseCause::NoWorker);
+            Answer::Response(assets::text(StatusCode::SERVICE_UNAVAILABLE, "No worker answered."))
+        }
+    }
+}
+
+/// A client whose handshake is not through: it is closed if the connection ends first.
+struct Pending {
+    hub: Arc<Hub>,
+    client: Option<Arc<Client>>,
+}
+
+impl Pending {
+    fn keep(mut self) -> Arc<Client> {
+        self.client
+            .take()
+            .expect("it is taken once, here or when it is given up")
+    }
+
+    fn give_up(&mut self, cause: CloseCause) {
+        if let Some(client) = self.client.take() {
+            self.hub
+                .close(&client, End::by_client(cause, 0, "handshake was not completed"));
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.give_up(CloseCause::Reset);
+    }
+}
+
+fn handshake_of(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
+    let header = |(name, value): (&http::HeaderName, &HeaderValue)| Header {
+        name: name.as_str().to_owned(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    Handshake {
+        peer: peer.to_string(),
+        protocol: Protocol::Ws.name().into(),
+        path: request.uri().path().into(),
+        query: request.uri().query().unwrap_or_default().into(),
+        headers: request.headers().iter().map(header).collect(),
+    }
+}
+
+/// What is wrong with an opening handshake.
+#[derive(Debug)]
+struct BadHandshake(StatusCode, &'static str);
+
+impl BadHandshake {
+    fn into_response(self) -> Response<Body> {
+        let Self(status, why) = self;
+        let mut response = assets::text(status, why);
+        if status == StatusCode::UPGRADE_REQUIRED {
+            response
+                .headers_mut()
+                .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+/// The key of a valid opening handshake (RFC 6455, section 4.2.1).
+fn handshake_key(request: &Request<Incoming>) -> Result<&str, BadHandshake> {
+    let bad = |why| Err(BadHandshake(StatusCode::BAD_REQUEST, why));
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(BadHandshake(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "A WebSocket handshake is a GET.",
+        ));
+    }
+    if request.version() != Version::HTTP_11 {
+        return bad("A WebSocket handshake needs HTTP/1.1.");
+    }
+    if !has_token(headers, header::CONNECTION, "upgrade") {
+        return bad("The header Connection does not say Upgrade.");
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .map(|version| version.as_bytes().trim_ascii())
+        != Some(b"13")
+    {
+        return Err(BadHandshake(
+            StatusCode::UPGRADE_REQUIRED,
+            "Sec-WebSocket-Version must be 13.",
+        ));
+    }
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .and_then(|key| key.to_str().ok())
+        .map(str::trim);
+    match key {
+        Some(key) if BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) => Ok(key),
+        _ => bad("The header Sec-WebSocket-Key is missing or wrong."),
+    }
+}
+
+/// Whether a header that lists tokens has this one.
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}

@@ -1,0 +1,13 @@
+//! The gateway on its own.
+
+use std::process::ExitCode;
+
+use meepo_node::Master;
+
+fn main() -> ExitCode {
+    Master::from_args()
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Holds client sockets and hands what they send to workers.")
+        .instance(meepo_gateway::instance())
+        .run()
+}

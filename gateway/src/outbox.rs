@@ -1,0 +1,118 @@
+//! What a client has still to be sent: encoded frames, written many at a time.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+
+/// Frames that wait for the socket.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+    /// The first frame has been written in part.
+    started: bool,
+}
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// All is written.
+    All,
+    /// The socket is full.
+    Blocked,
+}
+
+/// Frames that are written at once; the kernel takes at most 1,024.
+const BATCH: usize = 64;
+
+impl Outbox {
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether another frame is too much: a single one never is.
+    pub(crate) fn over(&self, limit: usize, len: usize) -> bool {
+        self.bytes > 0 && self.bytes + len > limit
+    }
+
+    /// Adds a frame.
+    pub(crate) fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    /// Drops what no byte was sent of.
+    pub(crate) fn clear_unsent(&mut self) {
+        let first = if self.started { self.frames.pop_front() } else { None };
+        self.frames = VecDeque::new();
+        self.bytes = 0;
+        if let Some(first) = first {
+            self.push(first);
+        }
+    }
+
+    /// Writes until all is written or the socket is full. It never waits.
+    pub(crate) fn flush(&mut self, socket: &TcpStream) -> io::Result<Flushed> {
+        while !self.frames.is_empty() {
+            let written = if self.frames.len() == 1 {
+                socket.try_write(&self.frames[0])
+            } else {
+                let mut slices = [IoSlice::new(&[]); BATCH];
+                let count = self.frames.len().min(BATCH);
+                for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+                    *slice = IoSlice::new(frame);
+                }
+                socket.try_write_vectored(&slices[..count])
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Blocked),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // An idle client keeps no queue.
+        self.frames = VecDeque::new();
+        Ok(Flushed::All)
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        self.started = false;
+        while let Some(first) = self.frames.front_mut() {
+            if written < first.len() {
+                self.started = self.started || written > 0;
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.frames.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_partly_sent_survives_clearing() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"hello"));
+        outbox.push(Bytes::from_static(b"world"));
+        outbox.advance(2);
+        outbox.clear_unsent();
+        assert_eq!(
+            (outbox.bytes(), outbox.frames.front().map(|f| &f[..])),
+            (3, Some(&b"llo"[..]))
+        );
+        outbox.advance(3);
+        outbox.push(Bytes::from_static(b"x"));
+        outbox.clear_unsent();
+        assert_eq!(outbox.bytes(), 0);
+    }
+}

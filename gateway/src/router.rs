@@ -1,0 +1,506 @@
+//! The delivery core: which worker link gets which event, what is in flight, and what happens to it when a link ends.
+//!
+//! Pure state without sockets or clocks. The caller tells what happened and carries out what comes back as [`Output`].
+//!
+//! Rules:
+//! - A client's events are delivered in their order, all over one link; the client moves to another link only while
+//!   nothing of it is in flight.
+//! - An event stays here until the worker says `done`. When a link ends, what was in flight over it goes back to the
+//!   front of its client's queue and is delivered again, marked.
+//! - A draining link gets nothing new and is finished once nothing is in flight over it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use meepo_proto::link::event::Body;
+
+/// A link to a worker child, numbered by the caller and never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// A client's number at this gateway.
+pub type ClientNumber = u64;
+
+/// What the router holds back, and from when on.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Events of one client that a worker may have at a time.
+    pub client_in_flight: usize,
+    /// Bytes that one link may have in flight; one event may exceed it alone.
+    pub link_in_flight_bytes: usize,
+    /// Bytes of one client that may wait before its reading is paused.
+    pub client_waiting_bytes: usize,
+    /// Bytes of all clients that may wait before those who add to it are paused.
+    pub waiting_bytes: usize,
+    /// After how many links that ended with it in front an event is given up.
+    pub max_deliveries: u32,
+}
+
+/// What the caller has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Send this event over the link.
+    Deliver {
+        link: LinkId,
+        seq: u64,
+        client: ClientNumber,
+        body: Body,
+        redelivered: bool,
+        /// It is the first event of the client that the link sees.
+        first: bool,
+    },
+    /// The client has left this link for another one.
+    Detach { link: LinkId, client: ClientNumber },
+    /// The draining link has nothing in flight any more: end it.
+    Finished { link: LinkId },
+    /// An event of this client has ended too many links and was dropped.
+    GiveUp { client: ClientNumber },
+    /// What the client had sent by [`Router::settle`] is done.
+    Settled { client: ClientNumber },
+    /// The client may be read again.
+    Resume { client: ClientNumber },
+    /// Nothing is left of the client here.
+    Forget { client: ClientNumber },
+}
+
+/// Whether a client may be read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Read on.
+    Go,
+    /// Stop reading until [`Output::Resume`].
+    Pause,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Router {
+    bounds: Bounds,
+    lanes: HashMap<ClientNumber, Lane>,
+    links: HashMap<LinkId, Link>,
+    /// Clients whose reading is paused because all waiting together is too much.
+    paused: HashSet<ClientNumber>,
+    waiting_bytes: usize,
+    waiting: usize,
+    in_flight: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    link: Option<LinkId>,
+    /// The link has seen an event of this client.
+    attached: bool,
+    /// The link is full and has this client in its `blocked`.
+    blocked: bool,
+    /// It was rejected: it is forgotten with the end of what is in flight.
+    dismissed: bool,
+    /// Somebody waits for the end of its events.
+    settling: bool,
+    waiting: VecDeque<Pending>,
+    waiting_bytes: usize,
+    in_flight: VecDeque<(u64, Pending)>,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    draining: bool,
+    last_seq: u64,
+    clients: HashSet<ClientNumber>,
+    in_flight: HashMap<u64, ClientNumber>,
+    in_flight_bytes: usize,
+    /// Clients that wait for room on this link.
+    blocked: VecDeque<ClientNumber>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    body: Body,
+    bytes: usize,
+    /// Links that ended while it was in front of its client's events.
+    failed: u32,
+    redelivered: bool,
+}
+
+/// What an event costs beside its payload, roughly.
+const EVENT_OVERHEAD: usize = 128;
+
+impl Router {
+    /// A router without links and clients.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            lanes: HashMap::new(),
+            links: HashMap::new(),
+            paused: HashSet::new(),
+            waiting_bytes: 0,
+            waiting: 0,
+            in_flight: 0,
+        }
+    }
+
+    /// Events that wait for a worker.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Events that workers have.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Links that are up.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether any client has events here.
+    pub fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.in_flight == 0
+    }
+
+    /// Whether this client's last event came over, or goes to, this link.
+    pub fn serves(&self, link: LinkId, client: ClientNumber) -> bool {
+        self.lanes
+            .get(&client)
+            .is_some_and(|lane| lane.attached && lane.link == Some(link))
+    }
+
+    /// The link that serves a client and has seen it.
+    pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
+        self.lanes
+            .get(&client)
+            .filter(|lane| lane.attached)
+            .and_then(|lane| lane.link)
+    }
+
+    /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
+    pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
+        let bytes = EVENT_OVERHEAD + payload_len(&body);
+        let lane = self.lanes.entry(client).or_default();
+        lane.waiting.push_back(Pending {
+            body,
+            bytes,
+            failed: 0,
+            redelivered: false,
+        });
+        lane.waiting_bytes += bytes;
+        self.waiting_bytes += bytes;
+        self.waiting += 1;
+        self.pump(client, out);
+        match self.lanes.get(&client) {
+            Some(lane) if lane.waiting_bytes > self.bounds.client_waiting_bytes => {}
+            Some(lane) if !lane.waiting.is_empty() && self.waiting_bytes > self.bounds.waiting_bytes => {}
+            _ => return Flow::Go,
+        }
+        self.paused.insert(client);
+        Flow::Pause
+    }
+
+    /// Drops a client that no worker has let in and of which none knows. False if one may: then `closed` has to follow.
+    pub fn abandon(&mut self, client: ClientNumber, out: &mut Vec<Output>) -> bool {
+        let Some(lane) = self.lanes.get(&client) else {
+            return true;
+        };
+        let unseen = lane.in_flight.is_empty() && lane.waiting.front().is_none_or(Pending::is_new_opened);
+        if unseen {
+            self.forget(client, out);
+        }
+        unseen
+    }
+
+    /// A worker has rejected the client: there will be no `closed`, and nothing is delivered again.
+    pub fn dismiss(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return;
+        };
+        lane.dismissed = true;
+        if lane.in_flight.is_empty() {
+            self.forget(client, out);
+        }
+    }
+
+    /// Whether all that the client has sent is done. If not, [`Output::Settled`] follows.
+    pub fn settle(&mut self, client: ClientNumber) -> bool {
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return true;
+        };
+        lane.settling = true;
+        lane.is_idle()
+    }
+
+    /// A worker's link is up.
+    pub fn link_up(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        self.links.insert(link, Link::default());
+        self.pump_all(out);
+    }
+
+    /// The worker behind a link takes nothing new.
+    pub fn link_draining(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        state.draining = true;
+        for client in std::mem::take(&mut state.blocked) {
+            if let Some(lane) = self.lanes.get_mut(&client) {
+                lane.blocked = false;
+            }
+        }
+        self.pump_all(out);
+        self.check_finished(link, out);
+    }
+
+    /// A link has ended: what was in flight over it is delivered again.
+    pub fn link_down(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        let Some(state) = self.links.remove(&link) else { return };
+        // Clients that have waited longest (the lowest numbers) are served first.
+        let mut clients: Vec<_> = state.clients.into_iter().collect();
+        clients.sort_unstable();
+        for &client in &clients {
+            self.take_back(client, out);
+        }
+        for client in clients {
+            self.pump(client, out);
+        }
+    }
+
+    /// The worker has finished with an event.
+    pub fn done(&mut self, link: LinkId, seq: u64, out: &mut Vec<Output>) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        let Some(client) = state.in_flight.remove(&seq) else {
+            return;
+        };
+        let lane = self
+            .lanes
+            .get_mut(&client)
+            .expect("a client with an event in flight has a lane");
+        let at = lane.in_flight.iter().position(|(other, _)| *other == seq);
+        let (_, done) = at
+            .and_then(|at| lane.in_flight.remove(at))
+            .expect("the lane has what the link has in flight");
+        state.in_flight_bytes -= done.bytes;
+        self.in_flight -= 1;
+        if matches!(done.body, Body::Closed(_)) || (lane.dismissed && lane.in_flight.is_empty()) {
+            self.forget(client, out);
+        } else {
+            if lane.settling && lane.is_idle() {
+                out.push(Output::Settled { client });
+            }
+            self.pump(client, out);
+            self.check_resume(client, out);
+        }
+        self.unblock(link, out);
+        self.check_finished(link, out);
+    }
+
+    // === how events move ===
+
+    /// Delivers what can be delivered of a client's waiting events.
+    fn pump(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return;
+        };
+        while let Some(bytes) = lane.waiting.front().map(|next| next.bytes) {
+            let Some(link) = choose_link(client, lane, &mut self.links, out) else {
+                break;
+            };
+            let state = self.links.get_mut(&link).expect("only links that are up are chosen");
+            if lane.in_flight.len() >= self.bounds.client_in_flight {
+                break;
+            }
+            let full = state.in_flight_bytes + bytes > self.bounds.link_in_flight_bytes;
+            if full && state.in_flight_bytes > 0 {
+                if !lane.blocked {
+                    lane.blocked = true;
+                    state.blocked.push_back(client);
+                }
+                break;
+            }
+            let next = lane.waiting.pop_front().expect("it was just looked at");
+            lane.waiting_bytes -= next.bytes;
+            self.waiting_bytes -= next.bytes;
+            self.waiting -= 1;
+            self.in_flight += 1;
+            state.last_seq += 1;
+            state.in_flight.insert(state.last_seq, client);
+            state.in_flight_bytes += next.bytes;
+            let first = !std::mem::replace(&mut lane.attached, true);
+            out.push(Output::Deliver {
+                link,
+                seq: state.last_seq,
+                client,
+                body: next.body.clone(),
+                redelivered: next.redelivered,
+                first,
+            });
+            lane.in_flight.push_back((state.last_seq, next));
+        }
+    }
+
+    fn pump_all(&mut self, out: &mut Vec<Output>) {
+        let mut clients: Vec<_> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.waiting.is_empty())
+            .map(|(client, _)| *client)
+            .collect();
+        clients.sort_unstable();
+        for client in clients {
+            self.pump(client, out);
+            self.check_resume(client, out);
+        }
+    }
+
+    /// Puts a client's events in flight back to the front of its queue, after their link has ended.
+    fn take_back(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return;
+        };
+        lane.link = None;
+        lane.attached = false;
+        lane.blocked = false;
+        self.in_flight -= lane.in_flight.len();
+        if lane.dismissed {
+            lane.in_flight.clear();
+            self.forget(client, out);
+            return;
+        }
+        let mut events: VecDeque<_> = std::mem::take(&mut lane.in_flight)
+            .into_iter()
+            .map(|(_, event)| event)
+            .collect();
+        // A worker handles a client's events one after the other: only the first can have ended it.
+        let mut lost = None;
+        if let Some(first) = events.front_mut() {
+            first.failed += 1;
+            if first.failed >= self.bounds.max_deliveries {
+                lost = events.pop_front();
+            }
+        }
+        for mut event in events.into_iter().rev() {
+            event.redelivered = true;
+            lane.waiting_bytes += event.bytes;
+            self.waiting_bytes += event.bytes;
+            self.waiting += 1;
+            lane.waiting.push_front(event);
+        }
+        if let Some(lost) = lost {
+            out.push(Output::GiveUp { client });
+            if matches!(lost.body, Body::Closed(_)) {
+                self.forget(client, out);
+            }
+        }
+    }
+
+    fn unblock(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        while let Some(state) = self.links.get_mut(&link) {
+            if state.in_flight_bytes >= self.bounds.link_in_flight_bytes {
+                return;
+            }
+            let Some(client) = state.blocked.pop_front() else {
+                return;
+            };
+            let Some(lane) = self.lanes.get_mut(&client) else {
+                continue;
+            };
+            lane.blocked = false;
+            self.pump(client, out);
+            self.check_resume(client, out);
+            if self.lanes.get(&client).is_some_and(|lane| lane.blocked) {
+                return;
+            }
+        }
+    }
+
+    fn check_finished(&self, link: LinkId, out: &mut Vec<Output>) {
+        if self
+            .links
+            .get(&link)
+            .is_some_and(|state| state.draining && state.in_flight.is_empty())
+        {
+            out.push(Output::Finished { link });
+        }
+    }
+
+    /// Lets a paused client go on once half of what stopped it has gone.
+    fn check_resume(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+        if self.paused.is_empty() {
+            return;
+        }
+        let room = self.waiting_bytes <= self.bounds.waiting_bytes / 2;
+        let few = |lane: Option<&Lane>| {
+            lane.is_none_or(|lane| {
+                lane.waiting.is_empty() || (room && lane.waiting_bytes <= self.bounds.client_waiting_bytes / 2)
+            })
+        };
+        if few(self.lanes.get(&client)) && self.paused.remove(&client) {
+            out.push(Output::Resume { client });
+        }
+        if room && self.waiting == 0 {
+            out.extend(self.paused.drain().map(|client| Output::Resume { client }));
+        }
+    }
+
+    fn forget(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+        let Some(lane) = self.lanes.remove(&client) else { return };
+        self.waiting_bytes -= lane.waiting_bytes;
+        self.waiting -= lane.waiting.len();
+        self.paused.remove(&client);
+        if let Some(state) = lane.link.and_then(|link| self.links.get_mut(&link)) {
+            state.clients.remove(&client);
+        }
+        out.push(Output::Forget { client });
+    }
+}
+
+impl Lane {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+}
+
+impl Pending {
+    fn is_new_opened(&self) -> bool {
+        matches!(self.body, Body::Opened(_)) && !self.redelivered
+    }
+}
+
+/// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the
+/// one with the fewest clients.
+fn choose_link(
+    client: ClientNumber,
+    lane: &mut Lane,
+    links: &mut HashMap<LinkId, Link>,
+    out: &mut Vec<Output>,
+) -> Option<LinkId> {
+    if let Some(link) = lane.link
+        && links.get(&link).is_some_and(|state| !state.draining)
+    {
+        return Some(link);
+    }
+    if !lane.in_flight.is_empty() {
+        return None;
+    }
+    let (&link, _) = links
+        .iter()
+        .filter(|(_, state)| !state.draining)
+        .min_by_key(|(link, state)| (state.clients.len(), **link))?;
+    if let Some(old) = lane.link.take()
+        && let Some(state) = links.get_mut(&old)
+    {
+        state.clients.remove(&client);
+        if lane.attached {
+            out.push(Output::Detach { link: old, client });
+        }
+    }
+    links.get_mut(&link)?.clients.insert(client);
+    lane.link = Some(link);
+    lane.attached = false;
+    Some(link)
+}
+
+fn payload_len(body: &Body) -> usize {
+    match body {
+        Body::Message(message) => message.payload.len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! The router against a model: workers that finish events in any order, drain, die and come back.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use meepo_proto::link::{Closed, Message, Opened};
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    client_in_flight: 4,
+    link_in_flight_bytes: 2_000,
+    client_waiting_bytes: 1_500,
+    waiting_bytes: 6_000,
+    max_deliveries: 3,
+};
+
+fn message(number: u32) -> Body {
+    Body::Message(Message {
+        payload: number.to_be_bytes().to_vec().into(),
+        binary: true,
+    })
+}
+
+fn number(body: &Body) -> u32 {
+    match body {
+        Body::Message(message) => u32::from_be_bytes(message.payload[..].try_into().unwrap()),
+        Body::Opened(_) => 0,
+        Body::Closed(_) => u32::MAX,
+        other => panic!("not an event of a client: {other:?}"),
+    }
+}
+
+/// What a worker has of a client, in the order of arrival.
+type Inbox = BTreeMap<ClientNumber, VecDeque<(u64, Body, bool)>>;
+
+/// Workers that handle each client's events one after the other, as real ones do.
+#[derive(Default)]
+struct Workers {
+    links: BTreeMap<LinkId, Inbox>,
+    draining: BTreeSet<LinkId>,
+    /// Per client: the numbers that handlers finished, with the mark.
+    handled: BTreeMap<ClientNumber, Vec<(u32, bool)>>,
+    paused: BTreeSet<ClientNumber>,
+    forgotten: BTreeSet<ClientNumber>,
+    given_up: BTreeSet<ClientNumber>,
+}
+
+impl Workers {
+    fn take(&mut self, out: &mut Vec<Output>) {
+        for output in out.drain(..) {
+            match output {
+                Output::Deliver {
+                    link,
+                    seq,
+                    client,
+                    body,
+                    redelivered,
+                    first,
+                } => {
+                    assert!(!self.draining.contains(&link), "a draining link gets nothing new");
+                    for (other, inbox) in &self.links {
+                        let busy = inbox.get(&client).is_some_and(|events| !events.is_empty());
+                        assert!(*other == link || !busy, "a client moved while events were in flight");
+                    }
+                    let inbox = self.links.get_mut(&link).expect("delivered over a link that is up");
+                    assert_eq!(
+                        first,
+                        !inbox.contains_key(&client),
+                        "`first` is the first event that the link sees"
+                    );
+                    let events = inbox.entry(client).or_default();
+                    assert!(events.len() < BOUNDS.client_in_flight);
+                    events.push_back((seq, body, redelivered));
+                }
+                Output::Detach { link, client } => {
+                    let events = self.links.get_mut(&link).and_then(|inbox| inbox.remove(&client));
+                    assert_eq!(events, Some(VecDeque::new()), "detached from a link that served it");
+                }
+                Output::Finished { link } => {
+                    assert!(self.draining.contains(&link));
+                    assert!(self.links[&link].values().all(VecDeque::is_empty));
+                }
+                Output::GiveUp { client } => drop(self.given_up.insert(client)),
+                Output::Settled { client } => panic!("nobody waits for client {client}"),
+                Output::Resume { client } => assert!(self.paused.remove(&client), "resumed without a pause"),
+                Output::Forget { client } => assert!(self.forgotten.insert(client), "forgotten once"),
+            }
+        }
+    }
+
+    /// The handler of a client's first event finishes.
+    fn finish(&mut self, router: &mut Router, link: LinkId, client: ClientNumber, out: &mut Vec<Output>) {
+        let Some(inbox) = self.links.get_mut(&link) else { return };
+        let Some((seq, body, redelivered)) = inbox.get_mut(&client).and_then(VecDeque::pop_front) else {
+            return;
+        };
+        if matches!(body, Body::Closed(_)) {
+            inbox.remove(&client);
+        }
+        self.handled
+            .entry(client)
+            .or_default()
+            .push((number(&body), redelivered));
+        router.done(link, seq, out);
+        self.take(out);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open(ClientNumber),
+    Send(ClientNumber),
+    Close(ClientNumber),
+    Up,
+    Drain(usize),
+    Down(usize),
+    Finish(usize, ClientNumber),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let client = 1..6u64;
+    prop_oneof![
+        2 => client.clone().prop_map(Step::Open),
+        8 => client.clone().prop_map(Step::Send),
+        1 => client.clone().prop_map(Step::Close),
+        2 => Just(Step::Up),
+        1 => (0..3usize).prop_map(Step::Drain),
+        1 => (0..3usize).prop_map(Step::Down),
+        10 => ((0..3usize), client).prop_map(|(link, client)| Step::Finish(link, client)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_or_reordered(steps in prop::collection::vec(step(), 1..120)) {
+        let mut router = Router::new(BOUNDS);
+        let mut workers = Workers::default();
+        let mut out = Vec::new();
+        let mut sent: BTreeMap<ClientNumber, Vec<u32>> = BTreeMap::new();
+        let mut closed = BTreeSet::new();
+        let mut last_link = 0;
+        let nth = |workers: &Workers, n: usize| workers.links.keys().nth(n).copied();
+
+        for step in steps {
+            match step {
+                Step::Open(client) if !sent.contains_key(&client) => {
+                    sent.insert(client, vec![0]);
+                    router.push(client, Body::Opened(Opened {}), &mut out);
+                }
+                Step::Send(client)
+                    if sent.contains_key(&client) && !closed.contains(&client) && !workers.paused.contains(&client) =>
+                {
+                    let numbers = sent.get_mut(&client).unwrap();
+                    let next = u32::try_from(numbers.len()).unwrap();
+                    numbers.push(next);
+                    if router.push(client, message(next), &mut out) == Flow::Pause {
+                        workers.paused.insert(client);
+                    }
+                }
+                Step::Close(client) if sent.contains_key(&client) && closed.insert(client) => {
+                    sent.get_mut(&client).unwrap().push(u32::MAX);
+                    workers.paused.remove(&client);
+                    if router.push(client, Body::Closed(Closed::default()), &mut out) == Flow::Pause {
+                        workers.paused.insert(client);
+                    }
+                }
+                Step::Up => {
+                    last_link += 1;
+                    workers.links.insert(LinkId(last_link), Inbox::new());
+                    router.link_up(LinkId(last_link), &mut out);
+                }
+                Step::Drain(n) => if let Some(link) = nth(&workers, n) && workers.draining.insert(link) {
+                    router.link_draining(link, &mut out);
+                },
+                Step::Down(n) => if let Some(link) = nth(&workers, n) {
+                    workers.links.remove(&link);
+                    router.link_down(link, &mut out);
+                },
+                Step::Finish(n, client) => if let Some(link) = nth(&workers, n) {
+                    workers.finish(&mut router, link, client, &mut out);
+                },
+                _ => {}
+            }
+            workers.take(&mut out);
+        }
+
+        // Let it settle: a worker that stays, and handlers that all finish.
+        last_link += 1;
+        workers.links.insert(LinkId(last_link), Inbox::new());
+        router.link_up(LinkId(last_link), &mut out);
+        workers.take(&mut out);
+        for _ in 0..2_000 {
+            let next = workers.links.iter().find_map(|(link, inbox)| {
+                inbox.iter().find(|(_, events)| !events.is_empty()).map(|(client, _)| (*link, *client))
+            });
+            let Some((link, client)) = next else { break };
+            workers.finish(&mut router, link, client, &mut out);
+        }
+
+        prop_assert!(router.is_idle());
+        prop_assert_eq!(router.waiting_bytes, 0);
+        prop_assert!(workers.paused.is_empty(), "all may be read again: {:?}", workers.paused);
+        for (client, numbers) in &sent {
+            let handled = workers.handled.get(client).map(Vec::as_slice).unwrap_or_default();
+            // Every repetition carries the mark, and without repetitions it is what was sent, in its order.
+            let mut fresh = Vec::new();
+            for (number, redelivered) in handled {
+                if fresh.last().is_none_or(|last| last < number) {
+                    fresh.push(*number);
+                } else {
+                    prop_assert!(redelivered, "{number} was repeated without the mark");
+                }
+            }
+            if workers.given_up.contains(client) {
+                continue;
+            }
+            prop_assert_eq!(&fresh, numbers, "client {}", client);
+            prop_assert_eq!(workers.forgotten.contains(client), closed.contains(client));
+        }
+        let open = sent.len() - closed.len();
+        if workers.given_up.is_empty() {
+            prop_assert_eq!(router.lanes.len(), open);
+        }
+    }
+}
+
+fn up(router: &mut Router, link: u64) -> Vec<Output> {
+    let mut out = Vec::new();
+    router.link_up(LinkId(link), &mut out);
+    out
+}
+
+fn deliveries(out: &[Output]) -> Vec<(u64, u64, bool)> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Deliver {
+                link,
+                client,
+                redelivered,
+                ..
+            } => Some((link.0, *client, *redelivered)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn clients_go_to_the_link_with_the_fewest() {
+    let mut router = Router::new(BOUNDS);
+    up(&mut router, 1);
+    up(&mut router, 2);
+    let mut out = Vec::new();
+    for client in 1..=4 {
+        router.push(client, Body::Opened(Opened {}), &mut out);
+    }
+    assert_eq!(
+        deliveries(&out),
+        [(1, 1, false), (2, 2, false), (1, 3, false), (2, 4, false)]
+    );
+}
+
+#[test]
+fn an_event_that_ends_link_after_link_is_given_up() {
+    let mut router = Router::new(BOUNDS);
+    let mut out = Vec::new();
+    router.push(1, Body::Opened(Opened {}), &mut out);
+    for link in 1..=3 {
+        assert_eq!(deliveries(&up(&mut router, link)), [(link, 1, link > 1)]);
+        out.clear();
+        router.link_down(LinkId(link), &mut out);
+    }
+    assert_eq!(out, [Output::GiveUp { client: 1 }]);
+    assert!(router.is_idle());
+}
+
+#[test]
+fn a_client_that_no_worker_knows_can_be_dropped() {
+    let mut router = Router::new(BOUNDS);
+    let mut out = Vec::new();
+    router.push(1, Body::Opened(Opened {}), &mut out);
+    assert!(router.abandon(1, &mut out));
+    assert_eq!(out, [Output::Forget { client: 1 }]);
+    router.push(2, Body::Opened(Opened {}), &mut out);
+    up(&mut router, 1);
+    assert!(!router.abandon(2, &mut out), "the worker has been asked");
+}
+
+#[test]
+fn a_rejected_client_is_not_asked_about_again() {
+    let mut router = Router::new(BOUNDS);
+    up(&mut router, 1);
+    let mut out = Vec::new();
+    router.push(1, Body::Opened(Opened {}), &mut out);
+    router.dismiss(1, &mut out);
+    router.link_down(LinkId(1), &mut out);
+    assert_eq!(out.last(), Some(&Output::Forget { client: 1 }));
+    assert!(deliveries(&up(&mut router, 2)).is_empty());
+}
+
+#[test]
+fn a_full_link_holds_back_until_there_is_room() {
+    let mut router = Router::new(Bounds {
+        link_in_flight_bytes: 300,
+        ..BOUNDS
+    });
+    up(&mut router, 1);
+    let mut out = Vec::new();
+    for client in 1..=3 {
+        router.push(client, message(1), &mut out);
+    }
+    assert_eq!(deliveries(&out), [(1, 1, false), (1, 2, false)]);
+    out.clear();
+    router.done(LinkId(1), 1, &mut out);
+    assert_eq!(deliveries(&out), [(1, 3, false)]);
+}
+
+#[test]
+fn a_client_settles_when_the_last_event_is_done() {
+    let mut router = Router::new(BOUNDS);
+    up(&mut router, 1);
+    let mut out = Vec::new();
+    assert!(router.settle(1), "nothing is known of it");
+    router.push(1, message(1), &mut out);
+    router.push(1, message(2), &mut out);
+    assert!(!router.settle(1));
+    router.done(LinkId(1), 1, &mut out);
+    assert!(!out.contains(&Output::Settled { client: 1 }));
+    router.done(LinkId(1), 2, &mut out);
+    assert!(out.contains(&Output::Settled { client: 1 }));
+}

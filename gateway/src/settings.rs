@@ -1,0 +1,153 @@
+//! The section `[gateway]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// The section `[gateway]` of `meepo.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewaySettings {
+    /// Child processes. Default: 2.
+    pub children: usize,
+    /// Threads of each child. Default: 1.
+    pub threads: usize,
+    /// Where clients come in. Default: `ws` on 127.0.0.1:19910 and `line` on 127.0.0.1:19909.
+    pub listen: Vec<ListenSettings>,
+    /// Where workers come in: the port is the one of the first child, each further child has the next one (0: any free
+    /// port). Default: `127.0.0.1:19912`.
+    pub inner: SocketAddr,
+    /// The host that workers are told to dial, a name or an address, when it is not the one of `inner`. A port may
+    /// follow (`host:port`) when it is mapped; each further child has the next one. Default: empty.
+    pub advertise: String,
+    /// The largest message from a client or to it; a client that sends a larger one is closed (1009). Default: `1MiB`.
+    pub max_message: ByteSize,
+    /// How long a client may take for its handshake. Default: `10s`.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long a new client waits for a worker's answer before it gets 503 or is closed. Default: `10s`.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a WebSocket client may be silent before it is asked with a ping. Default: `25s`.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// How long a WebSocket client may be silent, pings included, before it is closed. Default: `60s`.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_timeout: Duration,
+    /// How long a client that is closed may take to read what it was sent and to answer. Default: `5s`.
+    #[serde(with = "humantime_serde")]
+    pub close_timeout: Duration,
+    /// Bytes that may wait for a client that does not read; one message may exceed it alone. Default: `1MiB`.
+    pub send_buffer: ByteSize,
+    /// What happens at the end of `send_buffer`: `close` the client (1008), or `drop` the message. Default: `close`.
+    pub slow_client: SlowClient,
+    /// Keys and values of a client's session, in all. Default: `64KiB`.
+    pub max_session: ByteSize,
+    /// Groups that a client can be in. Default: 1024.
+    pub max_groups: usize,
+    /// Events of one client that a worker may have at a time. Default: 64.
+    pub client_in_flight: usize,
+    /// Bytes that a worker child may have in flight. Default: `8MiB`.
+    pub link_in_flight: ByteSize,
+    /// Bytes of one client that wait for a worker before the client is not read any more. Default: `256KiB`.
+    pub client_waiting: ByteSize,
+    /// Bytes of all clients of a child that wait for workers before those who add to it are not read any more.
+    /// Default: `64MiB`.
+    pub waiting: ByteSize,
+    /// A reload closes clients with 1012 over this time, so that they do not come back all at once. Default: `5s`.
+    #[serde(with = "humantime_serde")]
+    pub reload_spread: Duration,
+}
+
+/// A listener for clients.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenSettings {
+    /// `ws` or `line`.
+    pub protocol: Protocol,
+    /// Address and port; port 0 is any free one.
+    pub address: SocketAddr,
+    /// `ws`: the paths on which a WebSocket may be opened. Default: `["/", "/ws"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<String>>,
+    /// `ws`: a folder whose files are served beside the WebSocket. Default: none, or the program's own page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub static_dir: Option<PathBuf>,
+}
+
+/// What clients speak on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// WebSocket, over HTTP.
+    Ws,
+    /// Lines of text.
+    Line,
+}
+
+/// What happens to a client that does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlowClient {
+    /// It is closed.
+    Close,
+    /// It misses messages.
+    Drop,
+}
+
+impl Protocol {
+    /// The name in configuration, `status` and on the link.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Ws => "ws",
+            Protocol::Line => "line",
+        }
+    }
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let listen = |protocol, port| ListenSettings {
+            protocol,
+            address: loopback(port),
+            paths: None,
+            static_dir: None,
+        };
+        Self {
+            children: 2,
+            threads: 1,
+            listen: vec![listen(Protocol::Ws, 19910), listen(Protocol::Line, 19909)],
+            inner: loopback(19912),
+            advertise: String::new(),
+            max_message: ByteSize::mib(1),
+            handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            heartbeat_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(5),
+            send_buffer: ByteSize::mib(1),
+            slow_client: SlowClient::Close,
+            max_session: ByteSize::kib(64),
+            max_groups: 1024,
+            client_in_flight: 64,
+            link_in_flight: ByteSize::mib(8),
+            client_waiting: ByteSize::kib(256),
+            waiting: ByteSize::mib(64),
+            reload_spread: Duration::from_secs(5),
+        }
+    }
+}
+
+impl GatewaySettings {
+    /// Fills in what a listener has by its protocol.
+    pub fn resolve(mut self) -> Self {
+        for listen in self.listen.iter_mut().filter(|listen| listen.protocol == Protocol::Ws) {
+            listen.paths.get_or_insert_with(|| vec!["/".into(), "/ws".into()]);
+        }
+        self
+    }
+}

@@ -1,0 +1,313 @@
+//! How a node makes itself known to the registries, and learns who else is there.
+//!
+//! Registries may come and go: a node tries for ever, soon at first and then every two seconds or so. A name is resolved
+//! again at each attempt.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use meepo_proto::registry::registry_client::RegistryClient;
+use meepo_proto::registry::{Announce, Node, WatchRequest};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::config::NodeSection;
+use crate::roster::Roster;
+use crate::rpc;
+use crate::secret::SecretHeader;
+
+/// The first pause between two attempts is at most this.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// No pause is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long an answer of a registry may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a registry that is back may take to know all nodes again.
+const SETTLE: Duration = Duration::from_secs(10);
+/// A registry that is away for less is not worth a line: nodes start in any order.
+const GRACE: Duration = Duration::from_secs(3);
+/// A registry that stays away is logged again after this.
+const REMIND: Duration = Duration::from_secs(300);
+/// A snapshot of many nodes is long.
+const MAX_CHANGE: usize = 64 << 20;
+
+type Client = RegistryClient<InterceptedService<Channel, SecretHeader>>;
+
+/// The registries of a cluster, seen by a node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    registries: Arc<[Registry]>,
+    secret: SecretHeader,
+}
+
+/// A registry, and what was logged about it.
+#[derive(Debug)]
+struct Registry {
+    address: String,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    /// When each kind of trouble was logged last.
+    logged: HashMap<Code, Instant>,
+}
+
+impl Membership {
+    /// The registries that the section names, shown the secret that it has.
+    pub fn new(node: &NodeSection) -> Self {
+        let registries = node.registry.iter().map(|address| Registry {
+            address: address.clone(),
+            trouble: Mutex::default(),
+        });
+        Self {
+            registries: registries.collect(),
+            secret: SecretHeader::new(&node.secret),
+        }
+    }
+
+    /// Makes a node known to every registry until the token is cancelled. Then it leaves at once and returns.
+    pub async fn announce(&self, node: Node, until: CancellationToken) {
+        join_all(self.registries.iter().map(|registry| {
+            let node = &node;
+            let until = &until;
+            async move {
+                let mut backoff = Backoff::new();
+                while let Err(error) = self.announce_once(registry, node, until, &mut backoff).await {
+                    registry.failed(&error);
+                    if until.run_until_cancelled(backoff.pause()).await.is_none() {
+                        break;
+                    }
+                }
+            }
+        }))
+        .await;
+    }
+
+    /// All nodes that the registries know, from now on until the token is cancelled or the receiver is dropped.
+    ///
+    /// It is empty at first. A registry that is away keeps its last word until it is back and has had time to hear from
+    /// all nodes; a registry that is there knows better.
+    pub fn watch(&self, until: CancellationToken) -> watch::Receiver<BTreeMap<u64, Node>> {
+        let (sender, receiver) = watch::channel(BTreeMap::new());
+        let this = self.clone();
+        tokio::spawn(async move {
+            let union = Union {
+                roster: Mutex::new(Roster::new(this.registries.len())),
+                sender,
+            };
+            let all = join_all((0..this.registries.len()).map(|index| this.watch_one(index, &union)));
+            tokio::select! {
+                _ = all => {}
+                () = until.cancelled() => {}
+                () = union.sender.closed() => {}
+            }
+        });
+        receiver
+    }
+
+    /// `Ok` when it left because it was told to.
+    async fn announce_once(
+        &self,
+        registry: &Registry,
+        node: &Node,
+        until: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<(), Status> {
+        let announce = Announce {
+            node: Some(node.clone()),
+        };
+        let (beats, outgoing) = mpsc::channel(1);
+        // There is room: nothing was sent yet.
+        let _ = beats.try_send(announce.clone());
+        let call = async {
+            let mut client = self.connect(registry).await?;
+            client.register(ReceiverStream::new(outgoing)).await
+        };
+        let Some(answer) = until.run_until_cancelled(soon(call)).await else {
+            return Ok(());
+        };
+        let mut acks = answer?.into_inner();
+
+        let mut beat = pin!(sleep(PATIENCE));
+        let mut silence = pin!(sleep(PATIENCE));
+        loop {
+            tokio::select! {
+                () = until.cancelled() => break,
+                ack = acks.message() => {
+                    let ack = ack?.ok_or_else(|| Status::unavailable("it ended the registration"))?;
+                    registry.well();
+                    backoff.reset();
+                    let heartbeat = Duration::from_millis(ack.heartbeat_ms.clamp(100, 60_000).into());
+                    beat.as_mut().reset(Instant::now() + heartbeat);
+                    silence.as_mut().reset(Instant::now() + heartbeat + PATIENCE);
+                }
+                () = &mut beat => {
+                    // Full only if the connection is stuck, and then the silence ends it.
+                    let _ = beats.try_send(announce.clone());
+                    beat.as_mut().reset(Instant::now() + PATIENCE);
+                }
+                () = &mut silence => return Err(Status::deadline_exceeded("it does not answer")),
+            }
+        }
+        drop(beats);
+        // The registry ends its side once it has taken the node off the list.
+        let _ = timeout(GOODBYE, async { while let Ok(Some(_)) = acks.message().await {} }).await;
+        Ok(())
+    }
+
+    async fn watch_one(&self, index: usize, union: &Union) {
+        let registry = &self.registries[index];
+        let mut backoff = Backoff::new();
+        loop {
+            let Err(error) = self.watch_once(index, union, &mut backoff).await;
+            union.change(|roster| roster.lost(index));
+            registry.failed(&error);
+            backoff.pause().await;
+        }
+    }
+
+    async fn watch_once(&self, index: usize, union: &Union, backoff: &mut Backoff) -> Result<Infallible, Status> {
+        let registry = &self.registries[index];
+        let call = async {
+            let mut client = self.connect(registry).await?;
+            client.watch(WatchRequest {}).await
+        };
+        let mut changes = soon(call).await?.into_inner();
+        registry.well();
+        backoff.reset();
+
+        let mut settle = pin!(sleep(SETTLE));
+        let mut settled = false;
+        loop {
+            tokio::select! {
+                change = changes.message() => {
+                    let change = change?.ok_or_else(|| Status::unavailable("it ended the watch"))?;
+                    if let Some(change) = change.change {
+                        union.change(|roster| roster.said(index, change));
+                    }
+                }
+                () = &mut settle, if !settled => {
+                    settled = true;
+                    union.change(|roster| roster.settled(index));
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, registry: &Registry) -> Result<Client, Status> {
+        let endpoint = rpc::endpoint(&registry.address)
+            .map_err(|error| Status::invalid_argument(format!("it is not an address: {}", causes(&error))))?;
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| Status::unavailable(causes(&error)))?;
+        let client = RegistryClient::with_interceptor(channel, self.secret.clone());
+        Ok(client.max_decoding_message_size(MAX_CHANGE))
+    }
+}
+
+impl Registry {
+    /// An attempt failed. It is logged when that lasts, and then rarely.
+    fn failed(&self, error: &Status) {
+        let now = Instant::now();
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = trouble.get_or_insert_with(|| Trouble {
+            since: now,
+            logged: HashMap::new(),
+        });
+        let kind = match error.code() {
+            // It is there and does not want us: this does not go away by waiting.
+            code @ (Code::Unauthenticated | Code::InvalidArgument | Code::AlreadyExists) => code,
+            _ if now - trouble.since < GRACE => return,
+            _ => Code::Unavailable,
+        };
+        if trouble.logged.get(&kind).is_some_and(|&when| now - when < REMIND) {
+            return;
+        }
+        trouble.logged.insert(kind, now);
+        let registry = &self.address;
+        let error = error.message();
+        match kind {
+            Code::Unauthenticated => tracing::error!(registry, error, "the registry refused our secret, still trying"),
+            Code::Unavailable => tracing::warn!(registry, error, "cannot reach the registry, still trying"),
+            _ => tracing::error!(registry, error, "the registry refused this node, still trying"),
+        }
+    }
+
+    /// The registry answers.
+    fn well(&self) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if trouble.is_some_and(|trouble| !trouble.logged.is_empty()) {
+            tracing::info!(registry = self.address, "the registry is back");
+        }
+    }
+}
+
+/// What a watcher sees.
+struct Union {
+    roster: Mutex<Roster>,
+    sender: watch::Sender<BTreeMap<u64, Node>>,
+}
+
+impl Union {
+    fn change(&self, change: impl FnOnce(&mut Roster)) {
+        let mut roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut roster);
+        let nodes = roster.nodes();
+        self.sender.send_if_modified(|known| {
+            let modified = *known != nodes;
+            *known = nodes;
+            modified
+        });
+    }
+}
+
+/// Pauses between attempts: twice as long each time, and never the same for two nodes.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    fn reset(&mut self) {
+        self.0 = FIRST_PAUSE;
+    }
+
+    async fn pause(&mut self) {
+        let pause = self.0.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        sleep(pause).await;
+    }
+}
+
+/// An answer that has to come in time.
+async fn soon<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded("it does not answer");
+    timeout(PATIENCE, answer).await.map_err(late)?
+}
+
+/// An error with what caused it: the outermost one of a transport says nothing.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut error = error.source();
+    while let Some(cause) = error {
+        text = format!("{text}: {cause}");
+        error = cause.source();
+    }
+    text
+}

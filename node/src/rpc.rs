@@ -1,0 +1,169 @@
+//! gRPC between nodes: what both ends set on it.
+//!
+//! Both ends find out by HTTP/2 keep-alive that the other has silently gone, and send small messages at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::{Endpoint, Server};
+
+use crate::quota::{LogQuota, REFUSALS};
+
+/// How often a quiet connection is probed.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long the answer to a probe may take.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection attempt may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a peer may take to show that it speaks HTTP/2.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client of HTTP/2 sends first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The client's end: a node at `host:port`. A name is resolved at each `connect`.
+pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+/// The server's end, to be served on [`incoming`].
+pub fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+}
+
+/// Accepts connections for [`server`].
+///
+/// It lives through a shortage of descriptors without spinning, and ends connections that do not begin to speak HTTP/2
+/// in time.
+pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Inbound>> + Send {
+    stream::unfold((listener, LogQuota::new()), async |(listener, quota)| {
+        loop {
+            match listener.accept().await {
+                Ok((socket, peer)) => {
+                    // Only a hint; a connection that has ended already will say so when it is read.
+                    let _ = socket.set_nodelay(true);
+                    return Some((Ok(Inbound::new(socket, peer)), (listener, quota)));
+                }
+                // The peer gave up while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if let Some(unlogged) = quota.take() {
+                        tracing::warn!(%error, unlogged, "cannot accept a connection of a node");
+                    }
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    })
+}
+
+/// A connection that [`incoming`] accepted.
+#[derive(Debug)]
+pub struct Inbound {
+    socket: TcpStream,
+    peer: SocketAddr,
+    /// Until the whole preface has come.
+    preface: Option<Preface>,
+}
+
+#[derive(Debug)]
+struct Preface {
+    seen: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Inbound {
+    fn new(socket: TcpStream, peer: SocketAddr) -> Self {
+        let preface = Preface {
+            seen: 0,
+            deadline: Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)),
+        };
+        Self {
+            socket,
+            peer,
+            preface: Some(preface),
+        }
+    }
+
+    /// Ends the connection of a peer that is no node.
+    fn refuse(&self, why: &'static str) -> Poll<io::Result<()>> {
+        if let Some(unlogged) = REFUSALS.take() {
+            tracing::warn!(peer = %self.peer, why, unlogged, "refused a peer");
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)))
+    }
+}
+
+impl AsyncRead for Inbound {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+        let Some(preface) = &mut this.preface else {
+            return read;
+        };
+        if read.is_pending() {
+            ready!(preface.deadline.as_mut().poll(cx));
+            return this.refuse("it did not begin to speak HTTP/2 in time");
+        }
+        let came = &buf.filled()[before..];
+        let expected = &PREFACE[preface.seen..];
+        let both = came.len().min(expected.len());
+        if came[..both] != expected[..both] {
+            return this.refuse("it does not speak HTTP/2");
+        }
+        preface.seen += both;
+        if preface.seen == PREFACE.len() {
+            this.preface = None;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Inbound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
+
+impl Connected for Inbound {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.socket.connect_info()
+    }
+}

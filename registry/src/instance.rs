@@ -1,0 +1,55 @@
+//! What the master has to know of a registry.
+
+use std::rc::Rc;
+
+use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
+
+use crate::serve;
+use crate::settings::RegistrySection;
+
+/// The registry, for a master to run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RegistryInstance(());
+
+/// The registry, for a master to run.
+pub fn instance() -> RegistryInstance {
+    RegistryInstance(())
+}
+
+impl Instance for RegistryInstance {
+    fn name(&self) -> &'static str {
+        "registry"
+    }
+
+    fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
+        let settings = RegistrySection::read(config)?;
+        let effective = toml::Table::try_from(&settings).map_err(|error| config.invalid("registry", error))?;
+        Ok(Plan {
+            children: settings.children,
+            threads: 1,
+            shared: vec![Listen {
+                label: "registry".into(),
+                address: settings.address,
+                key: "registry.address".into(),
+                page: None,
+            }],
+            own: None,
+            effective,
+            serve: Rc::new(move |child| Box::pin(serve::child(child, settings.clone()))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_one_child_on_loopback() {
+        let plan = instance().plan(&Config::load(None).unwrap()).unwrap();
+        assert_eq!((plan.children, plan.threads, plan.shared.len()), (1, 1, 1));
+        assert_eq!(plan.shared[0].address, "127.0.0.1:19911".parse().unwrap());
+        assert_eq!(plan.effective["heartbeat"].as_str(), Some("2s"));
+        assert!(plan.own.is_none());
+    }
+}

@@ -1,0 +1,312 @@
+//! The store of a registry that is alone: its own memory.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use meepo_proto::registry::change::Change;
+use meepo_proto::registry::{Node, Snapshot};
+use tokio::sync::broadcast;
+
+use crate::store::{Lease, Refused, Store};
+
+/// More nodes are refused.
+const MAX_NODES: usize = 65_536;
+/// A watcher that is this many changes behind is sent a snapshot instead.
+const MAX_BEHIND: usize = 1024;
+/// Of so many nodes that lost their address to others it is remembered, for each address.
+const MAX_OUSTED: usize = 16;
+
+/// Keeps the nodes in memory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    nodes: BTreeMap<u64, (Lease, Node)>,
+    /// Which node an address belongs to.
+    places: HashMap<String, Place>,
+    leases: u64,
+    /// Changes are sent under the lock, so that they have the order in which they were made.
+    changes: broadcast::Sender<Change>,
+}
+
+#[derive(Debug)]
+struct Place {
+    holder: u64,
+    /// Nodes that had the address before, oldest first.
+    ousted: VecDeque<u64>,
+}
+
+impl Memory {
+    /// An empty store.
+    pub fn new() -> Self {
+        let state = State {
+            nodes: BTreeMap::new(),
+            places: HashMap::new(),
+            leases: 0,
+            changes: broadcast::Sender::new(MAX_BEHIND),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot, and a receiver of all changes after it.
+    fn subscribe(&self) -> (Change, broadcast::Receiver<Change>) {
+        let state = self.state();
+        let snapshot = Snapshot { nodes: state.list() };
+        (Change::Snapshot(snapshot), state.changes.subscribe())
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Store for Memory {
+    async fn join(&self, node: Node) -> Result<Lease, Refused> {
+        let mut state = self.state();
+        state.leases += 1;
+        let lease = Lease {
+            node: node.id,
+            number: state.leases,
+        };
+        state.put(lease, node)?;
+        Ok(lease)
+    }
+
+    async fn renew(&self, lease: Lease, node: Node) -> Result<(), Refused> {
+        let mut state = self.state();
+        match state.nodes.get(&lease.node) {
+            None => Err(Refused::Superseded),
+            Some((held, _)) if *held != lease => Err(Refused::Replaced),
+            Some((_, known)) if *known == node => Ok(()),
+            Some(_) => state.put(lease, node),
+        }
+    }
+
+    async fn leave(&self, lease: Lease) {
+        let mut state = self.state();
+        if state.nodes.get(&lease.node).is_some_and(|(held, _)| *held == lease) {
+            state.remove(lease.node);
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Node>, Refused> {
+        Ok(self.state().list())
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Change>, Refused> {
+        let (snapshot, changes) = self.subscribe();
+        let later = stream::unfold((self.clone(), changes), async |(this, mut changes)| {
+            match changes.recv().await {
+                Ok(change) => Some((change, (this, changes))),
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let (snapshot, changes) = this.subscribe();
+                    Some((snapshot, (this, changes)))
+                }
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        Ok(stream::iter([snapshot]).chain(later).boxed())
+    }
+}
+
+impl State {
+    fn list(&self) -> Vec<Node> {
+        self.nodes.values().map(|(_, node)| node.clone()).collect()
+    }
+
+    fn tell(&self, change: Change) {
+        // An error means that nobody watches.
+        let _ = self.changes.send(change);
+    }
+
+    /// Adds or changes a node.
+    fn put(&mut self, lease: Lease, node: Node) -> Result<(), Refused> {
+        let known = self.nodes.get(&node.id).map(|(_, known)| known);
+        if known.is_none() && self.nodes.len() >= MAX_NODES {
+            return Err(Refused::Full);
+        }
+        let unchanged = known == Some(&node);
+        let moved_from = known
+            .map(|known| known.address.clone())
+            .filter(|from| *from != node.address);
+        self.take_place(&node)?;
+        if let Some(from) = moved_from {
+            self.places.remove(&from);
+        }
+        self.nodes.insert(node.id, (lease, node.clone()));
+        if !unchanged {
+            self.tell(Change::Joined(node));
+        }
+        Ok(())
+    }
+
+    /// Gives a node the address that it announces. A node without one only dials.
+    fn take_place(&mut self, node: &Node) -> Result<(), Refused> {
+        if node.address.is_empty() {
+            return Ok(());
+        }
+        let place = self.places.entry(node.address.clone()).or_insert_with(|| Place {
+            holder: node.id,
+            ousted: VecDeque::new(),
+        });
+        if place.ousted.contains(&node.id) {
+            return Err(Refused::Superseded);
+        }
+        let before = std::mem::replace(&mut place.holder, node.id);
+        if before != node.id {
+            place.ousted.push_back(before);
+            if place.ousted.len() > MAX_OUSTED {
+                place.ousted.pop_front();
+            }
+            self.nodes.remove(&before);
+            self.tell(Change::Left(before));
+        }
+        Ok(())
+    }
+
+    /// Takes a node off, and frees its address for anyone.
+    fn remove(&mut self, id: u64) {
+        if let Some((_, node)) = self.nodes.remove(&id) {
+            self.places.remove(&node.address);
+            self.tell(Change::Left(id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64, address: &str) -> Node {
+        Node {
+            id,
+            address: address.into(),
+            ..Node::default()
+        }
+    }
+
+    async fn ids(store: &Memory) -> Vec<u64> {
+        store.list().await.unwrap().iter().map(|node| node.id).collect()
+    }
+
+    #[tokio::test]
+    async fn a_watcher_gets_a_snapshot_and_then_changes() {
+        let store = Memory::new();
+        let first = store.join(node(1, "")).await.unwrap();
+        let mut changes = store.watch().await.unwrap();
+        store.join(node(2, "a:1")).await.unwrap();
+        store.renew(first, node(1, "")).await.unwrap();
+        store.leave(first).await;
+        let expected = [
+            Change::Snapshot(Snapshot {
+                nodes: vec![node(1, "")],
+            }),
+            Change::Joined(node(2, "a:1")),
+            Change::Left(1),
+        ];
+        for change in expected {
+            assert_eq!(changes.next().await, Some(change));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_gets_a_snapshot_again() {
+        let store = Memory::new();
+        let mut changes = store.watch().await.unwrap();
+        for id in 0..=MAX_BEHIND as u64 + 1 {
+            store.join(node(id, "")).await.unwrap();
+        }
+        assert_eq!(changes.next().await, Some(Change::Snapshot(Snapshot { nodes: vec![] })));
+        match changes.next().await {
+            Some(Change::Snapshot(snapshot)) => assert_eq!(snapshot.nodes.len(), MAX_BEHIND + 2),
+            other => panic!("{other:?}"),
+        }
+        store.join(node(9999, "")).await.unwrap();
+        assert_eq!(changes.next().await, Some(Change::Joined(node(9999, ""))));
+    }
+
+    #[tokio::test]
+    async fn the_later_node_has_the_address() {
+        let store = Memory::new();
+        let old = store.join(node(1, "a:1")).await.unwrap();
+        let mut changes = store.watch().await.unwrap();
+        changes.next().await;
+        let new = store.join(node(2, "a:1")).await.unwrap();
+        assert_eq!(changes.next().await, Some(Change::Left(1)));
+        assert_eq!(changes.next().await, Some(Change::Joined(node(2, "a:1"))));
+
+        // The older one wakes up: it neither comes back nor takes the other along.
+        assert!(matches!(
+            store.renew(old, node(1, "a:1")).await,
+            Err(Refused::Superseded)
+        ));
+        assert!(matches!(store.join(node(1, "a:1")).await, Err(Refused::Superseded)));
+        store.leave(old).await;
+        assert_eq!(ids(&store).await, [2]);
+        store.renew(new, node(2, "a:1")).await.unwrap();
+
+        // When the address is free again, it may.
+        store.leave(new).await;
+        store.join(node(1, "a:1")).await.unwrap();
+        assert_eq!(ids(&store).await, [1]);
+    }
+
+    #[tokio::test]
+    async fn workers_have_no_address_and_live_side_by_side() {
+        let store = Memory::new();
+        for id in 1..=3 {
+            store.join(node(id, "")).await.unwrap();
+        }
+        assert_eq!(ids(&store).await, [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_registers_again_outlives_its_old_registration() {
+        let store = Memory::new();
+        let old = store.join(node(1, "a:1")).await.unwrap();
+        let new = store.join(node(1, "a:1")).await.unwrap();
+        assert!(matches!(store.renew(old, node(1, "a:1")).await, Err(Refused::Replaced)));
+        store.leave(old).await;
+        assert_eq!(ids(&store).await, [1]);
+        store.leave(new).await;
+        assert!(ids(&store).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_node_may_move() {
+        let store = Memory::new();
+        let lease = store.join(node(1, "a:1")).await.unwrap();
+        store.renew(lease, node(1, "b:1")).await.unwrap();
+        store.join(node(2, "a:1")).await.unwrap();
+        assert_eq!(ids(&store).await, [1, 2]);
+        store.leave(lease).await;
+        assert_eq!(ids(&store).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_those_who_left() {
+        let store = Memory::new();
+        for id in 1..100 {
+            let lease = store.join(node(id, "a:1")).await.unwrap();
+            if id % 10 == 0 {
+                store.leave(lease).await;
+                let state = store.state();
+                assert!(state.nodes.is_empty() && state.places.is_empty());
+            }
+        }
+        assert!(store.state().places["a:1"].ousted.len() <= MAX_OUSTED);
+    }
+}

@@ -1,0 +1,61 @@
+//! A child, from its listener to its drain.
+
+use std::time::Duration;
+
+use meepo_node::secret::{SecretCheck, warn_if_open};
+use meepo_node::stats::Slot;
+use meepo_node::{BoxError, Child, rpc};
+use meepo_proto::registry::registry_server::RegistryServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::InterceptorLayer;
+
+use crate::memory::Memory;
+use crate::service::Service;
+use crate::settings::{RegistrySection, StoreKind};
+
+/// How long connections may take to close once their streams have ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// No announcement is longer.
+const MAX_ANNOUNCE: usize = 16 << 10;
+
+/// Runs a child until it is told to stop.
+pub(crate) async fn child(mut child: Child, settings: RegistrySection) -> Result<(), BoxError> {
+    let listener = child
+        .shared
+        .pop()
+        .ok_or("the master opened no listener for the registry")?;
+    let listener = TcpListener::from_std(listener)?;
+    let secret = &child.node.secret;
+    warn_if_open("registry", listener.local_addr()?, secret);
+    let running = run(listener, settings, secret, child.stop.token().clone(), child.stats);
+    child.ready();
+    running.await
+}
+
+/// Serves a listener until the token is cancelled. Then all streams end, and the listener is closed.
+pub(crate) async fn run(
+    listener: TcpListener,
+    settings: RegistrySection,
+    secret: &str,
+    stop: CancellationToken,
+    stats: &'static Slot,
+) -> Result<(), BoxError> {
+    let store = match settings.store {
+        StoreKind::Memory => Memory::new(),
+    };
+    let service = Service::new(store, settings, stop.clone(), stats);
+    let server = rpc::server()
+        .layer(InterceptorLayer::new(SecretCheck::new(secret)))
+        .add_service(RegistryServer::new(service).max_decoding_message_size(MAX_ANNOUNCE))
+        .serve_with_incoming_shutdown(rpc::incoming(listener), stop.clone().cancelled_owned());
+    // A connection that does not answer must not hold the child up.
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = server => Ok(served?),
+        () = late => Ok(()),
+    }
+}

@@ -1,0 +1,54 @@
+//! What keeps the nodes.
+
+use futures_util::stream::BoxStream;
+use meepo_node::BoxError;
+use meepo_proto::registry::Node;
+use meepo_proto::registry::change::Change;
+
+/// A registration. It ends with [`Store::leave`], or when another takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The node's id.
+    pub node: u64,
+    /// Tells apart the registrations of one node.
+    pub number: u64,
+}
+
+/// A node is not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The node must not try again as long as the other is there.
+    #[error("another node has announced itself at this address, later")]
+    Superseded,
+    /// The same node came a second time; this registration is the older one.
+    #[error("the node has registered again")]
+    Replaced,
+    /// A bound was reached.
+    #[error("the registry is full")]
+    Full,
+    /// The store is away; the same may work later.
+    #[error("the store does not answer")]
+    Unavailable(#[source] BoxError),
+}
+
+/// Keeps the nodes, and says what changes.
+///
+/// Whoever registers a node watches over its heartbeats and ends its lease; a store that outlives its registry has to end
+/// the leases of a registry that died.
+pub trait Store: Send + Sync + 'static {
+    /// Adds a node. At an address that another node has, the new one takes its place for good: the older one, which may
+    /// be frozen and wake up, is refused while the new one is there.
+    fn join(&self, node: Node) -> impl Future<Output = Result<Lease, Refused>> + Send;
+
+    /// The node is alive, and may have changed. The id is the lease's.
+    fn renew(&self, lease: Lease, node: Node) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// The node has gone. A lease that another has replaced is left alone.
+    fn leave(&self, lease: Lease) -> impl Future<Output = ()> + Send;
+
+    /// All nodes, in the order of their ids.
+    fn list(&self) -> impl Future<Output = Result<Vec<Node>, Refused>> + Send;
+
+    /// A snapshot, then each change. A watcher that falls behind is sent a snapshot again.
+    fn watch(&self) -> impl Future<Output = Result<BoxStream<'static, Change>, Refused>> + Send;
+}

@@ -1,0 +1,228 @@
+//! The node of the tests: registry, gateway and a worker that writes down what it sees and does what messages say.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use meepo_node::Master;
+use meepo_tests::Record;
+use meepo_worker::{Client, ClientId, CloseReason, Cluster, Handler, Hello, Message, Reject, Result};
+use tokio::time::sleep;
+
+fn main() -> ExitCode {
+    Master::from_args()
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("registry, gateway and a worker for tests")
+        .instance(meepo_registry::instance())
+        .instance(meepo_gateway::instance())
+        .instance(meepo_worker::instance(Recorder::new))
+        .run()
+}
+
+/// Writes each event to the file `MEEPO_TEST_EVENTS`, and answers messages.
+struct Recorder {
+    events: File,
+}
+
+impl Recorder {
+    fn new() -> Self {
+        let path = std::env::var_os("MEEPO_TEST_EVENTS").unwrap_or_else(|| "/dev/null".into());
+        let events = File::options().create(true).append(true).open(path);
+        Self {
+            events: events.expect("the file of events can be opened"),
+        }
+    }
+
+    fn write(&self, event: &str, client: &Client, record: Record) {
+        self.write_line(Record {
+            event: event.into(),
+            client: client.id().to_string(),
+            redelivered: client.redelivered(),
+            ..record
+        });
+    }
+
+    /// One write of one line, so that children do not mix.
+    fn write_line(&self, mut record: Record) {
+        record.pid = std::process::id();
+        let mut line = serde_json::to_string(&record).expect("a record is plain data");
+        line.push('\n');
+        (&self.events)
+            .write_all(line.as_bytes())
+            .expect("events can be written");
+    }
+}
+
+impl Handler for Recorder {
+    async fn on_start(&self, _cluster: &Cluster) -> Result<()> {
+        self.write_line(Record {
+            event: "start".into(),
+            ..Record::default()
+        });
+        // A program whose start code fails, until the file has gone.
+        if let Some(path) = std::env::var_os("MEEPO_TEST_CRASH")
+            && std::fs::exists(path)?
+        {
+            std::process::exit(3);
+        }
+        Ok(())
+    }
+
+    /// The query of a WebSocket request says what to do: `?sleep=500`, `?reject=403`, `?panic`, `?join=g`, `?set=value`.
+    async fn on_connect(&self, client: &Client, hello: &Hello) -> Result<(), Reject> {
+        self.write(
+            "connect",
+            client,
+            Record {
+                path: hello.path().into(),
+                query: hello.query().into(),
+                peer: hello.peer().into(),
+                protocol: hello.protocol().into(),
+                text: hello.header("x-test").unwrap_or_default().into(),
+                ..Record::default()
+            },
+        );
+        if let Some(time) = hello.query_value("sleep") {
+            sleep(millis(&time)).await;
+        }
+        if let Some(status) = hello.query_value("reject") {
+            return Err(Reject::new(status.parse().unwrap_or(500), "not today"));
+        }
+        if hello.query_value("panic").is_some() {
+            panic!("asked to panic in the connect handler");
+        }
+        if let Some(group) = hello.query_value("join") {
+            client.join(group);
+        }
+        if let Some(value) = hello.query_value("set") {
+            client.set("set", value);
+        }
+        self.write("connected", client, Record::default());
+        Ok(())
+    }
+
+    async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
+        self.write(
+            "message",
+            client,
+            Record {
+                text: message
+                    .text()
+                    .map_or_else(|| message.bytes().len().to_string(), Into::into),
+                binary: !message.is_text(),
+                ..Record::default()
+            },
+        );
+        let answer = match message.text() {
+            Some(text) => self.act(client, text).await?,
+            None => Some(message.clone()),
+        };
+        if let Some(answer) = answer {
+            client.send(answer);
+        }
+        self.write("handled", client, Record::default());
+        Ok(())
+    }
+
+    async fn on_close(&self, client: &Client, reason: &CloseReason) {
+        self.write(
+            "close",
+            client,
+            Record {
+                text: reason.text.clone(),
+                cause: reason.cause.to_string(),
+                code: reason.code,
+                query: client.get("k").unwrap_or_default(),
+                ..Record::default()
+            },
+        );
+    }
+
+    async fn on_stop(&self, _cluster: &Cluster) {
+        self.write_line(Record {
+            event: "stop".into(),
+            ..Record::default()
+        });
+    }
+}
+
+impl Recorder {
+    /// Does what a message says; one that says nothing is sent back. Gives the answer.
+    async fn act(&self, client: &Client, text: &str) -> Result<Option<Message>> {
+        let cluster = client.cluster();
+        let mut words = text.splitn(3, ' ');
+        let command = words.next().unwrap_or_default();
+        let first = words.next().unwrap_or_default();
+        let rest = words.next().unwrap_or_default();
+        let mut answer = None;
+        match command {
+            "panic" => panic!("asked to panic"),
+            "fail" => return Err("asked to fail".into()),
+            "exit" => std::process::exit(7),
+            "quiet" => {}
+            "sleep" => {
+                sleep(millis(first)).await;
+                answer = Some("slept".into());
+            }
+            "id" => answer = Some(client.id().to_string()),
+            "pid" => answer = Some(std::process::id().to_string()),
+            "version" => answer = Some(std::env::var("MEEPO_TEST_VERSION").unwrap_or_default()),
+            "join" => client.join(first),
+            "leave" => client.leave(first),
+            "set" => client.set(first, rest),
+            "remove" => client.remove(first),
+            "get" => answer = Some(client.get(first).unwrap_or_else(|| "-".into())),
+            "close" => client.close(first.parse()?, rest),
+            "send-group" => cluster.group(first).send(rest),
+            "send-others" => cluster.group(first).except(client.id()).send(rest),
+            "send-all" => cluster.all().send(rest),
+            "send-to" => cluster.client(id(first)?).send(rest),
+            "close-of" => cluster.client(id(first)?).close(4000, rest),
+            "set-of" => cluster.client(id(first)?).set("k", rest),
+            "join-of" => cluster.client(id(first)?).join(rest),
+            "session-of" => {
+                let answered = cluster.session(id(first)?).await;
+                answer = Some(serde_json::to_string(&answered.value)?);
+            }
+            "big" => client.send("x".repeat(first.parse()?)),
+            "big-binary" => client.send(vec![b'x'; first.parse()?]),
+            "big-then-close" => {
+                client.send("x".repeat(first.parse()?));
+                client.close(4001, rest);
+            }
+            "burst" => {
+                for number in 0..first.parse()? {
+                    client.send(format!("{number}{rest}"));
+                }
+            }
+            "set-many" => {
+                for number in 1..=rest.parse::<u32>()? {
+                    cluster
+                        .client(client.id())
+                        .set(format!("{first}{number}"), number.to_string());
+                }
+            }
+            "who" => {
+                let answered = cluster.members(first).await;
+                let mut sessions: Vec<_> = answered.value.into_iter().map(|member| member.session).collect();
+                sessions.sort();
+                answer = Some(serde_json::to_string(&sessions)?);
+            }
+            "count" => answer = Some(cluster.members(first).await.value.len().to_string()),
+            "groups" => answer = Some(serde_json::to_string(&cluster.groups().await.value)?),
+            "online" => answer = Some(cluster.online().await.value.to_string()),
+            _ => answer = Some(text.into()),
+        }
+        Ok(answer.map(Into::into))
+    }
+}
+
+fn millis(text: &str) -> Duration {
+    Duration::from_millis(text.parse().unwrap_or(100))
+}
+
+fn id(text: &str) -> Result<ClientId, Box<dyn Error + Send + Sync>> {
+    Ok(text.parse()?)
+}

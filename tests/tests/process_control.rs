@@ -1,0 +1,520 @@
+//! Every command, with its exit code and what it says.
+
+use std::time::Duration;
+
+use meepo_tests::{Finished, Host, Node, Ws, processes, wait_until};
+use nix::sys::signal::Signal;
+
+/// One node of each program, on the registry of a host of its own.
+fn programs() -> Vec<(&'static str, Node)> {
+    ["chat", "meepo-registry", "meepo-gateway", "meepo-test-node"]
+        .into_iter()
+        .map(|name| (name, Node::build(name).prepare()))
+        .collect()
+}
+
+fn fine(finished: &Finished) {
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+}
+
+fn failed(finished: &Finished) {
+    assert!(finished.code.is_some_and(|code| code != 0), "{finished:?}");
+    assert!(!finished.stderr.trim().is_empty(), "the reason is told: {finished:?}");
+    assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_daemon_is_started_watched_and_stopped() {
+    for (name, node) in programs() {
+        // What is not running is stopped.
+        fine(&node.command(&["stop"]).await);
+        fine(&node.command(&["kill"]).await);
+        failed(&node.command(&["reload"]).await);
+        let before = node.command(&["status"]).await;
+        assert_eq!(before.code, Some(3), "not running: {before:?}");
+
+        let started = node.start_daemon().await;
+        fine(&started);
+        // All children serve once the prompt is back.
+        let status = node.status().await;
+        assert!(status.all_serve(), "{name}: {status:?}");
+        assert!(
+            started.stdout.contains(&status.pid.to_string()),
+            "the pid is told: {started:?}"
+        );
+        assert_eq!(status.name, name);
+        assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", status.pid)).expect("it runs");
+        let fields: Vec<_> = stat.rsplit(')').next().expect("a stat").split_whitespace().collect();
+        assert_ne!(fields[3], std::process::id().to_string());
+        assert_eq!(fields[1], "1", "a daemon's parent is gone: {stat}");
+        assert_eq!(fields[4], "0", "a daemon has no terminal: {stat}");
+        let folder = std::fs::read_link(format!("/proc/{}/cwd", status.pid)).expect("it runs");
+        assert_eq!(folder.to_str(), Some("/"), "a daemon's working directory");
+        for pid in status.children().filter_map(|child| child.pid) {
+            assert!(processes::children(status.pid).contains(&pid));
+        }
+
+        let shown = node.command(&["status"]).await;
+        fine(&shown);
+        for child in status.children() {
+            let pid = child.pid.expect("a child that serves has a pid");
+            assert!(shown.stdout.contains(&pid.to_string()), "{shown:?}");
+        }
+
+        let second = node.start_daemon().await;
+        failed(&second);
+        assert!(
+            second.stderr.contains(&status.pid.to_string()),
+            "the pid is told: {second:?}"
+        );
+        failed(&node.command(&["start"]).await);
+
+        fine(&node.command(&["restart", "-d"]).await);
+        let again = node.status().await;
+        assert_ne!(again.pid, status.pid);
+        assert!(again.all_serve());
+
+        fine(&node.command(&["reload"]).await);
+        let reloaded = node.status_when("the children are new", |now| {
+            let old: Vec<_> = again.children().filter_map(|child| child.pid).collect();
+            now.all_serve()
+                && now
+                    .children()
+                    .all(|child| !old.contains(&child.pid.unwrap_or_default()))
+        });
+        assert_eq!(reloaded.await.pid, again.pid, "a reload keeps the master");
+
+        fine(&node.command(&["stop"]).await);
+        assert_eq!(node.processes(), [0u32; 0], "{name}: stop leaves no process");
+        assert_eq!(node.run_files(), [""; 0], "{name}: stop leaves no file");
+        assert_eq!(node.command(&["status", "--json"]).await.code, Some(3));
+
+        fine(&node.start_daemon().await);
+        fine(&node.command(&["kill"]).await);
+        assert_eq!(node.processes(), [0u32; 0], "{name}: kill leaves no process");
+        assert_eq!(node.run_files(), [""; 0], "{name}: kill leaves no file");
+    }
+}
+
+#[tokio::test]
+async fn help_version_and_check_need_no_master() {
+    for (name, node) in programs() {
+        let help = node.command(&["--help"]).await;
+        fine(&help);
+        for command in ["start", "stop", "restart", "reload", "status", "kill", "check"] {
+            assert!(
+                help.stdout.contains(command),
+                "{name} --help does not tell of {command}: {help:?}"
+            );
+        }
+        let version = node.command(&["--version"]).await;
+        fine(&version);
+        assert_eq!(version.stdout.trim(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
+        let check = node.command(&["check"]).await;
+        fine(&check);
+        assert!(
+            check.stdout.contains("stop_timeout"),
+            "the effective settings are shown: {check:?}"
+        );
+        failed(&node.command(&["dance"]).await);
+        assert_eq!(node.processes(), [0u32; 0]);
+    }
+}
+
+#[tokio::test]
+async fn status_shows_all_figures() {
+    let node = Node::test().start().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = Ws::connect(node.host().ws()).await;
+        assert_eq!(client.ask("12345").await, "12345");
+        client.send("fail").await;
+        assert_eq!(client.ask("67890").await, "67890");
+        clients.push(client);
+    }
+    clients.pop().expect("there is one").close(1000, "").await;
+    let status = node
+        .status_when("the figures are up to date", |status| {
+            status.instance("gateway").sum(|child| child.connections) == 3
+        })
+        .await;
+    let gateway = status.instance("gateway");
+    assert_eq!(gateway.sum(|child| child.connections_total), 4);
+    assert_eq!(gateway.sum(|child| child.messages_in), 12);
+    assert_eq!(gateway.sum(|child| child.bytes_in), 4 * 14);
+    assert_eq!(gateway.sum(|child| child.messages_out), 8);
+    assert_eq!(gateway.sum(|child| child.bytes_out), 4 * 10);
+    assert_eq!(gateway.sum(|child| child.links), 4);
+    assert_eq!(status.instance("worker").sum(|child| child.handler_errors), 4);
+    assert_eq!(status.instance("worker").sum(|child| child.links), 4);
+    assert!(
+        status
+            .children()
+            .all(|child| child.memory_bytes > 1 << 20 && child.cpu_s < 60.0)
+    );
+    let labels: Vec<_> = gateway
+        .listeners
+        .iter()
+        .map(|listener| listener.label.as_str())
+        .collect();
+    assert_eq!(labels, ["ws", "line"]);
+    assert_eq!(gateway.listeners[0].address, node.host().ws().to_string());
+
+    let mut client = Ws::connect(node.host().ws()).await;
+    client.send("sleep 20000").await;
+    client.send("waits").await;
+    node.status_when("an event is in flight", |status| {
+        status.instance("gateway").sum(|child| child.events_in_flight) >= 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn status_can_be_watched() {
+    use std::process::Stdio;
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    let node = Node::test().start().await;
+    let pid = node.pids("gateway").await[0].to_string();
+    let mut watch = node
+        .prepare(&["status", "--watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    // It shows the same child again and again.
+    for _ in 0..2 {
+        meepo_tests::in_time("the next status", async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains(&pid) {
+                    return;
+                }
+            }
+            panic!("the watch ended");
+        })
+        .await;
+    }
+    processes::signal(watch.id().expect("it runs"), Signal::SIGTERM);
+    meepo_tests::in_time("the end of the watch", watch.wait())
+        .await
+        .expect("it can be waited for");
+}
+
+#[tokio::test]
+async fn stop_is_bounded_and_start_follows_at_once() {
+    let mut node = Node::test()
+        .set("node", "stop_timeout = \"3s\"")
+        .set("gateway", "close_timeout = \"1s\"")
+        .start()
+        .await;
+    let address = node.host().ws();
+    let mut stuck = Ws::connect_narrow(address, "/").await;
+    stuck.send("burst 100 ").await;
+    for _ in 0..20 {
+        stuck.send(&format!("big {}", 100_000)).await;
+    }
+    let handshake = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    let idle = tokio::net::TcpStream::connect(node.host().port(19912))
+        .await
+        .expect("a connection");
+    let mut busy = Ws::connect(address).await;
+    busy.send("sleep 60000").await;
+    node.events()
+        .wait("the sleeper", |event| event.text == "sleep 60000")
+        .await;
+
+    let began = std::time::Instant::now();
+    node.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(node.processes(), [0u32; 0]);
+    node.start().await;
+    let mut client = Ws::connect(address).await;
+    assert_eq!(client.ask("x").await, "x");
+    drop((stuck, handshake, idle, busy));
+}
+
+#[tokio::test]
+async fn the_signals_of_a_terminal_and_of_an_init_system() {
+    for signals in [
+        &[Signal::SIGTERM][..],
+        &[Signal::SIGINT],
+        &[Signal::SIGQUIT],
+        &[Signal::SIGTERM, Signal::SIGTERM],
+        &[Signal::SIGINT, Signal::SIGINT],
+    ] {
+        let mut node = Node::test().start().await;
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            clients.push(Ws::connect(node.host().ws()).await);
+        }
+        for signal in signals {
+            node.signal(*signal);
+        }
+        let graceful = signals.len() == 1 || signals[0] == Signal::SIGTERM;
+        if graceful {
+            for client in &mut clients {
+                assert_eq!(client.closed().await.0, 1001, "{signals:?}");
+            }
+        }
+        let code = node.ended().await;
+        assert!(!graceful || code == Some(0), "{signals:?}: {code:?}");
+        node.gone(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_child_is_replaced_while_others_serve() {
+    let node = Node::test().start().await;
+    let mut client = Ws::connect(node.host().ws()).await;
+    for instance in ["worker", "registry", "gateway"] {
+        let status = node.status().await;
+        let others: Vec<_> = status
+            .instances
+            .iter()
+            .filter(|other| other.name != instance)
+            .flat_map(|other| other.pids())
+            .collect();
+        let old = status.instance(instance).pids();
+        processes::signal(old[0], Signal::SIGKILL);
+        let now = node
+            .status_when("the child is replaced", |status| {
+                let new = status.instance(instance).pids();
+                status.all_serve() && new.len() == old.len() && !new.contains(&old[0])
+            })
+            .await;
+        let now_instance = now.instance(instance);
+        assert_eq!(now_instance.restarts, 1);
+        let last_exit = now_instance.last_exit.clone().unwrap_or_default();
+        assert!(last_exit.contains("KILL") || last_exit.contains('9'), "{last_exit}");
+        let pids: Vec<_> = now.children().filter_map(|child| child.pid).collect();
+        assert!(
+            others.iter().all(|pid| pids.contains(pid)),
+            "other children are untouched"
+        );
+        if instance != "gateway" {
+            assert_eq!(client.ask("still here").await, "still here");
+        }
+    }
+}
+
+#[tokio::test]
+async fn children_of_a_killed_master_leave() {
+    for name in ["meepo-test-node", "meepo-registry", "meepo-gateway"] {
+        let node = Node::build(name).set("node", "stop_timeout = \"3s\"").prepare();
+        fine(&node.start_daemon().await);
+        let client = match name {
+            "meepo-test-node" => Some(Ws::connect(node.host().ws()).await),
+            _ => None,
+        };
+        let master = node.status().await.pid;
+        processes::signal(master, Signal::SIGKILL);
+        node.gone(Duration::from_secs(10)).await;
+        if let Some(mut client) = client {
+            assert_eq!(client.closed().await.0, 1001);
+        }
+        assert_eq!(node.command(&["status"]).await.code, Some(3));
+        fine(&node.start_daemon().await);
+        fine(&node.command(&["stop"]).await);
+    }
+}
+
+#[tokio::test]
+async fn a_pid_file_never_makes_us_signal_a_stranger() {
+    let mut stranger = tokio::process::Command::new("sleep")
+        .arg("600")
+        .kill_on_drop(true)
+        .spawn()
+        .expect("sleep runs");
+    let pid = stranger.id().expect("it runs").to_string();
+    let node = Node::test().prepare();
+    fine(&node.start_daemon().await);
+    let files = node.run_files();
+    let file = files
+        .iter()
+        .find(|file| file.ends_with(".pid"))
+        .unwrap_or_else(|| panic!("a pid file in {files:?}"));
+    let file = node.run_dir().join(file);
+    fine(&node.command(&["stop"]).await);
+
+    let contents = ["1", &pid, "", "text", "99999999999999999999", "-1", "0"];
+    for content in contents {
+        let put = || std::fs::write(&file, content).expect("the folder is writable");
+        for (command, code) in [("status", 3), ("stop", 0), ("reload", 1), ("kill", 0)] {
+            put();
+            let finished = node.command(&[command]).await;
+            assert_eq!(finished.code, Some(code), "{command} with {content:?}: {finished:?}");
+            assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+        }
+        put();
+        fine(&node.start_daemon().await);
+        assert!(node.status().await.all_serve());
+        // While the master runs, what is written over the file does not count either.
+        put();
+        for command in ["status", "reload", "stop"] {
+            fine(&node.command(&[command]).await);
+        }
+        assert_eq!(node.processes(), [0u32; 0]);
+    }
+    assert!(matches!(stranger.try_wait(), Ok(None)), "the stranger lives");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why() {
+    let taken = Host::new();
+    let _listener = std::net::TcpListener::bind(taken.ws()).expect("the port is free");
+    let node = Node::test().host(&taken).prepare();
+    let finished = node.start_daemon().await;
+    failed(&finished);
+    assert!(
+        finished.stderr.contains(&taken.ws().to_string()),
+        "the address is told: {finished:?}"
+    );
+    failed(&node.command(&["start"]).await);
+    node.gone(Duration::from_secs(2)).await;
+    assert_eq!(node.run_files(), [""; 0]);
+
+    // A worker whose start code fails.
+    let node = Node::test()
+        .env("MEEPO_TEST_CRASH", "/proc/self/status")
+        .only("worker")
+        .prepare();
+    let finished = node.start_daemon().await;
+    failed(&finished);
+    node.gone(Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn a_child_that_keeps_dying_backs_off() {
+    let flag = tempfile::NamedTempFile::new().expect("a temporary file");
+    let path = flag.path().to_str().expect("a path of text").to_owned();
+    let crash = flag.path().with_extension("crash");
+    let node = Node::test()
+        .env("MEEPO_TEST_CRASH", crash.to_str().expect("a path of text"))
+        .set("worker", "children = 1")
+        .start()
+        .await;
+    std::fs::write(&crash, path).expect("the folder is writable");
+    processes::signal(node.pids("worker").await[0], Signal::SIGKILL);
+    let status = node
+        .status_when("the worker backs off", |status| {
+            let child = &status.instance("worker").children[0];
+            child.state == "backing_off" && child.restarts >= 3
+        })
+        .await;
+    let worker = status.instance("worker");
+    assert!(
+        worker.children[0]
+            .last_exit
+            .as_ref()
+            .is_some_and(|why| why.contains('3')),
+        "{worker:?}"
+    );
+    let before = (processes::cpu_ticks(node.master()), node.output().lines().count());
+    let starts = node.events().of("start").len();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let used = processes::cpu_ticks(node.master()) - before.0;
+    assert!(used <= 5, "the master uses {used} % of a second in five");
+    assert!(
+        node.output().lines().count() - before.1 <= 12,
+        "few log lines:\n{}",
+        node.output()
+    );
+    assert!(node.events().of("start").len() - starts <= 3);
+    // What is put right works again by itself.
+    std::fs::remove_file(&crash).expect("it is there");
+    node.status_when("the worker serves", |status| status.all_serve()).await;
+}
+
+#[tokio::test]
+async fn pipes_that_close_early_harm_nobody() {
+    use std::process::Stdio;
+
+    let node = Node::test().start().await;
+    for reader in ["head -1", "false", "true"] {
+        let mut status = node.prepare(&["status"]);
+        let child = status
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut child = child;
+        let pipe: Stdio = child.stdout.take().expect("a pipe").try_into().expect("a pipe");
+        let mut words = reader.split(' ');
+        let mut end = tokio::process::Command::new(words.next().expect("a word"))
+            .args(words)
+            .stdin(pipe)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it runs");
+        let _ = meepo_tests::in_time("the reader", end.wait()).await;
+        let output = meepo_tests::in_time("status", child.wait_with_output())
+            .await
+            .expect("it ends");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!error.contains("panicked"), "{error}");
+        let code = output.status.code();
+        assert!(matches!(code, None | Some(0 | 141)), "{reader}: {code:?} {error}");
+    }
+
+    // A master whose output nobody reads any more serves on.
+    let node = Node::test().prepare();
+    let mut master = node
+        .prepare(&["start"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    drop((master.stdout.take(), master.stderr.take()));
+    node.status_when("it serves", |status| status.all_serve()).await;
+    let mut client = Ws::connect(node.host().ws()).await;
+    client.send("panic").await;
+    assert_eq!(client.ask("still here").await, "still here");
+    fine(&node.command(&["stop"]).await);
+    let status = meepo_tests::in_time("the end", master.wait()).await.expect("it ends");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn commands_at_the_same_time_leave_one_master_or_none() {
+    let node = Node::test().set("node", "stop_timeout = \"5s\"").prepare();
+    let (first, second) = tokio::join!(node.start_daemon(), node.start_daemon());
+    let mut codes = [first.code, second.code];
+    codes.sort();
+    assert_eq!(codes[0], Some(0), "{first:?} {second:?}");
+    assert_ne!(codes[1], Some(0), "{first:?} {second:?}");
+
+    for _ in 0..20 {
+        let reload = node.command(&["reload"]).await;
+        assert!(reload.code == Some(0) || !reload.stderr.is_empty(), "{reload:?}");
+    }
+    wait_until("old children are gone", Duration::from_secs(20), async || {
+        let status = node.status().await;
+        // The master, one registry, two gateways, two workers.
+        status.all_serve() && node.processes().len() == 6
+    })
+    .await;
+    let status = node.status().await;
+    for (instance, count) in [("registry", 1), ("gateway", 2), ("worker", 2)] {
+        assert_eq!(status.instance(instance).children.len(), count);
+    }
+
+    let (_, stop) = tokio::join!(node.command(&["reload"]), node.command(&["stop"]));
+    fine(&stop);
+    node.gone(Duration::from_secs(10)).await;
+
+    fine(&node.start_daemon().await);
+    let (stop, restart) = tokio::join!(node.command(&["stop"]), node.command(&["restart", "-d"]));
+    fine(&stop);
+    wait_until("one master or none", Duration::from_secs(20), async || {
+        let count = node.processes().len();
+        count == 0 || (count == 6 && node.try_status().await.is_some_and(|status| status.all_serve()))
+    })
+    .await;
+    if restart.code == Some(0) {
+        assert!(
+            node.status().await.all_serve(),
+            "a restart that went well leaves a master"
+        );
+    }
+}

@@ -1,0 +1,269 @@
+//! One link: the stream between this worker child and one gateway child.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use meepo_node::rpc;
+use meepo_node::secret::SecretHeader;
+use meepo_proto::GatewayId;
+use meepo_proto::link as wire;
+use meepo_proto::link::command::Body;
+use meepo_proto::link::link_client::LinkClient;
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use crate::room::{Charge, Room};
+
+/// How long a gateway may take to answer a connection, and to say `welcome` on it.
+const DIAL: Duration = Duration::from_secs(4);
+/// Events that a gateway may have on their way, per stream and per connection.
+const WINDOW: (u32, u32) = (8 << 20, 16 << 20);
+/// The largest event that is taken. The gateway's own limit is known only after `welcome`, and an event that is over
+/// this one ends the whole link, so it is far above any limit that is set for messages and sessions.
+const MAX_EVENT: usize = 1 << 30;
+/// What a command may have beside a payload of the gateway's largest size: the gateway takes this much more.
+const SLACK: u64 = 64 << 10;
+/// Most events that one `done` answers.
+const DONE_AT_ONCE: usize = 128;
+
+/// What a worker child shows a gateway when it dials.
+#[derive(Debug, Clone)]
+pub(crate) struct Card {
+    pub(crate) hello: wire::Hello,
+    pub(crate) secret: SecretHeader,
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("the address is not valid: {0}")]
+    Address(#[source] tonic::transport::Error),
+    #[error("no answer within {DIAL:?}")]
+    Timeout,
+    #[error("{}", refusal(.0))]
+    Refused(#[from] tonic::Status),
+    #[error("the first event is not `welcome`")]
+    NoWelcome,
+}
+
+fn refusal(status: &tonic::Status) -> String {
+    match status.code() {
+        tonic::Code::Unauthenticated => "the gateway refuses the secret".to_owned(),
+        _ => std::error::Error::source(status)
+            .map(innermost)
+            .unwrap_or_else(|| status.message().to_owned()),
+    }
+}
+
+/// tonic says "transport error"; what helps is at the end of the chain.
+fn innermost(mut error: &(dyn std::error::Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// A link that is up, or was.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) gateway: GatewayId,
+    out: mpsc::UnboundedSender<Queued>,
+    room: Arc<Room>,
+    max_command: usize,
+    /// Queries that wait for their reply, by number.
+    queries: DashMap<u64, oneshot::Sender<wire::reply::Body>>,
+    last_query: AtomicU64,
+    ended: CancellationToken,
+}
+
+/// An entry of the outgoing queue.
+#[derive(Debug)]
+enum Queued {
+    Command(wire::Command, Charge),
+    Done(u64),
+    End,
+}
+
+/// A command that was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotSent {
+    Ended,
+    TooBig,
+}
+
+/// A query that waits for its reply. Dropping it forgets the query.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    link: Arc<Link>,
+    number: u64,
+    reply: oneshot::Receiver<wire::reply::Body>,
+}
+
+impl Link {
+    /// Dials a gateway child and waits for its `welcome`. Which gateway it is, is for the caller to judge.
+    pub(crate) async fn dial(
+        address: &str,
+        card: &Card,
+        room: Arc<Room>,
+    ) -> Result<(Arc<Self>, Streaming<wire::Event>), DialError> {
+        let endpoint = rpc::endpoint(address)
+            .map_err(DialError::Address)?
+            .initial_stream_window_size(WINDOW.0)
+            .initial_connection_window_size(WINDOW.1);
+        let mut client = LinkClient::with_interceptor(endpoint.connect_lazy(), card.secret.clone())
+            .max_decoding_message_size(MAX_EVENT)
+            .max_encoding_message_size(usize::MAX);
+
+        let (out, queue) = mpsc::unbounded_channel();
+        let hello = command(Body::Hello(card.hello.clone()));
+        let charge = room.charge(hello.encoded_len());
+        let _ = out.send(Queued::Command(hello, charge));
+        let outgoing = Outgoing {
+            queue,
+            done: Vec::new(),
+        };
+
+        let greeting = async {
+            let mut events = client.open(outgoing).await?.into_inner();
+            let first = events.message().await?;
+            Ok((first, events))
+        };
+        let (first, events) = match tokio::time::timeout(DIAL, greeting).await {
+            Ok(greeted) => greeted.map_err(DialError::Refused)?,
+            Err(_) => return Err(DialError::Timeout),
+        };
+        let Some(wire::event::Body::Welcome(welcome)) = first.and_then(|event| event.body) else {
+            return Err(DialError::NoWelcome);
+        };
+        let max_command = welcome.max_message.saturating_add(SLACK);
+        let link = Arc::new(Self {
+            gateway: GatewayId(welcome.gateway_id),
+            out,
+            room,
+            max_command: usize::try_from(max_command).unwrap_or(usize::MAX),
+            queries: DashMap::new(),
+            last_query: AtomicU64::new(0),
+            ended: CancellationToken::new(),
+        });
+        Ok((link, events))
+    }
+
+    /// Queues a command. It never waits.
+    pub(crate) fn send(&self, body: Body) -> Result<(), NotSent> {
+        let command = command(body);
+        let bytes = command.encoded_len();
+        if bytes > self.max_command {
+            // It would end the link for all clients.
+            tracing::warn!(gateway = %self.gateway, bytes, limit = self.max_command, "command is too big for the gateway");
+            return Err(NotSent::TooBig);
+        }
+        let charge = self.room.charge(bytes);
+        self.out
+            .send(Queued::Command(command, charge))
+            .map_err(|_| NotSent::Ended)
+    }
+
+    /// Says that the handler of an event has finished, after all that it has sent.
+    pub(crate) fn done(&self, seq: u64) {
+        if seq != 0 {
+            // A link that has ended needs no answer: the gateway hands the event to another worker.
+            let _ = self.out.send(Queued::Done(seq));
+        }
+    }
+
+    /// Asks the gateway. Nothing if the link has ended.
+    pub(crate) fn ask(self: &Arc<Self>, body: wire::query::Body) -> Option<Asked> {
+        let number = self.last_query.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, reply) = oneshot::channel();
+        self.queries.insert(number, answer);
+        let asked = Asked {
+            link: self.clone(),
+            number,
+            reply,
+        };
+        let query = wire::Query {
+            id: number,
+            body: Some(body),
+        };
+        let sent = self.send(Body::Query(query)).is_ok();
+        // `end` forgets the queries of its time; one that is put down after it would wait in vain.
+        (sent && !self.has_ended()).then_some(asked)
+    }
+
+    /// Hands a reply to who asked. One that comes too late is nobody's.
+    pub(crate) fn answer(&self, reply: wire::Reply) {
+        if let (Some((_, asker)), Some(body)) = (self.queries.remove(&reply.query), reply.body) {
+            let _ = asker.send(body);
+        }
+    }
+
+    /// Waits for room in the outgoing queue, or for the link's end. Cancel safe.
+    pub(crate) async fn available(&self) {
+        tokio::select! {
+            biased;
+            () = self.room.available() => {}
+            () = self.ended.cancelled() => {}
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// The stream has ended: nobody is to wait for anything of it.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+        self.queries.clear();
+        let _ = self.out.send(Queued::End);
+    }
+}
+
+impl Asked {
+    /// The reply, or nothing if the link ends before.
+    pub(crate) async fn reply(mut self) -> Option<wire::reply::Body> {
+        (&mut self.reply).await.ok()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.link.queries.remove(&self.number);
+    }
+}
+
+/// The request stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can.
+#[derive(Debug)]
+struct Outgoing {
+    queue: mpsc::UnboundedReceiver<Queued>,
+    /// Events to be answered with the next `done`: once the queue is empty, or enough of them.
+    done: Vec<u64>,
+}
+
+impl Stream for Outgoing {
+    type Item = wire::Command;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
+        while self.done.len() < DONE_AT_ONCE {
+            match self.queue.poll_recv(cx) {
+                Poll::Ready(Some(Queued::Command(command, _charge))) => return Poll::Ready(Some(command)),
+                Poll::Ready(Some(Queued::Done(seq))) => self.done.push(seq),
+                Poll::Ready(Some(Queued::End) | None) => return Poll::Ready(None),
+                Poll::Pending if self.done.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        let seq = std::mem::take(&mut self.done);
+        Poll::Ready(Some(command(Body::Done(wire::Done { seq }))))
+    }
+}
+
+fn command(body: Body) -> wire::Command {
+    wire::Command { body: Some(body) }
+}

@@ -1,0 +1,245 @@
+//! The links to all gateways: one to each gateway child that the registry names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use meepo_proto::GatewayId;
+use meepo_proto::link as wire;
+use meepo_proto::link::command::Body as Command;
+use meepo_proto::registry::{Kind, Node};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, coop};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::Handler;
+use crate::lanes::Lanes;
+use crate::link::{Card, Link};
+use crate::room::Room;
+
+/// The pauses between two attempts to reach a gateway: twice as long each time, and a random part shorter.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What it takes to keep links up.
+pub(crate) struct Links<H> {
+    pub(crate) lanes: Arc<Lanes<H>>,
+    pub(crate) card: Card,
+    /// The nodes that the registry names, of all kinds.
+    pub(crate) nodes: watch::Receiver<BTreeMap<u64, Node>>,
+    /// Bytes that may wait in the outgoing queue of a link.
+    pub(crate) queue_limit: usize,
+    /// Tells to drain.
+    pub(crate) stop: CancellationToken,
+    /// Tells to end all links, whatever is in flight.
+    pub(crate) cut: CancellationToken,
+}
+
+/// A gateway child that is to have a link.
+struct Gateway {
+    id: GatewayId,
+    /// Where it was by the registry's last word.
+    address: String,
+    pause: Duration,
+    /// Attempts that failed since the last link.
+    failures: u32,
+    /// Held until it was dialled once.
+    first: Option<mpsc::Sender<()>>,
+}
+
+impl<H: Handler> Links<H> {
+    /// Keeps a link to each gateway that the registry names, until it is told to drain and all links have ended.
+    ///
+    /// `first` is dropped once each gateway that the registry named at first was dialled once.
+    pub(crate) async fn keep_all(self: Arc<Self>, first: mpsc::Sender<()>) {
+        let mut nodes = self.nodes.clone();
+        let mut first = Some(first);
+        let mut heard = false;
+        let mut tasks = JoinSet::new();
+        let mut kept = BTreeSet::new();
+        loop {
+            for id in gateways(&nodes.borrow_and_update()) {
+                if kept.insert(id) {
+                    tasks.spawn(self.clone().keep(Gateway::new(id, first.clone())));
+                }
+            }
+            if heard || !kept.is_empty() {
+                first = None;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(ended) = tasks.join_next() => {
+                    if let Ok(id) = ended {
+                        kept.remove(&id);
+                    }
+                }
+                changed = nodes.changed() => {
+                    heard = true;
+                    if changed.is_err() {
+                        // The registries are no longer watched. The links stand.
+                        self.stop.cancelled().await;
+                    }
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Keeps the link to one gateway, until the registry no longer names it and it cannot be reached either.
+    async fn keep(self: Arc<Self>, mut gateway: Gateway) -> GatewayId {
+        let id = gateway.id;
+        let cluster = self.lanes.cluster();
+        cluster.change_gateways(|gateways| {
+            gateways.away.insert(id);
+        });
+        // A gateway whose link has ended is dialled once more in any case, before the registry is believed that it has gone.
+        while let Some(Some((link, events))) = self.stop.run_until_cancelled(self.reach(&mut gateway)).await {
+            let since = Instant::now();
+            let drained = self.run(&link, events).await;
+            if drained {
+                // The gateway lives, and moves the clients to other workers.
+                self.lanes.moved(id);
+            }
+            if since.elapsed() > PAUSES.1 {
+                gateway.pause = PAUSES.0;
+            }
+            self.stop.run_until_cancelled(gateway.pause()).await;
+        }
+        cluster.change_gateways(|gateways| {
+            gateways.away.remove(&id);
+        });
+        if self.address(id).is_some() {
+            self.lanes.moved(id);
+        } else {
+            self.lanes.lost(id);
+        }
+        id
+    }
+
+    /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it. Cancel safe.
+    async fn reach(&self, gateway: &mut Gateway) -> Option<(Arc<Link>, Streaming<wire::Event>)> {
+        loop {
+            if let Some(address) = self.address(gateway.id) {
+                gateway.address = address;
+            }
+            let room = Room::new(self.queue_limit, Some(self.lanes.cluster().room().clone()));
+            let dialled = Link::dial(&gateway.address, &self.card, room).await;
+            let (id, address) = (gateway.id, &gateway.address);
+            match dialled {
+                Ok((link, events)) if link.gateway == id => {
+                    gateway.failures = 0;
+                    gateway.first = None;
+                    return Some((link, events));
+                }
+                Ok((link, _)) => {
+                    link.end();
+                    if gateway.failures == 0 {
+                        tracing::info!(gateway = %id, address, found = %link.gateway, "another gateway answers");
+                    }
+                    self.lanes.lost(id);
+                }
+                // It need not be news: a gateway that has gone is named for a moment longer.
+                Err(error) if gateway.failures == 2 => tracing::warn!(gateway = %id, address, %error, "no link"),
+                Err(error) => tracing::debug!(gateway = %id, address, %error, "no link"),
+            }
+            gateway.failures = gateway.failures.saturating_add(1);
+            gateway.first = None;
+            self.address(id)?;
+            tokio::select! {
+                () = gateway.pause() => {}
+                () = self.forgotten(id) => {}
+            }
+        }
+    }
+
+    /// Takes what comes over a link until it ends, and drains it when the time has come. True if it was drained.
+    async fn run(&self, link: &Arc<Link>, mut events: Streaming<wire::Event>) -> bool {
+        let id = link.gateway;
+        let cluster = self.lanes.cluster();
+        // It lives: what was attached through an earlier link is with other workers now.
+        self.lanes.moved(id);
+        cluster.change_gateways(|gateways| {
+            gateways.away.remove(&id);
+            gateways.up.insert(id, link.clone());
+        });
+        tracing::info!(gateway = %id, "link is up");
+        let end = self.take_all(link, &mut events).await;
+        link.end();
+        cluster.change_gateways(|gateways| {
+            gateways.up.remove(&id);
+            gateways.away.insert(id);
+        });
+        match end {
+            Ok(drained) => {
+                tracing::info!(gateway = %id, drained, "link has ended");
+                drained
+            }
+            Err(error) => {
+                tracing::warn!(gateway = %id, error = error.message(), "link broke");
+                false
+            }
+        }
+    }
+
+    async fn take_all(&self, link: &Arc<Link>, events: &mut Streaming<wire::Event>) -> Result<bool, Status> {
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled(), if !draining => {
+                    draining = true;
+                    // A link that has ended has nothing to drain.
+                    let _ = link.send(Command::Draining(wire::Draining {}));
+                }
+                () = self.cut.cancelled() => return Ok(false),
+                event = events.message() => match event? {
+                    Some(event) => self.lanes.take(link, event),
+                    None => return Ok(draining),
+                }
+            }
+            // Many events may be there at once; handlers get their turn in between.
+            coop::consume_budget().await;
+        }
+    }
+
+    fn address(&self, id: GatewayId) -> Option<String> {
+        let nodes = self.nodes.borrow();
+        Some(nodes.get(&id.0).filter(|node| is_gateway(node))?.address.clone())
+    }
+
+    /// Waits until the registry no longer names a gateway. Cancel safe.
+    async fn forgotten(&self, id: GatewayId) {
+        let mut nodes = self.nodes.clone();
+        if nodes.wait_for(|nodes| !nodes.contains_key(&id.0)).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Gateway {
+    fn new(id: GatewayId, first: Option<mpsc::Sender<()>>) -> Self {
+        Self {
+            id,
+            address: String::new(),
+            pause: PAUSES.0,
+            failures: 0,
+            first,
+        }
+    }
+
+    async fn pause(&mut self) {
+        let pause = self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn is_gateway(node: &Node) -> bool {
+    node.kind() == Kind::Gateway
+}
+
+fn gateways(nodes: &BTreeMap<u64, Node>) -> Vec<GatewayId> {
+    let gateways = nodes.iter().filter(|(_, node)| is_gateway(node));
+    gateways.map(|(id, _)| GatewayId(*id)).collect()
+}

@@ -1,0 +1,84 @@
+//! Room in the queues towards the gateways: what bounds a worker's memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Counts the bytes that are queued. Nobody is refused: a send never waits and never fails because a queue is long, but
+/// no lane starts its next event before there is room.
+#[derive(Debug)]
+pub(crate) struct Room {
+    queued: AtomicUsize,
+    limit: usize,
+    freed: Notify,
+    /// The room of the whole child, in which a link's is counted as well.
+    whole: Option<Arc<Room>>,
+}
+
+/// Bytes that are queued for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Room {
+    pub(crate) fn new(limit: usize, whole: Option<Arc<Room>>) -> Arc<Self> {
+        Arc::new(Self {
+            queued: AtomicUsize::new(0),
+            limit,
+            freed: Notify::new(),
+            whole,
+        })
+    }
+
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        let rooms = [Some(self), self.whole.as_ref()];
+        for room in rooms.into_iter().flatten() {
+            room.queued.fetch_add(bytes, Ordering::AcqRel);
+        }
+        Charge {
+            room: self.clone(),
+            bytes,
+        }
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// Waits until less than the limit is queued here and in the whole child. Cancel safe.
+    pub(crate) async fn available(&self) {
+        self.below_limit().await;
+        if let Some(whole) = &self.whole {
+            whole.below_limit().await;
+        }
+    }
+
+    async fn below_limit(&self) {
+        while self.queued() >= self.limit {
+            let freed = self.freed.notified();
+            // Looked at again now that a notification cannot be missed.
+            if self.queued() >= self.limit {
+                freed.await;
+            }
+        }
+    }
+
+    fn free(&self, bytes: usize) {
+        let before = self.queued.fetch_sub(bytes, Ordering::AcqRel);
+        if before >= self.limit && before - bytes < self.limit {
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.room.free(self.bytes);
+        if let Some(whole) = &self.room.whole {
+            whole.free(self.bytes);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A gateway child that a test plays.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use meepo_proto::link::command::Body as Command;
+use meepo_proto::link::event::Body as Event;
+use meepo_proto::link::link_server::LinkServer;
+use meepo_proto::link::{self as wire, link_server};
+use meepo_proto::{SECRET_HEADER, link};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{PATIENCE, soon};
+
+pub(super) struct Gateway {
+    pub(super) id: u64,
+    pub(super) address: String,
+    links: mpsc::UnboundedReceiver<Link>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+/// A link, seen by the gateway.
+pub(super) struct Link {
+    events: Option<mpsc::UnboundedSender<Result<wire::Event, Status>>>,
+    pub(super) commands: Streaming<wire::Command>,
+    last_seq: u64,
+    pub(super) secret: String,
+}
+
+struct Service(mpsc::UnboundedSender<Link>);
+
+#[tonic::async_trait]
+impl link_server::Link for Service {
+    type OpenStream = Pin<Box<dyn Stream<Item = Result<wire::Event, Status>> + Send>>;
+
+    async fn open(&self, request: Request<Streaming<wire::Command>>) -> Result<Response<Self::OpenStream>, Status> {
+        let secret = request
+            .metadata()
+            .get(SECRET_HEADER)
+            .and_then(|secret| secret.to_str().ok());
+        let secret = secret.unwrap_or_default().to_owned();
+        let (events, queue) = mpsc::unbounded_channel();
+        let _ = self.0.send(Link {
+            events: Some(events),
+            commands: request.into_inner(),
+            last_seq: 0,
+            secret,
+        });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(queue))))
+    }
+}
+
+impl Gateway {
+    pub(super) async fn start(id: u64) -> Self {
+        Self::start_at(id, "127.0.0.1:0").await
+    }
+
+    pub(super) async fn start_at(id: u64, address: &str) -> Self {
+        let mut listener = TcpListener::bind(address).await;
+        // The port of a gateway that was ended just now is free soon.
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            if listener.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            listener = TcpListener::bind(address).await;
+        }
+        let listener = listener.expect("the port is free");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let (tell, links) = mpsc::unbounded_channel();
+        let service = LinkServer::new(Service(tell)).max_decoding_message_size(usize::MAX);
+        let serving = tokio::spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            let _ = Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await;
+        });
+        Self {
+            id,
+            address,
+            links,
+            _serving: AbortOnDropHandle::new(serving),
+        }
+    }
+
+    /// The next link that a worker dials, without a word said.
+    pub(super) async fn silent_link(&mut self) -> Link {
+        soon("a link", self.links.recv()).await.expect("the gateway serves")
+    }
+
+    /// The next link that a worker dials, made welcome.
+    pub(super) async fn link(&mut self) -> Link {
+        let mut link = self.silent_link().await;
+        assert!(matches!(link.next().await, Command::Hello(hello) if hello.worker_id == 7));
+        link.welcome(self.id);
+        link
+    }
+}
+
+impl Link {
+    pub(super) fn welcome(&self, gateway_id: u64) {
+        self.push(wire::Event {
+            body: Some(Event::Welcome(link::Welcome {
+                gateway_id,
+                max_message: 1 << 20,
+            })),
+            ..wire::Event::default()
+        });
+    }
+
+    pub(super) fn push(&self, event: wire::Event) {
+        let events = self.events.as_ref().expect("the link has not ended");
+        events.send(Ok(event)).expect("the link is up");
+    }
+
+    /// Sends an event about a client and returns its number.
+    pub(super) fn event(&mut self, client: u64, body: Event) -> u64 {
+        self.attached(client, None, body)
+    }
+
+    pub(super) fn attached(&mut self, client: u64, attach: Option<wire::Attach>, body: Event) -> u64 {
+        self.last_seq += 1;
+        self.push(wire::Event {
+            seq: self.last_seq,
+            client,
+            attach,
+            body: Some(body),
+            ..wire::Event::default()
+        });
+        self.last_seq
+    }
+
+    /// A client comes, with this query in its handshake.
+    pub(super) fn opened(&mut self, client: u64, query: &str) -> u64 {
+        let mut attach = attach(&[]);
+        attach.handshake = Some(wire::Handshake {
+            query: query.into(),
+            ..wire::Handshake::default()
+        });
+        self.attached(client, Some(attach), Event::Opened(wire::Opened {}))
+    }
+
+    pub(super) fn message(&mut self, client: u64, text: &str) -> u64 {
+        self.event(client, message(text))
+    }
+
+    pub(super) fn closed(&mut self, client: u64) -> u64 {
+        let closed = wire::Closed {
+            cause: wire::CloseCause::Client.into(),
+            code: 1000,
+            reason: "bye".into(),
+        };
+        self.event(client, Event::Closed(closed))
+    }
+
+    pub(super) async fn next(&mut self) -> Command {
+        let command = soon("a command", self.commands.message()).await;
+        command
+            .expect("the link is up")
+            .expect("the worker goes on")
+            .body
+            .expect("it has a body")
+    }
+
+    /// All commands up to the `done` of an event, which is not among them; other events may be done meanwhile.
+    pub(super) async fn until_done(&mut self, seq: u64) -> Vec<Command> {
+        let mut before = Vec::new();
+        loop {
+            match self.next().await {
+                Command::Done(done) if done.seq.contains(&seq) => return before,
+                Command::Done(_) => {}
+                command => before.push(command),
+            }
+        }
+    }
+
+    /// A client comes and is let in.
+    pub(super) async fn open(&mut self, client: u64) {
+        let seq = self.opened(client, "");
+        let commands = self.until_done(seq).await;
+        assert_eq!(commands.last(), Some(&Command::Accept(wire::Accept { client })));
+    }
+
+    /// Ends the link as a gateway does once it has nothing more to say.
+    pub(super) fn end(&mut self) {
+        self.events = None;
+    }
+
+    /// The worker has ended its side.
+    pub(super) async fn ended(&mut self) {
+        while let Ok(Some(_)) = soon("the link's end", self.commands.message()).await {}
+    }
+}
+
+pub(super) fn message(text: &str) -> Event {
+    Event::Message(wire::Message {
+        payload: text.to_owned().into(),
+        binary: false,
+    })
+}
+
+pub(super) fn attach(session: &[(&str, &str)]) -> wire::Attach {
+    let session = session.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+    wire::Attach {
+        handshake: Some(wire::Handshake::default()),
+        session: session.collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// The text of a message to one client.
+pub(super) fn text_to(client: u64, text: &str) -> Command {
+    Command::Send(wire::Send {
+        payload: text.to_owned().into(),
+        binary: false,
+        except: Vec::new(),
+        to: Some(wire::send::To::Clients(wire::Clients { clients: vec![client] })),
+    })
+}

@@ -1,0 +1,152 @@
+//! Links that come and go.
+
+use meepo_proto::link as wire;
+use meepo_proto::link::command::Body as Command;
+
+use super::gateway::{Gateway, attach, message, text_to};
+use super::{Running, eventually, soon};
+
+#[tokio::test]
+async fn a_link_says_the_secret_and_the_child_is_ready_once_it_is_up() {
+    let mut worker = Running::start();
+    let mut gateway = Gateway::start(1).await;
+    worker.name(&gateway);
+    let mut link = gateway.silent_link().await;
+    assert_eq!(link.secret, "the secret");
+    assert!(matches!(link.next().await, Command::Hello(_)));
+    assert!(worker.ready.try_recv().is_err());
+    link.welcome(1);
+    soon("ready", worker.ready.recv()).await;
+    eventually("the link", || worker.stats.links.get() == 1).await;
+}
+
+#[tokio::test]
+async fn a_child_without_gateways_is_ready_too() {
+    let mut worker = Running::start();
+    soon("ready", worker.ready.recv()).await;
+}
+
+#[tokio::test]
+async fn a_link_stands_when_the_registry_forgets_the_gateway() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    worker.forget(&gateway);
+    let seq = link.message(1, "x");
+    assert_eq!(link.until_done(seq).await, [text_to(1, "x")]);
+    assert_eq!(worker.stats.links.get(), 1);
+}
+
+#[tokio::test]
+async fn clients_of_a_gateway_that_dies_are_closed_once() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    // One is handled when it happens, one was never let in.
+    link.attached(2, Some(attach(&[])), message("hold"));
+    worker.expect("2 hold").await;
+    link.message(2, "not begun");
+    link.opened(3, "hold-reject");
+    worker.expect("3 connect").await;
+
+    worker.forget(&gateway);
+    drop(link);
+    drop(gateway);
+    worker.expect("1 close: gateway lost").await;
+    worker.let_pass(2);
+    let mut told = [worker.told().await, worker.told().await];
+    told.sort();
+    assert_eq!(told, ["2 close: gateway lost", "2 held"]);
+    eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
+    worker.expect_no_more();
+    assert_eq!(worker.stats.connections.get(), 0);
+    assert_eq!(worker.stats.links.get(), 0);
+}
+
+#[tokio::test]
+async fn another_gateway_at_the_address_means_the_first_is_lost() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let address = gateway.address.clone();
+    drop(link);
+    drop(gateway);
+    // The registry names the first one still.
+    let mut second = Gateway::start_at(2, &address).await;
+    let mut stranger = second.silent_link().await;
+    stranger.welcome(2);
+    worker.expect("1 close: gateway lost").await;
+    stranger.ended().await;
+    assert_eq!(worker.stats.links.get(), 0);
+
+    // It gets a link of its own as soon as the registry names it.
+    worker.name(&second);
+    let mut links = Vec::new();
+    loop {
+        tokio::select! {
+            link = second.silent_link() => {
+                link.welcome(2);
+                links.push(link);
+            }
+            () = eventually("the link", || worker.stats.links.get() == 1) => break,
+        }
+    }
+    worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn clients_are_forgotten_silently_when_the_link_comes_back() {
+    let (mut worker, mut gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    link.message(1, "hold");
+    worker.expect("1 hold").await;
+    link.message(1, "not begun");
+    link.end();
+    link.ended().await;
+
+    let mut again = gateway.link().await;
+    eventually("the link", || worker.stats.links.get() == 1).await;
+    eventually("silence about the client", || worker.stats.connections.get() == 0).await;
+    // What was begun on the first link finishes before the client's next event.
+    let seq = again.attached(1, Some(attach(&[])), message("hold"));
+    assert_eq!(worker.stats.connections.get(), 0);
+    worker.let_pass(2);
+    worker.expect("1 held").await;
+    worker.expect("1 hold").await;
+    worker.expect("1 held").await;
+    assert_eq!(again.until_done(seq).await, []);
+    worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_in_flight() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let seq = link.message(1, "hold");
+    worker.expect("1 hold").await;
+    // Clients of a link that drains are not lost, whatever the registry says.
+    worker.forget(&gateway);
+    worker.request_stop();
+    assert_eq!(link.next().await, Command::Draining(wire::Draining {}));
+    worker.let_pass(1);
+    assert_eq!(link.until_done(seq).await, []);
+    link.end();
+    link.ended().await;
+    worker.expect("1 held").await;
+    let mut log = worker.stopped().await;
+    assert_eq!(log.recv().await.as_deref(), Some("stop, 0 gateways"));
+    assert_eq!(log.recv().await, None);
+}
+
+#[tokio::test]
+async fn a_drain_is_bounded() {
+    let (mut worker, _gateway, mut link) = Running::linked().await;
+    link.opened(1, "hold");
+    worker.expect("1 connect").await;
+    worker.request_stop();
+    let mut log = worker.stopped().await;
+    assert_eq!(log.recv().await.as_deref(), Some("stop, 0 gateways"));
+    link.ended().await;
+}

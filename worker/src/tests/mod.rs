@@ -1,0 +1,256 @@
+//! Tests of a whole worker child against gateways that the tests play.
+
+mod connect;
+mod events;
+mod flow;
+mod gateway;
+mod links;
+mod queries;
+mod sends;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use meepo_node::secret::SecretHeader;
+use meepo_node::stats::Slot;
+use meepo_node::{BoxError, Stop, StopReason};
+use meepo_proto::link as wire;
+use meepo_proto::registry::{Kind, Node};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use self::gateway::{Gateway, Link};
+use crate::instance::WorkerSection;
+use crate::link::Card;
+use crate::serve::Worker;
+use crate::{Client, CloseReason, Cluster, Handler, Hello, Message, Reject, Result};
+
+/// How long a test waits for what has to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not come"),
+    }
+}
+
+/// Waits for a condition that nothing announces.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Does what the messages say, and tells what happens to it.
+struct Script {
+    log: mpsc::UnboundedSender<String>,
+    gate: Arc<Semaphore>,
+    cluster: Arc<OnceLock<Cluster>>,
+}
+
+impl Script {
+    fn tell(&self, client: &Client, what: impl AsRef<str>) {
+        let again = if client.redelivered() { " again" } else { "" };
+        let _ = self
+            .log
+            .send(format!("{} {}{again}", client.id().number, what.as_ref()));
+    }
+
+    async fn pass_gate(&self) {
+        self.gate.acquire().await.expect("the gate is never closed").forget();
+    }
+}
+
+impl Handler for Script {
+    async fn on_start(&self, cluster: &Cluster) -> Result<()> {
+        let _ = self.cluster.set(cluster.clone());
+        let _ = self
+            .log
+            .send(format!("start, {} gateways", cluster.gateways().up.len()));
+        Ok(())
+    }
+
+    async fn on_connect(&self, client: &Client, hello: &Hello) -> Result<(), Reject> {
+        self.tell(client, "connect");
+        match hello.query() {
+            "reject" => return Err(Reject::new(403, "no")),
+            "panic" => panic!("asked to"),
+            "hold" => self.pass_gate().await,
+            "hold-reject" => {
+                self.pass_gate().await;
+                return Err(Reject::new(403, "no"));
+            }
+            _ => client.send("welcome"),
+        }
+        Ok(())
+    }
+
+    async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
+        let text = message.text().unwrap_or("binary").to_owned();
+        self.tell(client, &text);
+        let words: Vec<_> = text.split(' ').collect();
+        match words[..] {
+            ["hold", ..] => {
+                self.pass_gate().await;
+                self.tell(client, "held");
+            }
+            ["panic"] => panic!("asked to"),
+            ["fail"] => return Err("asked to".into()),
+            ["set", key, value] => client.set(key, value),
+            ["remove", key] => client.remove(key),
+            ["get", key] => client.send(client.get(key).unwrap_or_default()),
+            ["flood", size] => client.send("x".repeat(size.parse()?)),
+            ["all", rest] => client.cluster().all().except(client.id()).send(rest),
+            ["online"] => {
+                let online = client.cluster().online().await;
+                client.send(format!("{} {}", online.value, online.missing.len()));
+            }
+            _ => client.send(message),
+        }
+        Ok(())
+    }
+
+    async fn on_close(&self, client: &Client, reason: &CloseReason) {
+        self.tell(client, format!("close: {reason}"));
+        if client.get("panic").is_some() {
+            panic!("asked to");
+        }
+    }
+
+    async fn on_stop(&self, cluster: &Cluster) {
+        let _ = self.log.send(format!("stop, {} gateways", cluster.gateways().up.len()));
+    }
+}
+
+/// A worker child that runs, and what the test sees of it.
+struct Running {
+    log: mpsc::UnboundedReceiver<String>,
+    gate: Arc<Semaphore>,
+    cluster: Arc<OnceLock<Cluster>>,
+    nodes: watch::Sender<BTreeMap<u64, Node>>,
+    stats: &'static Slot,
+    stop: Stop,
+    ready: mpsc::Receiver<()>,
+    task: JoinHandle<Result<(), BoxError>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        Self::with(WorkerSection::default())
+    }
+
+    fn with(section: WorkerSection) -> Self {
+        let (tell, log) = mpsc::unbounded_channel();
+        let (nodes, named) = watch::channel(BTreeMap::new());
+        let (serves, ready) = mpsc::channel(1);
+        let gate = Arc::new(Semaphore::new(0));
+        let cluster = Arc::<OnceLock<Cluster>>::default();
+        let stats = Box::leak(Box::default());
+        let stop = Stop::new(Duration::from_secs(4));
+        let worker = Worker {
+            handler: Script {
+                log: tell,
+                gate: gate.clone(),
+                cluster: cluster.clone(),
+            },
+            section,
+            card: Card {
+                hello: wire::Hello {
+                    worker_id: 7,
+                    name: "test".into(),
+                    version: "0".into(),
+                },
+                secret: SecretHeader::new("the secret"),
+            },
+            stats,
+            stop: stop.clone(),
+        };
+        let token = stop.token().clone();
+        let announced = async move { token.cancelled().await };
+        let task = tokio::spawn(worker.run(named, announced, move || {
+            let _ = serves.try_send(());
+        }));
+        Self {
+            log,
+            gate,
+            cluster,
+            nodes,
+            stats,
+            stop,
+            ready,
+            task,
+        }
+    }
+
+    /// A worker with one link.
+    async fn linked() -> (Self, Gateway, Link) {
+        let mut worker = Self::start();
+        let mut gateway = Gateway::start(1).await;
+        worker.name(&gateway);
+        let link = gateway.link().await;
+        worker.expect("start, 0 gateways").await;
+        (worker, gateway, link)
+    }
+
+    /// The registry names a gateway.
+    fn name(&self, gateway: &Gateway) {
+        let node = Node {
+            id: gateway.id,
+            kind: Kind::Gateway.into(),
+            address: gateway.address.clone(),
+            ..Node::default()
+        };
+        self.nodes.send_modify(|nodes| {
+            nodes.insert(gateway.id, node);
+        });
+    }
+
+    /// The registry no longer names a gateway.
+    fn forget(&self, gateway: &Gateway) {
+        self.nodes.send_modify(|nodes| {
+            nodes.remove(&gateway.id);
+        });
+    }
+
+    async fn told(&mut self) -> String {
+        soon("word of the handler", self.log.recv())
+            .await
+            .expect("the worker runs")
+    }
+
+    async fn expect(&mut self, what: &str) {
+        assert_eq!(self.told().await, what);
+    }
+
+    /// Nothing but what was expected has been told.
+    fn expect_no_more(&mut self) {
+        assert_eq!(self.log.try_recv().ok(), None);
+    }
+
+    fn cluster(&self) -> &Cluster {
+        self.cluster.get().expect("the worker has started")
+    }
+
+    fn let_pass(&self, handlers: usize) {
+        self.gate.add_permits(handlers);
+    }
+
+    fn request_stop(&self) {
+        self.stop.request(StopReason::Stop);
+    }
+
+    async fn stopped(mut self) -> mpsc::UnboundedReceiver<String> {
+        soon("the end", &mut self.task)
+            .await
+            .expect("no panic")
+            .expect("no error");
+        self.log
+    }
+}
