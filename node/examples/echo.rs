@@ -88,14 +88,15 @@ async fn serve(mut child: Child, settings: Settings) -> Result<(), BoxError> {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((mut stream, _)) = accepted else { continue };
                 let (greeting, stop, stats) = (settings.greeting.clone(), child.stop.clone(), child.stats);
                 clients.spawn(async move {
                     stats.connections.add(1);
                     stats.connections_total.add(1);
                     tokio::select! {
-                        _ = echo(stream, &greeting, stats) => {}
-                        () = stop.requested() => {}
+                        _ = echo(&mut stream, &greeting, stats) => {}
+                        // Whom this does not reach is gone already.
+                        () = stop.requested() => drop(stream.write_all(b"bye\n").await),
                     }
                     stats.connections.sub(1);
                 });
@@ -116,7 +117,7 @@ async fn serve(mut child: Child, settings: Settings) -> Result<(), BoxError> {
 }
 
 async fn echo(
-    mut stream: TcpStream,
+    stream: &mut TcpStream,
     greeting: &str,
     stats: &meepo_node::Slot,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {

@@ -112,7 +112,7 @@ fn command(program: &Master) -> Command {
         )
         .after_help(
             "Exit codes: 0 done, 1 failed, 3 not running (status), 64 wrong arguments or configuration.\n\
-             Signals to the master: TERM, INT, QUIT stop (a second TERM or INT: at once), HUP reload,\n\
+             Signals to the master: TERM, INT, QUIT stop (a second INT: within a second), HUP reload,\n\
              USR1 reopen the log file, USR2 replace the program's binary.",
         )
 }

@@ -244,7 +244,7 @@ fn the_first_process_of_a_container_reaps_and_stops() {
 }
 
 #[test]
-fn a_second_signal_does_not_wait() {
+fn a_second_interrupt_makes_haste_and_a_second_term_does_not() {
     for stops in [Signal::SIGTERM, Signal::SIGINT] {
         let node = Node::new();
         node.trouble("linger");
@@ -252,11 +252,26 @@ fn a_second_signal_does_not_wait() {
         let children = node.serving();
         signal(master.pid(), stops);
         until("it stops", || node.status()["state"] == "stopping");
-        signal(master.pid(), Signal::SIGQUIT);
-        assert_eq!(node.children("draining").len(), 2);
-        signal(master.pid(), stops);
+        for patient in [Signal::SIGTERM, Signal::SIGQUIT] {
+            signal(master.pid(), patient);
+            assert_eq!(node.children("draining").len(), 2);
+        }
+        signal(master.pid(), Signal::SIGINT);
         assert_eq!(master.wait(), 0);
         node.assert_clean(&children);
+    }
+}
+
+#[test]
+fn clients_are_told_however_many_signals_come() {
+    for stops in [Signal::SIGTERM, Signal::SIGINT] {
+        let node = Node::new();
+        let mut master = node.foreground();
+        let mut client = node.connect();
+        signal(master.pid(), stops);
+        signal(master.pid(), stops);
+        assert_eq!(client.rest().unwrap(), "bye\n");
+        assert_eq!(master.wait(), 0);
     }
 }
 

@@ -262,7 +262,7 @@ impl Supervisor<'_> {
             match signals::action(signal, self.state()) {
                 Action::Reap => self.reap(),
                 Action::Stop => self.stop(&format!("signal {signal}")),
-                Action::StopAtOnce => self.stop_at_once("a second signal"),
+                Action::HurryStop => self.hurry_stop(),
                 Action::Reload | Action::ReloadLater => drop(self.reload_wanted.get_or_insert_default()),
                 Action::Upgrade => {
                     self.upgrade_wanted = true;
@@ -309,6 +309,8 @@ impl Supervisor<'_> {
             Phase::Stopping(stopping) => stopping.failure,
             _ => None,
         };
+        // All is closed before the lock is given up: whoever takes it can bind at once.
+        self.groups.clear();
         self.control.remove();
         match &failure {
             None => tracing::info!(node = self.node.name, "stopped"),

@@ -21,8 +21,8 @@ pub(crate) enum Action {
     /// Collect children that have ended.
     Reap,
     Stop,
-    /// Stop without waiting for children to drain.
-    StopAtOnce,
+    /// A person does not want to wait for the stop.
+    HurryStop,
     Reload,
     /// Reload when what is under way is over.
     ReloadLater,
@@ -48,8 +48,8 @@ pub(crate) fn action(signal: Signal, state: State) -> Action {
     use Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
     match (signal, state) {
         (SIGCHLD, _) => Action::Reap,
-        (SIGTERM | SIGINT, State::Stopping) => Action::StopAtOnce,
-        (SIGQUIT, State::Stopping) => Action::Nothing,
+        (SIGINT, State::Stopping) => Action::HurryStop,
+        (SIGTERM | SIGQUIT, State::Stopping) => Action::Nothing,
         (SIGTERM | SIGINT | SIGQUIT, _) => Action::Stop,
         (SIGHUP, State::Serving) => Action::Reload,
         (SIGHUP, State::Starting | State::Reloading) => Action::ReloadLater,
@@ -78,11 +78,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_term_or_int_does_not_wait() {
-        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    fn only_a_second_int_makes_haste() {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
             assert_eq!(action(signal, State::Serving), Action::Stop);
-            assert_eq!(action(signal, State::Stopping), Action::StopAtOnce);
         }
+        assert_eq!(action(Signal::SIGINT, State::Stopping), Action::HurryStop);
+        assert_eq!(action(Signal::SIGTERM, State::Stopping), Action::Nothing);
         assert_eq!(action(Signal::SIGQUIT, State::Stopping), Action::Nothing);
     }
 

@@ -7,12 +7,17 @@ use super::{Phase, Supervisor};
 use crate::control::Answer;
 use crate::stats::Use;
 
+/// How long children may take once somebody is in a hurry.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// A stop that is under way.
 pub(super) struct Stopping {
     began: Instant,
     limit: Duration,
     /// How many stages there are.
     stages: u32,
+    /// All drain now, for a last moment.
+    hurried: bool,
     forced: bool,
     /// Why the start has failed, if that is why the node stops.
     pub(super) failure: Option<String>,
@@ -48,6 +53,17 @@ impl Supervisor<'_> {
             .for_each(Process::kill);
     }
 
+    /// Gives what is left a last moment, so that clients are at least told; asked once more, not even that.
+    pub(super) fn hurry_stop(&mut self) {
+        match &mut self.phase {
+            Phase::Stopping(stopping) if !stopping.hurried => {
+                stopping.hurried = true;
+                stopping.limit = stopping.limit.min(stopping.began.elapsed() + LAST_MOMENT);
+            }
+            _ => self.stop_at_once("a signal"),
+        }
+    }
+
     /// The start has failed: takes back all of it.
     pub(super) fn fail_start(&mut self, reason: String) {
         if !matches!(self.phase, Phase::Stopping(_)) {
@@ -66,6 +82,7 @@ impl Supervisor<'_> {
             began: Instant::now(),
             limit: self.node.stop_timeout,
             stages: orders.len().try_into().unwrap_or(1),
+            hurried: false,
             forced: false,
             failure,
         };
@@ -99,7 +116,7 @@ impl Supervisor<'_> {
         orders.sort_unstable();
         orders.dedup();
         for (number, order) in (0..).zip(orders) {
-            let due = spent >= stopping.limit * number / stopping.stages.max(1);
+            let due = stopping.hurried || spent >= stopping.limit * number / stopping.stages.max(1);
             let earlier_gone = self
                 .groups
                 .iter()

@@ -262,6 +262,13 @@ impl Client {
         Ok(line.trim_end().into())
     }
 
+    /// What comes until the connection ends.
+    pub fn rest(&mut self) -> std::io::Result<String> {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.stream, &mut text)?;
+        Ok(text)
+    }
+
     pub fn echo(&mut self, text: &str) -> std::io::Result<String> {
         self.stream.get_mut().write_all(format!("{text}\n").as_bytes())?;
         self.line()
