@@ -9,6 +9,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use tower_http::services::ServeDir;
+use tower_service::Service as _;
 
 /// What a response carries.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -31,13 +32,8 @@ impl Files {
             Files::None => status(StatusCode::NOT_FOUND),
             Files::Dir(dir) => {
                 let mut dir = dir.clone();
-                match dir.try_call(request.map(|_| Empty::<Bytes>::new())).await {
-                    Ok(response) => response.map(|body| body.map_err(io::Error::other).boxed_unsync()),
-                    Err(error) => {
-                        tracing::warn!(%error, "a file could not be read");
-                        status(StatusCode::INTERNAL_SERVER_ERROR)
-                    }
-                }
+                let Ok(response) = dir.call(request.map(|_| Empty::<Bytes>::new())).await;
+                response.map(|body| body.map_err(io::Error::other).boxed_unsync())
             }
             Files::Assets(assets) => asset(assets, &request),
         };

@@ -1,6 +1,7 @@
 //! The life of a client that is let in: it is read, asked whether it lives, and closed.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,14 +45,14 @@ pub(crate) enum Step {
 pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decoder) {
     let Some(socket) = client.socket() else { return };
     let mut heart = Heart::new(hub, client.protocol);
-    loop {
+    let rest = loop {
         let condition = client.condition();
         if condition.ending {
-            break;
+            break Rest::Decode;
         }
         if condition.broken {
             hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
-            break;
+            break Rest::Nothing;
         }
         if !condition.paused {
             match decoder.next(client) {
@@ -74,11 +75,17 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
                     }
                 }
                 Step::End(end) => {
-                    if end.cause == CloseCause::Eof && client.protocol == Protocol::Line {
-                        answered(hub, client, socket).await;
-                    }
+                    let rest = match (end.cause, client.protocol) {
+                        // Both sides have said it: there is nothing more to come.
+                        (CloseCause::Client, _) => Rest::Nothing,
+                        (CloseCause::Eof, Protocol::Line) => {
+                            answered(hub, client, socket).await;
+                            Rest::Nothing
+                        }
+                        _ => Rest::Discard,
+                    };
                     hub.close(client, end);
-                    break;
+                    break rest;
                 }
             }
         }
@@ -93,8 +100,18 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
             }
             () = sleep_until(heart.next) => heart.beat(hub, client, condition.paused),
         }
-    }
-    see_off(client, socket, hub.settings.close_timeout).await;
+    };
+    let _ = tokio::time::timeout(hub.settings.close_timeout, see_off(client, socket, rest, decoder)).await;
+}
+
+/// What a client that is closed may still send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Messages, and at last its answer to the close.
+    Decode,
+    /// Bytes that mean nothing any more.
+    Discard,
+    Nothing,
 }
 
 /// A line client that has sent its last line may still read: it is kept until all that it sent is answered.
@@ -121,32 +138,41 @@ async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
 
 /// Sends what the client has still to get, and waits until it has read that: closing with unread input would reset the
 /// connection and destroy what is on its way.
-async fn see_off(client: &Client, socket: &TcpStream, limit: Duration) {
-    let off = async {
-        loop {
-            client.flush();
-            if client.condition().broken {
-                return;
-            }
-            if client.unsent() == 0 {
-                break;
-            }
-            if socket.writable().await.is_err() {
-                return;
-            }
+async fn see_off(client: &Client, socket: &TcpStream, rest: Rest, mut decoder: impl Decoder) {
+    loop {
+        client.flush();
+        if client.condition().broken {
+            return;
         }
-        let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
-        let mut discarded = [0; 1024];
-        while socket.readable().await.is_ok() {
-            match client.try_read(&mut discarded) {
-                Ok(0) => return,
-                Ok(_) => consume_budget().await,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
+        if client.unsent() == 0 {
+            break;
         }
-    };
-    let _ = tokio::time::timeout(limit, off).await;
+        if socket.writable().await.is_err() {
+            return;
+        }
+    }
+    let _ = socket2::SockRef::from(socket).shutdown(Shutdown::Write);
+    let mut discarded = [0; 1024];
+    loop {
+        let step = match rest {
+            Rest::Decode => decoder.next(client),
+            Rest::Discard => match client.try_read(&mut discarded) {
+                Ok(1..) => Step::Heard,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::Blocked { heard: false },
+                Ok(0) | Err(_) => return,
+            },
+            Rest::Nothing => return,
+        };
+        match step {
+            Step::Message { .. } | Step::Heard => consume_budget().await,
+            Step::Blocked { .. } => {
+                if socket.readable().await.is_err() {
+                    return;
+                }
+            }
+            Step::End(_) => return,
+        }
+    }
 }
 
 /// When a client was last heard of, and when to ask it.

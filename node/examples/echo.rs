@@ -1,4 +1,5 @@
-//! The smallest node type: it greets each client and sends back what it receives. The tests drive it through every command.
+//! The smallest node type: it greets each client and sends back what it receives. A clock runs beside it. The tests drive
+//! them through every command.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -134,10 +135,44 @@ async fn echo(
     }
 }
 
+/// Counts seconds, as long as there are other instances: it is the last one to stop.
+struct Clock;
+
+impl Instance for Clock {
+    fn name(&self) -> &'static str {
+        "clock"
+    }
+
+    fn stop_order(&self) -> u8 {
+        9
+    }
+
+    fn plan(&self, _config: &Config) -> Result<Plan, ConfigError> {
+        Ok(Plan {
+            children: 1,
+            threads: 1,
+            shared: Vec::new(),
+            own: None,
+            effective: toml::Table::new(),
+            serve: Rc::new(|child| Box::pin(tick(child))),
+        })
+    }
+}
+
+async fn tick(child: Child) -> Result<(), BoxError> {
+    child.ready();
+    while tokio::time::timeout(Duration::from_secs(1), child.stop.requested())
+        .await
+        .is_err()
+    {
+        child.stats.messages_out.add(1);
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
-    Master::from_args()
+    let echo = Master::from_args()
         .version("1.2.3")
-        .about("Sends back what it receives")
-        .instance(Echo)
-        .run()
+        .about("Sends back what it receives");
+    echo.instance(Echo).instance(Clock).run()
 }

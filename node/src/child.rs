@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -37,6 +37,8 @@ pub(crate) struct Start {
     pub(crate) stats: &'static Slot,
     pub(crate) siblings: Siblings,
     pub(crate) node: Arc<NodeSection>,
+    /// What is the master's alone.
+    pub(crate) close: Vec<RawFd>,
     pub(crate) master: UnixStream,
 }
 
@@ -125,10 +127,7 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
     }
     let own: SigSet = [Signal::SIGTERM, Signal::SIGUSR1].into_iter().collect();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&own), None)?;
-    let mut keep: Vec<RawFd> = start.shared.iter().chain(&start.own).map(AsRawFd::as_raw_fd).collect();
-    keep.push(start.master.as_raw_fd());
-    keep.extend(logs::descriptor());
-    sys::close_all_but(&keep);
+    sys::close(&start.close);
     fastrand::seed(sys::random());
     logs::name_process(label);
     // Names are cut at 15 bytes; that this one is only for people makes a failure harmless.

@@ -8,9 +8,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::ConfigError;
 use crate::daemon::{self, Side, Terminal};
+use crate::master::Binary;
 use crate::program::Master;
 use crate::setup::{Options, Setup};
-use crate::{commands, master};
+use crate::{commands, master, sys};
 
 /// The exit code of what failed.
 pub(crate) const FAILURE: u8 = 1;
@@ -21,6 +22,9 @@ pub(crate) const USAGE: u8 = 64;
 
 /// Does what the arguments say.
 pub(crate) fn run(program: &Master) -> ExitCode {
+    if let Some(state) = master::left_behind() {
+        return master::resume(program, state);
+    }
     let args = std::iter::once(program.name.clone().into()).chain(program.args.iter().cloned());
     let matches = match command(program).try_get_matches_from(args) {
         Ok(matches) => matches,
@@ -95,12 +99,21 @@ fn command(program: &Master) -> Command {
                 .args([&daemon, &only]),
         )
         .subcommand(Command::new("reload").about("Read the configuration again and replace the children one by one"))
-        .subcommand(Command::new("status").about("Show how it does; exits with 3 if it does not run").args([json, watch]))
+        .subcommand(
+            Command::new("status")
+                .about("Show how it does; exits with 3 if it does not run")
+                .args([json, watch]),
+        )
         .subcommand(Command::new("kill").about("End master and children at once"))
-        .subcommand(Command::new("check").about("Check the configuration and print the settings in force").arg(&only))
+        .subcommand(
+            Command::new("check")
+                .about("Check the configuration and print the settings in force")
+                .arg(&only),
+        )
         .after_help(
             "Exit codes: 0 done, 1 failed, 3 not running (status), 64 wrong arguments or configuration.\n\
-             Signals to the master: TERM, INT, QUIT stop (a second TERM or INT: at once), HUP reload, USR1 reopen the log file.",
+             Signals to the master: TERM, INT, QUIT stop (a second TERM or INT: at once), HUP reload,\n\
+             USR1 reopen the log file, USR2 replace the program's binary.",
         )
 }
 
@@ -135,6 +148,14 @@ pub(crate) fn start(program: &Master, options: Options) -> ExitCode {
         complain(&format!("{}: there is nothing to run", program.name));
         return ExitCode::from(USAGE);
     }
+    if sys::threads() > 1 {
+        complain(&format!(
+            "{}: cannot fork: the program has started threads before its master",
+            program.name
+        ));
+        return ExitCode::from(FAILURE);
+    }
+    let binary = Binary::running(program);
     let terminal = if options.daemon {
         match daemon::split(&setup.node.name) {
             Ok(Side::Shell(code)) => return code,
@@ -147,7 +168,7 @@ pub(crate) fn start(program: &Master, options: Options) -> ExitCode {
     } else {
         Terminal::Foreground(false)
     };
-    master::run(program, options, setup, terminal)
+    master::run(program, options, setup, terminal, binary)
 }
 
 fn check(program: &Master, options: &Options) -> ExitCode {

@@ -171,10 +171,14 @@ fn find(node: NodeSection) -> Result<Found, String> {
             return Ok(Found::Not(node));
         };
         // The number could have gone to another process before the descriptor was opened: the lock decides again.
-        if let Ok(master) = PidFd::open(pid)
-            && holder(&path)? == Some(pid)
-        {
-            return Ok(Found::Running(Running { node, pid, master }));
+        match PidFd::open(pid) {
+            Ok(master) if holder(&path)? == Some(pid) => {
+                return Ok(Found::Running(Running { node, pid, master }));
+            }
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                return Err(format!("{}, pid {pid}, cannot be reached: {error}", node.name));
+            }
+            _ => {}
         }
     }
 }
@@ -203,7 +207,7 @@ impl Running {
 
     /// Ends master and children.
     fn kill(&self) -> Result<(), String> {
-        let asked: Result<Answer, _> = ask(&self.node.socket_path(), Request::Kill, Some(PATIENCE));
+        let asked: Result<Answer, _> = ask(&self.node.socket_path(), Request::Kill, Some(PATIENCE / 2));
         if asked.is_ok() && self.master.wait(KILL_TIME) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! The control socket beside the pid file: one line of JSON asks, one line answers.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -153,6 +153,40 @@ impl Server {
         if !caller.write() {
             self.callers.swap_remove(at);
         }
+    }
+
+    /// The socket.
+    pub(crate) fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    /// All that it has open.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let callers = self.callers.iter().map(|caller| caller.stream.as_raw_fd());
+        std::iter::once(self.listener.as_raw_fd()).chain(callers)
+    }
+
+    /// The connections of callers that wait for an answer.
+    pub(crate) fn waiting(&self, callers: &[CallerId]) -> Vec<&UnixStream> {
+        self.callers
+            .iter()
+            .filter(|caller| callers.contains(&caller.id))
+            .map(|caller| &caller.stream)
+            .collect()
+    }
+
+    /// Takes up a caller that waits for an answer.
+    pub(crate) fn adopt(&mut self, stream: UnixStream) -> CallerId {
+        self.next += 1;
+        let id = CallerId(self.next);
+        self.callers.push(Caller {
+            id,
+            stream,
+            asked: Vec::new(),
+            answer: Vec::new(),
+            until: None,
+        });
+        id
     }
 
     /// Removes the socket.

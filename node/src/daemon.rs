@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
 
 use nix::sys::stat::{Mode, umask};
@@ -47,8 +47,7 @@ pub(crate) fn split(name: &str) -> io::Result<Side> {
             if let ForkResult::Parent { .. } = sys::fork()? {
                 sys::exit_now(0);
             }
-            // What the shell had open, such as a pipe that somebody reads to its end, is not the daemon's.
-            sys::close_all_but(&[writer.as_raw_fd()]);
+            sys::close_inherited();
             chdir("/")?;
             umask(Mode::from_bits_truncate(0o027));
             nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
@@ -77,6 +76,23 @@ fn report(mut reader: PipeReader, name: &str) -> ExitCode {
 }
 
 impl Terminal {
+    /// What it has open.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        match self {
+            Self::Daemon(Some(pipe)) => Some(pipe.as_raw_fd()),
+            _ => None,
+        }
+    }
+
+    /// Where all has been told already.
+    pub(crate) fn told(daemon: bool) -> Self {
+        if daemon {
+            Self::Daemon(None)
+        } else {
+            Self::Foreground(true)
+        }
+    }
+
     pub(crate) fn is_daemon(&self) -> bool {
         matches!(self, Self::Daemon(_))
     }

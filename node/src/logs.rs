@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-use std::os::fd::{AsRawFd, RawFd};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -116,12 +115,6 @@ pub(crate) fn name_process(name: &str) {
     if let Some(log) = LOG.get() {
         *log.process.write().unwrap_or_else(PoisonError::into_inner) = name.into();
     }
-}
-
-/// The file's descriptor, if logs go to a file.
-pub(crate) fn descriptor() -> Option<RawFd> {
-    let target = LOG.get()?.target.read().unwrap_or_else(PoisonError::into_inner);
-    target.as_ref().map(|(_, file)| file.as_raw_fd())
 }
 
 fn filter(node: &NodeSection) -> EnvFilter {

@@ -4,6 +4,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use nix::unistd::Pid;
 #[derive(Debug)]
 pub(crate) struct PidFile {
     path: PathBuf,
-    _file: File,
+    file: File,
     /// The file was there already: the master before this one did not clean up.
     pub(crate) stale: bool,
 }
@@ -55,10 +56,24 @@ impl PidFile {
                 .map_err(failed)?;
             return Ok(Self {
                 path: path.into(),
-                _file: file,
+                file,
                 stale,
             });
         }
+    }
+
+    /// Takes up a lock that this process holds already, after it has replaced its binary.
+    pub(crate) fn adopt(path: &Path, file: OwnedFd) -> Self {
+        Self {
+            path: path.into(),
+            file: file.into(),
+            stale: false,
+        }
+    }
+
+    /// The locked file. As long as it is open, and is not opened and closed a second time, the lock stays.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Removes the file, and gives up the lock.

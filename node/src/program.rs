@@ -10,6 +10,8 @@ use crate::instance::Instance;
 
 /// A program: the instances that its master runs, and the command line in front of it.
 ///
+/// The master forks, so a program must not start threads or a runtime before it calls [`Master::run`].
+///
 /// ```no_run
 /// # fn gateway() -> impl meepo_node::Instance + 'static { Nothing }
 /// # struct Nothing;
@@ -42,7 +44,7 @@ impl Master {
         Self::with_args(name, args)
     }
 
-    /// A program with a name, and the arguments after it.
+    /// A program with a name, and the arguments after it: those at the end of the process's own, such as after a subcommand.
     pub fn with_args(name: impl Into<String>, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             name: name.into(),

@@ -42,7 +42,11 @@ pub(crate) struct Planned {
 impl Setup {
     /// Reads and checks everything.
     pub(crate) fn read(program: &Master, options: &Options) -> Result<Self, ConfigError> {
-        let config = read_config(program, options)?;
+        Self::of(read_config(program, options)?, program, options)
+    }
+
+    /// Checks a configuration that was read.
+    pub(crate) fn of(config: Config, program: &Master, options: &Options) -> Result<Self, ConfigError> {
         let mut node = config.node()?;
         if options.daemon && node.log_file.is_none() {
             node.log_file = Some(node.run_dir.join(format!("{}.log", node.name)));

@@ -55,6 +55,9 @@ macro_rules! figures {
         #[serde(default)]
         pub struct Figures { $($(#[$doc])* pub $name: u64,)* }
 
+        /// What the figures are, in the order in which they lie in memory.
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+
         impl Slot {
             /// All figures as they are now.
             pub fn read(&self) -> Figures {
@@ -137,6 +140,8 @@ impl sys::Zeroed for Shared {}
 /// The master's hold on the shared memory.
 pub(crate) struct Stats {
     shared: &'static Shared,
+    /// Kept so that the memory can be handed to a later binary of the master.
+    pub(crate) file: OwnedFd,
 }
 
 impl Stats {
@@ -144,14 +149,19 @@ impl Stats {
     pub(crate) fn new() -> io::Result<Self> {
         let file = nix::sys::memfd::memfd_create(c"meepo-stats", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
         nix::unistd::ftruncate(&file, i64::try_from(size_of::<Shared>()).map_err(io::Error::other)?)?;
-        Self::map(&file)
+        Self::map(file)
     }
 
     /// Maps memory that was made before.
-    fn map(file: &OwnedFd) -> io::Result<Self> {
-        let start = sys::map_shared(file, size_of::<Shared>())?;
+    pub(crate) fn map(file: OwnedFd) -> io::Result<Self> {
+        let start = sys::map_shared(&file, size_of::<Shared>())?;
         let shared = sys::shared_at(start, size_of::<Shared>(), 0);
-        Ok(Self { shared })
+        Ok(Self { shared, file })
+    }
+
+    /// What lies in the memory: a binary to which this means something else must not use it.
+    pub(crate) fn layout(instances: &[&str]) -> String {
+        format!("{SLOTS} {INSTANCES} {} {}", NAMES.join(","), instances.join(","))
     }
 
     /// Takes a free slot for a child that starts.

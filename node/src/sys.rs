@@ -22,7 +22,7 @@ pub(crate) fn fork() -> nix::Result<ForkResult> {
 }
 
 /// How many threads this process has; 1 if the system does not say.
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count())
 }
 
@@ -131,42 +131,31 @@ impl PidFd {
     }
 }
 
-/// Closes all descriptors but the standard ones and those to keep.
+/// Closes descriptors.
 ///
-/// Whatever owned them must never be used or dropped again: this is for a process that has just been forked, and that either
-/// ends without returning or owns none but those to keep.
-pub(crate) fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep
-        .iter()
-        .filter_map(|fd| u32::try_from(*fd).ok())
-        .filter(|fd| *fd > 2)
-        .collect();
-    keep.sort_unstable();
-    let mut first = 3;
-    for fd in keep {
-        close_between(first, fd.wrapping_sub(1));
-        first = fd + 1;
-    }
-    close_between(first, u32::MAX);
-}
-
-fn close_between(first: u32, last: u32) {
-    if first > last {
-        return;
-    }
-    // SAFETY: closing touches no memory; the caller of `close_all_but` guarantees that nothing uses them any more.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if done == 0 {
-        return;
-    }
-    // A kernel before 5.9.
-    for fd in open_descriptors().into_iter().filter(|fd| (first..=last).contains(fd)) {
-        // SAFETY: as above.
-        unsafe { libc::close(fd.cast_signed()) };
+/// Whatever owned them must never be used or dropped again: this is for a child that ends without returning.
+pub(crate) fn close(descriptors: &[RawFd]) {
+    for fd in descriptors {
+        // SAFETY: closing touches no memory, and by the contract nothing uses the descriptor any more.
+        unsafe { libc::close(*fd) };
     }
 }
 
-fn open_descriptors() -> Vec<u32> {
+/// Closes what the program was started with beside the standard descriptors, such as a pipe that somebody reads to its end.
+///
+/// What the program itself has opened is not touched: `std`, and all else that is written for threads, sets the mark
+/// close-on-exec, and what was inherited does not have it.
+pub(crate) fn close_inherited() {
+    for fd in open_descriptors().into_iter().filter(|fd| *fd > 2) {
+        // SAFETY: the call takes a number, and fails if no descriptor has it.
+        let marks = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        if marks >= 0 && marks & libc::FD_CLOEXEC == 0 {
+            close(&[fd]);
+        }
+    }
+}
+
+fn open_descriptors() -> Vec<RawFd> {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
         return Vec::new();
     };
@@ -174,6 +163,31 @@ fn open_descriptors() -> Vec<u32> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Takes up a descriptor that was handed on by its number, such as from the binary before this one.
+///
+/// Says nothing if it is not open. The number must have been handed on for this: nobody else may own it.
+pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes a number, and fails if no descriptor has it.
+    if fd <= 2 || unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::other(format!("descriptor {fd} was not handed on")));
+    }
+    // SAFETY: it is open, and by the contract nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes a variable out of the environment.
+pub(crate) fn take_variable(name: &str) -> Option<std::ffi::OsString> {
+    let value = std::env::var_os(name)?;
+    assert_eq!(
+        threads(),
+        1,
+        "the environment is only changed while the process has one thread"
+    );
+    // SAFETY: there is no other thread that could read the environment.
+    unsafe { std::env::remove_var(name) };
+    Some(value)
 }
 
 /// A number that nobody can guess.

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Stdio;
+
 use common::{Node, alive, connect, signal, until};
 use nix::sys::signal::Signal;
 
@@ -178,6 +180,67 @@ fn each_signal_that_stops() {
         assert_eq!(master.wait(), 0);
         node.assert_clean(&[]);
     }
+}
+
+#[test]
+fn instances_stop_in_their_order_but_do_not_wait_for_ever() {
+    let node = Node::new();
+    node.configure("stop_timeout = \"2s\"", "");
+    node.trouble("linger");
+    node.start();
+    let clock = |node: &Node| node.status()["instances"][1]["children"][0]["state"].clone();
+    let mut stop = node.command(&["stop"]).spawn().unwrap();
+    until("the first instance drains", || node.children("draining").len() == 2);
+    assert_eq!(clock(&node), "serving");
+    until("the next one goes when half of the time is over", || {
+        clock(&node).is_null()
+    });
+    assert_eq!(node.children("draining").len(), 2);
+    assert_eq!(stop.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_first_process_of_a_container_reaps_and_stops() {
+    let node = Node::new();
+    let namespace = |command: &mut std::process::Command| {
+        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let mut inside = std::process::Command::new("unshare");
+        inside
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(command.get_program())
+            .args(args);
+        inside
+    };
+    let allowed = namespace(&mut std::process::Command::new("true"))
+        .stderr(Stdio::null())
+        .status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("not tested: this user may not make namespaces");
+        return;
+    }
+    let script = "(sleep 0.1 & exec sleep 0.05) & exec \"$0\" start -c \"$1\"";
+    let mut start = std::process::Command::new("bash");
+    start.args(["-c", script]).arg(&node.program).arg(node.config());
+    let start = namespace(&mut start)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let unshare = start.id();
+    let children = |pid: &str| -> Vec<String> {
+        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        list.split_whitespace().map(Into::into).collect()
+    };
+    let mut master = None;
+    until("only its own children are left", || {
+        master = children(&unshare.to_string()).pop();
+        master.as_ref().is_some_and(|master| children(master).len() == 3)
+            && node.run(&["status"]).code == 0
+            && node.status()["state"] == "serving"
+    });
+    signal(master.unwrap().parse().unwrap(), Signal::SIGTERM);
+    common::finish(start).ok().says("pid 1\n");
+    node.assert_clean(&[]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn help_version_and_wrong_arguments() {
     node.run(&["start", "--loud"]).is(64);
     node.run(&["start", "--only", "gateway"])
         .is(64)
-        .says("this program has echo");
+        .says("this program has echo, clock");
 }
 
 #[test]
@@ -266,6 +266,43 @@ fn a_master_that_hangs_can_be_killed() {
     node.run(&["kill"]).ok();
     assert!(pids.iter().all(|pid| !alive(*pid)));
     node.assert_clean(&pids);
+}
+
+#[test]
+fn some_instances_only() {
+    let node = Node::new();
+    let names = |node: &Node| -> Vec<String> {
+        let status = node.status();
+        let instances = status["instances"].as_array().unwrap().iter();
+        instances
+            .map(|instance| instance["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    node.run(&["start", "-d", "--only", "clock"]).ok();
+    assert_eq!(names(&node), ["clock"]);
+    node.run(&["reload"]).ok();
+    node.run(&["restart"]).ok();
+    assert_eq!(names(&node), ["clock"]);
+    node.run(&["restart", "--only", "echo,clock"]).ok();
+    assert_eq!(names(&node), ["echo", "clock"]);
+}
+
+#[test]
+fn the_shell_of_a_daemon_is_let_go() {
+    let node = Node::new();
+    // A descriptor that the daemon inherits would keep `cat` waiting.
+    let script = "exec 9> >(cat > \"$2\"; echo end >> \"$2\"); \"$0\" start -d -c \"$1\"";
+    let mut shell = std::process::Command::new("bash");
+    shell
+        .args(["-c", script])
+        .arg(&node.program)
+        .arg(node.config())
+        .arg(node.path("cat"));
+    assert!(shell.stdout(Stdio::null()).status().unwrap().success());
+    until("cat has ended", || {
+        std::fs::read_to_string(node.path("cat")).is_ok_and(|text| text == "end\n")
+    });
+    assert_eq!(node.serving().len(), 2);
 }
 
 #[test]

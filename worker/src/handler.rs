@@ -11,6 +11,9 @@ use crate::{Client, CloseReason, Cluster, Hello, Message, Reject, Result};
 /// Events of one client are handled one after the other, in order; events of several clients side by side. Methods are
 /// written as a plain `async fn`. One that returns an error or panics is logged and counted, and its event is done.
 ///
+/// What blocks its thread (a long computation, a client of a database that is not async) holds up all clients of the
+/// child, and its links with them: it belongs in `tokio::task::spawn_blocking`.
+///
 /// ```
 /// use meepo_worker::{Client, CloseReason, Handler, Hello, Message, Reject, Result};
 ///

@@ -119,3 +119,35 @@ impl fmt::Debug for WorkerInstance {
         f.debug_struct("WorkerInstance").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(text: &str) -> Result<Plan, String> {
+        struct Silent;
+        impl Handler for Silent {
+            async fn on_message(&self, _client: &crate::Client, _message: crate::Message) -> crate::Result<()> {
+                Ok(())
+            }
+        }
+        let config = Config::parse(text).map_err(|error| error.to_string())?;
+        instance(|| Silent).plan(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_have_defaults_and_are_checked() {
+        let planned = plan("").expect("the defaults are good");
+        assert_eq!((planned.children, planned.threads), (2, 1));
+        let planned = plan("[worker]\nchildren = 3\nsend_queue = \"1MiB\"").expect("these are good");
+        assert_eq!(planned.children, 3);
+        for (text, key) in [
+            ("[worker]\nchildren = 0", "worker.children"),
+            ("[worker]\nquery_timeout = \"0s\"", "worker.query_timeout"),
+            ("[worker]\nthread = 1", "threads"),
+        ] {
+            let error = plan(text).expect_err("it is refused");
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

@@ -233,6 +233,8 @@ impl<H: Handler> Lanes<H> {
                 return Some(job);
             }
             lane.busy = false;
+            // A burst leaves nothing behind at a client that is idle.
+            lane.waiting.shrink_to(4);
         }
         self.lanes.remove_if(&id, |_, lane| lane.is_over());
         None

@@ -36,7 +36,7 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, child:
         card: Card {
             hello: wire::Hello {
                 worker_id: id.0,
-                name: program(),
+                name: child.node.name.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             secret: SecretHeader::new(&child.node.secret),
@@ -138,11 +138,4 @@ impl<H: Handler> Worker<H> {
         }
         Ok(())
     }
-}
-
-/// What people know this program by.
-fn program() -> String {
-    let path = std::env::current_exe().unwrap_or_default();
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }

@@ -30,6 +30,8 @@ const SECTIONS: [&str; 4] = ["node", "registry", "gateway", "worker"];
 pub struct Config {
     file: Option<PathBuf>,
     base: PathBuf,
+    /// What the file says.
+    text: Option<String>,
     layers: Layers,
     environment: Vec<env::Override>,
     read: Arc<Mutex<BTreeSet<String>>>,
@@ -58,15 +60,28 @@ impl Config {
         defaults: &str,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
-        let mut layers = Layers::default();
-        layers.put(defaults, Source::Program)?;
-        if let Some(path) = path {
-            let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| ConfigError {
                 origin: Some(Origin::File(path.into(), 0)),
                 key: String::new(),
                 why: format!("cannot be read: {error}"),
-            })?;
-            layers.put(&text, Source::File(path))?;
+            })
+        };
+        Self::over(program, path, path.map(read).transpose()?, defaults, variables)
+    }
+
+    /// Reads all layers, where the text of the file is known.
+    pub(crate) fn over(
+        program: &str,
+        path: Option<&Path>,
+        text: Option<String>,
+        defaults: &str,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::default();
+        layers.put(defaults, Source::Program)?;
+        if let (Some(path), Some(text)) = (path, &text) {
+            layers.put(text, Source::File(path))?;
         }
         let folder = path
             .and_then(Path::parent)
@@ -74,6 +89,7 @@ impl Config {
         Ok(Self {
             file: path.map(Into::into),
             base: folder.unwrap_or(Path::new(".")).into(),
+            text,
             layers,
             environment: env::overrides(variables)?,
             read: Arc::default(),
@@ -141,6 +157,11 @@ impl Config {
     /// Where relative paths of the configuration begin: the file's folder, or the working directory.
     pub fn base_dir(&self) -> &Path {
         &self.base
+    }
+
+    /// What the file says.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.text.as_deref()
     }
 
     /// Refuses sections that neither this program nor any other knows. To be called when all sections have been read.

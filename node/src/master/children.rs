@@ -1,5 +1,6 @@
 //! Children: started, heard, reaped, started again.
 
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -140,11 +141,36 @@ impl Supervisor<'_> {
                 stats: self.stats.slot(slot),
                 siblings: self.stats.siblings(group),
                 node: Arc::clone(blueprint.node),
+                close: self.descriptors().into_iter().chain([ours.as_raw_fd()]).collect(),
                 master: theirs,
             };
             Ok((start, ours))
         };
         build().map_err(|error| error.to_string())
+    }
+
+    /// What the master has open: nothing for its children.
+    fn descriptors(&self) -> Vec<RawFd> {
+        let mut open = vec![
+            self.signals.as_fd().as_raw_fd(),
+            self.pid_file.file().as_raw_fd(),
+            self.stats.file.as_raw_fd(),
+        ];
+        open.extend(self.control.descriptors());
+        open.extend(self.terminal.descriptor());
+        for group in &self.groups {
+            open.extend(group.processes().map(|process| process.socket.as_raw_fd()));
+            open.extend(group.listeners.iter().map(|listener| listener.socket.as_raw_fd()));
+            let own = group
+                .places
+                .iter()
+                .flat_map(|place| place.own.iter().chain(&place.successor_own));
+            open.extend(own.map(|own| own.listener.socket.as_raw_fd()));
+        }
+        if let Phase::Reloading(reload) = &self.phase {
+            open.extend(reload.listeners().map(|listener| listener.socket.as_raw_fd()));
+        }
+        open
     }
 
     /// Reads what children say; `told` is in the order of all that can still say something.
@@ -292,9 +318,8 @@ impl Supervisor<'_> {
             Err(reason) => {
                 let of = &mut self.groups[group];
                 let place = &mut of.places[index];
-                tracing::warn!(instance = of.name, index, reason, "cannot start a child");
-                place.last_exit = Some(reason);
-                place.retry_at = Some(Instant::now() + Duration::from_secs(1));
+                let pause = place.failed(&reason, Instant::now());
+                tracing::warn!(instance = of.name, index, reason, ?pause, "cannot start a child");
             }
         }
     }

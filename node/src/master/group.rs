@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::listeners::{Listener, Reserved};
 use crate::instance::Plan;
@@ -80,7 +81,7 @@ pub(crate) struct Process {
 }
 
 /// What a child does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Life {
     Starting,
     Serving,
@@ -120,9 +121,20 @@ impl Group {
 impl Place {
     /// Notes that its child has died, and says after which pause it is to be started again.
     pub(crate) fn died(&mut self, process: &Process, reason: &str, now: Instant) -> Duration {
-        self.last_exit = Some(reason.into());
         let at_start = process.life == Life::Starting || now - process.started < SHORT_LIFE;
-        self.failures = if at_start { self.failures + 1 } else { 0 };
+        if at_start {
+            return self.failed(reason, now);
+        }
+        self.failures = 0;
+        self.last_exit = Some(reason.into());
+        self.retry_at = Some(now);
+        Duration::ZERO
+    }
+
+    /// Notes that its child could not begin to serve.
+    pub(crate) fn failed(&mut self, reason: &str, now: Instant) -> Duration {
+        self.last_exit = Some(reason.into());
+        self.failures += 1;
         let pause = pause(self.failures);
         self.retry_at = Some(now + pause);
         pause

@@ -7,6 +7,8 @@ mod reload;
 mod report;
 mod signals;
 mod stopping;
+mod takeover;
+mod upgrade;
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ use group::{Group, Place};
 use reload::Reload;
 use signals::{Action, State};
 use stopping::Stopping;
+pub(crate) use takeover::{left_behind, resume};
+pub(crate) use upgrade::Binary;
 
 /// A master that runs.
 pub(crate) struct Supervisor<'a> {
@@ -49,6 +53,11 @@ pub(crate) struct Supervisor<'a> {
     last_reload: Option<(Answer, Instant)>,
     /// A reload is to follow what is under way, for these callers.
     reload_wanted: Option<Vec<CallerId>>,
+    /// The reload is to replace the binary, even if it is the same.
+    upgrade_wanted: bool,
+    binary: Binary,
+    /// What the file said when the settings in force were read.
+    config_text: Option<String>,
 }
 
 /// What the master is about.
@@ -60,7 +69,13 @@ enum Phase {
 }
 
 /// Runs a node until it has stopped.
-pub(crate) fn run(program: &Master, options: Options, setup: Setup, mut terminal: Terminal) -> ExitCode {
+pub(crate) fn run(
+    program: &Master,
+    options: Options,
+    setup: Setup,
+    mut terminal: Terminal,
+    binary: Binary,
+) -> ExitCode {
     let opened = open(&setup, &terminal);
     let (pid_file, signals, stats, control, listeners) = match opened {
         Ok(opened) => opened,
@@ -93,6 +108,9 @@ pub(crate) fn run(program: &Master, options: Options, setup: Setup, mut terminal
         started: Instant::now(),
         last_reload: None,
         reload_wanted: None,
+        upgrade_wanted: false,
+        binary,
+        config_text: setup.config.text().map(Into::into),
     };
     drop(setup);
     supervisor.start_all();
@@ -166,7 +184,10 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            self.wait();
+            // A reload may have ended just now, and another one been wanted meanwhile.
+            if self.state() != State::Serving || self.reload_wanted.is_none() {
+                self.wait();
+            }
         }
     }
 
@@ -243,6 +264,10 @@ impl Supervisor<'_> {
                 Action::Stop => self.stop(&format!("signal {signal}")),
                 Action::StopAtOnce => self.stop_at_once("a second signal"),
                 Action::Reload | Action::ReloadLater => drop(self.reload_wanted.get_or_insert_default()),
+                Action::Upgrade => {
+                    self.upgrade_wanted = true;
+                    self.reload_wanted.get_or_insert_default();
+                }
                 Action::ReopenLogs => self.reopen_logs(),
                 Action::Nothing => {}
             }

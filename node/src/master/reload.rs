@@ -28,12 +28,26 @@ pub(super) struct Reload {
     pub(super) callers: Vec<CallerId>,
 }
 
+impl Reload {
+    /// The listeners of the new generation.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &Rc<Listener>> {
+        self.listeners.iter().flatten()
+    }
+}
+
 impl Supervisor<'_> {
     /// Begins a reload if one is wanted.
     pub(super) fn begin_wanted_reload(&mut self) {
         let Some(callers) = self.reload_wanted.take() else {
             return;
         };
+        let upgrade = std::mem::take(&mut self.upgrade_wanted) || self.binary.is_replaced();
+        if upgrade {
+            // If that goes well, the new binary goes on with this reload, and this one ends here.
+            let reason = self.upgrade(&callers);
+            tracing::error!(reason, "the reload is refused");
+            return self.end_reload(callers, Err(reason));
+        }
         match self.prepare_reload() {
             Ok((setup, listeners)) => {
                 tracing::info!("reloading");
@@ -164,6 +178,7 @@ impl Supervisor<'_> {
             }
             group.places.truncate(group.plan.children);
         }
+        self.config_text = reload.setup.config.text().map(Into::into);
         let old = std::mem::replace(&mut self.node, Arc::clone(&reload.setup.node));
         if (&old.log_file, old.log_format, &old.log_level)
             != (&self.node.log_file, self.node.log_format, &self.node.log_level)

@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Reload,
     /// Reload when what is under way is over.
     ReloadLater,
+    /// Replace the binary of the master, and reload.
+    Upgrade,
     ReopenLogs,
     Nothing,
 }
@@ -43,7 +45,7 @@ const ANSWERED: [Signal; 7] = [
 
 /// The table.
 pub(crate) fn action(signal: Signal, state: State) -> Action {
-    use Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+    use Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
     match (signal, state) {
         (SIGCHLD, _) => Action::Reap,
         (SIGTERM | SIGINT, State::Stopping) => Action::StopAtOnce,
@@ -53,6 +55,8 @@ pub(crate) fn action(signal: Signal, state: State) -> Action {
         (SIGHUP, State::Starting | State::Reloading) => Action::ReloadLater,
         (SIGHUP, State::Stopping) => Action::Nothing,
         (SIGUSR1, _) => Action::ReopenLogs,
+        (SIGUSR2, State::Stopping) => Action::Nothing,
+        (SIGUSR2, _) => Action::Upgrade,
         _ => Action::Nothing,
     }
 }

@@ -18,12 +18,15 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Node {
     pub dir: tempfile::TempDir,
+    pub program: PathBuf,
 }
 
 impl Node {
     pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("node-").tempdir().unwrap();
         let node = Self {
-            dir: tempfile::Builder::new().prefix("node-").tempdir().unwrap(),
+            dir,
+            program: program().into(),
         };
         node.configure("", "");
         node
@@ -63,7 +66,7 @@ impl Node {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(&self.program);
         command
             .args(args)
             .arg("-c")
@@ -291,7 +294,7 @@ fn pid(value: &Value) -> i32 {
 }
 
 /// The example, which is built with the tests.
-fn program() -> &'static Path {
+pub fn program() -> &'static Path {
     static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     PROGRAM.get_or_init(|| {
         let test = std::env::current_exe().unwrap();

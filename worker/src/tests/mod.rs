@@ -6,6 +6,7 @@ mod flow;
 mod gateway;
 mod links;
 mod queries;
+mod sends;
 mod session;
 
 use std::collections::BTreeMap;
@@ -69,6 +70,7 @@ impl Script {
 
 impl Handler for Script {
     async fn on_start(&self, cluster: &Cluster) -> Result<()> {
+        let _ = self.cluster.set(cluster.clone());
         let _ = self
             .log
             .send(format!("start, {} gateways", cluster.gateways().up.len()));
