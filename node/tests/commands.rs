@@ -387,6 +387,27 @@ fn a_port_that_is_taken_is_named_and_nothing_stays() {
 }
 
 #[test]
+fn a_start_can_follow_as_soon_as_the_lock_is_free() {
+    let node = Node::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    node.configure("", &format!("address = \"{free}\""));
+    node.start();
+    for _ in 0..10 {
+        let held = node.connect();
+        common::signal(node.master(), nix::sys::signal::Signal::SIGTERM);
+        let mut started = node.run(&["start", "-d"]);
+        while started.err.contains("it runs already") {
+            started = node.run(&["start", "-d"]);
+        }
+        started.ok();
+        drop(held);
+    }
+}
+
+#[test]
 fn a_run_directory_of_others_is_refused() {
     let node = Node::new();
     std::fs::create_dir(node.run_dir()).unwrap();

@@ -309,6 +309,8 @@ impl Supervisor<'_> {
             Phase::Stopping(stopping) => stopping.failure,
             _ => None,
         };
+        // All is closed before the lock is given up: whoever takes it can bind at once.
+        self.groups.clear();
         self.control.remove();
         match &failure {
             None => tracing::info!(node = self.node.name, "stopped"),

@@ -3,7 +3,7 @@
 //!
 //! The new one is asked first whether it can run with the configuration; one that cannot is refused as a reload is.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -45,9 +45,7 @@ impl Binary {
         let mut prefix: Vec<OsString> = std::env::args_os().collect();
         prefix.truncate(prefix.len().saturating_sub(program.args.len()));
         let named = prefix.first().map(PathBuf::from).and_then(|name| find(&name));
-        let path = named
-            .filter(|path| identity(path) == running)
-            .or_else(|| std::env::current_exe().ok());
+        let path = named.filter(|path| identity(path) == running).or_else(replaced_exe);
         Self {
             path: path.unwrap_or_default(),
             running,
@@ -82,6 +80,17 @@ fn identity(path: &Path) -> Option<Identity> {
         about.mtime(),
         about.mtime_nsec(),
     ))
+}
+
+/// The running file by the name that the kernel has for it, which says so if another one has taken its place already.
+fn replaced_exe() -> Option<PathBuf> {
+    let exe = std::env::current_exe().ok()?;
+    let before = exe
+        .as_os_str()
+        .as_bytes()
+        .strip_suffix(b" (deleted)")
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    before.filter(|path| path.exists()).or(Some(exe))
 }
 
 /// The file that a shell means by a name.
@@ -150,7 +159,7 @@ impl Supervisor<'_> {
         };
         let args = words(std::env::args_os().collect())?;
         let mut environment: Vec<OsString> = std::env::vars_os()
-            .map(|(name, value)| [name.as_os_str(), value.as_os_str()].join(std::ffi::OsStr::new("=")))
+            .map(|(name, value)| [name.as_os_str(), value.as_os_str()].join(OsStr::new("=")))
             .collect();
         environment.push(format!("{VARIABLE}={}", file.as_raw_fd()).into());
         let environment = words(environment)?;
