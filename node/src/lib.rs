@@ -9,7 +9,7 @@
 //! - [`config`]: `meepo.toml`, environment variables, and errors that say where; `setup` reads all of it.
 //! - `master`: listeners, children, signals, reload, stop. `child`: the other side of the fork.
 //! - `daemon`, `pidfile`, `control`: a start in the background, the lock that says who runs, the socket that answers.
-//! - `commands`: what `stop`, `status`, `reload`, `restart` and `kill` do.
+//! - `commands`: what `stop`, `status`, `reload`, `restart` and `kill` do with a node that is `running`.
 //! - [`stats`]: figures of all children in memory that the master shares with them; [`status`] shows them.
 //! - [`stop`]: how a child learns that it is to drain.
 //! - [`membership`]: how a node makes itself known to the registries, and learns who else is there.
@@ -41,6 +41,7 @@ pub mod program;
 pub mod quota;
 mod roster;
 pub mod rpc;
+mod running;
 pub mod secret;
 mod setup;
 pub mod stats;
