@@ -55,9 +55,12 @@ fn build(folder: &Path) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
+    // `--examples` (there are none) has the same features of dependencies chosen as for tests: nothing is built twice.
+    let targets = ["--workspace", "--bins", "--examples"];
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(targets)
         .current_dir(workspace())
         .status()
         .expect("cargo runs");

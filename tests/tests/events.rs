@@ -56,6 +56,31 @@ async fn a_short_life_is_seen_whole_and_in_order() {
 }
 
 #[tokio::test]
+async fn each_worker_child_starts_and_stops_once() {
+    let mut node = Node::test().set("worker", "children = 3").start().await;
+    let pids = node.pids("worker").await;
+    let mut client = Ws::connect(node.host().ws()).await;
+    // What a worker has begun, it ends before it stops.
+    client.send("sleep 500").await;
+    node.events()
+        .wait("the sleeper", |event| event.text == "sleep 500")
+        .await;
+    let ((), (code, _)) = tokio::join!(node.stop(), client.closed());
+    assert_eq!(code, 1001);
+    assert_eq!(node.events().of("handled").len(), 1);
+    for event in ["start", "stop"] {
+        let mut seen: Vec<_> = node.events().of(event).iter().map(|event| event.pid).collect();
+        seen.sort();
+        let mut expected = pids.clone();
+        expected.sort();
+        assert_eq!(seen, expected, "{event}");
+    }
+    let last = node.events().all();
+    let close = last.iter().rposition(|event| event.event == "close").expect("a close");
+    assert_eq!(last[close].cause, "gateway stop");
+}
+
+#[tokio::test]
 async fn a_slow_handler_slows_only_its_own_client() {
     let node = Node::test().set("worker", "children = 1").start().await;
     let mut slow = Ws::connect(node.host().ws()).await;

@@ -51,6 +51,12 @@ async fn a_daemon_is_started_watched_and_stopped() {
         assert_eq!(fields[4], "0", "a daemon has no terminal: {stat}");
         let folder = std::fs::read_link(format!("/proc/{}/cwd", status.pid)).expect("it runs");
         assert_eq!(folder.to_str(), Some("/"), "a daemon's working directory");
+        let about = std::fs::read_to_string(format!("/proc/{}/status", status.pid)).expect("it runs");
+        let umask = about
+            .lines()
+            .find_map(|line| line.strip_prefix("Umask:"))
+            .map(str::trim);
+        assert!(matches!(umask, Some("0022" | "0027")), "a daemon's umask: {umask:?}");
         for pid in status.children().filter_map(|child| child.pid) {
             assert!(processes::children(status.pid).contains(&pid));
         }
@@ -473,6 +479,36 @@ async fn pipes_that_close_early_harm_nobody() {
     fine(&node.command(&["stop"]).await);
     let status = meepo_tests::in_time("the end", master.wait()).await.expect("it ends");
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_daemon_outlives_the_terminal_that_it_was_started_from() {
+    let node = Node::test().prepare();
+    let start = node.prepare(&["start", "-d"]);
+    let start = start.as_std();
+    let line: Vec<_> = std::iter::once(start.get_program()).chain(start.get_args()).collect();
+    let line = line.join(std::ffi::OsStr::new(" "));
+    // `script` gives it a terminal, and closes that when the command has ended.
+    let mut terminal = tokio::process::Command::new("script");
+    terminal
+        .args(["--quiet", "--return", "--command"])
+        .arg(line)
+        .arg("/dev/null");
+    for (key, value) in start.get_envs() {
+        terminal.env(key, value.unwrap_or_default());
+    }
+    let status = terminal
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .status();
+    let status = meepo_tests::in_time("the start", status).await.expect("script runs");
+    assert!(status.success(), "{status:?}");
+    let mut client = Ws::connect(node.host().ws()).await;
+    client.send("fail").await;
+    assert_eq!(client.ask("still here").await, "still here");
+    assert!(node.status().await.all_serve());
+    drop(client);
+    fine(&node.command(&["stop"]).await);
 }
 
 #[tokio::test]
