@@ -101,6 +101,10 @@ pub(crate) fn start_table(status: &NodeStatus) -> String {
             .listeners
             .iter()
             .map(|listener| format!("{} {}", listener.label, listener.address));
+        let own = instance
+            .children
+            .iter()
+            .filter_map(|child| Some(format!("child {} {}", child.index, child.address.as_ref()?)));
         let pids: Vec<String> = instance
             .children
             .iter()
@@ -110,7 +114,7 @@ pub(crate) fn start_table(status: &NodeStatus) -> String {
         table.add_row([
             instance.name.clone(),
             instance.children.len().to_string(),
-            shared.collect::<Vec<_>>().join("\n"),
+            shared.chain(own).collect::<Vec<_>>().join("\n"),
             pids.join(" "),
         ]);
     }
@@ -147,6 +151,11 @@ pub(crate) fn text(status: &NodeStatus) -> String {
         for listener in &instance.listeners {
             let page = listener.page.as_deref().unwrap_or_default();
             listeners.add_row([&instance.name, &listener.label, &listener.address, page]);
+        }
+        for child in &instance.children {
+            if let Some(address) = &child.address {
+                listeners.add_row([&instance.name, &format!("child {}", child.index), address, ""]);
+            }
         }
     }
     if listeners.row_count() > 0 {

@@ -141,10 +141,7 @@ fn a_master_that_is_killed_leaves_no_orphan() {
 #[test]
 fn a_start_follows_at_once_on_a_master_that_was_killed() {
     let node = Node::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = common::free_address();
     node.configure("", &format!("address = \"{free}\""));
     node.start();
     let _client = node.connect();

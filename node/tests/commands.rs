@@ -370,7 +370,7 @@ fn watch_draws_again() {
 #[test]
 fn a_port_that_is_taken_is_named_and_nothing_stays() {
     let node = Node::new();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = std::net::TcpListener::bind(common::free_address()).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     node.configure("", &format!("address = \"{address}\""));
     for args in [["start"].as_slice(), &["start", "-d"]] {
@@ -389,10 +389,7 @@ fn a_port_that_is_taken_is_named_and_nothing_stays() {
 #[test]
 fn a_start_can_follow_as_soon_as_the_lock_is_free() {
     let node = Node::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = common::free_address();
     node.configure("", &format!("address = \"{free}\""));
     node.start();
     for _ in 0..10 {

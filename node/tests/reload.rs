@@ -32,12 +32,8 @@ fn a_wrong_configuration_changes_nothing_and_status_says_so() {
     node.start();
     let before = node.serving();
     let mut client = node.connect();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap();
-    let _keep = std::net::TcpListener::bind(taken)
-        .or_else(|_| std::net::TcpListener::bind("127.0.0.1:0"))
-        .unwrap();
-    let busy = format!("address = \"{}\"", _keep.local_addr().unwrap());
+    let taken = std::net::TcpListener::bind(common::free_address()).unwrap();
+    let busy = format!("address = \"{}\"", taken.local_addr().unwrap());
     for (node_lines, echo, expected) in [
         ("", "= 1", "meepo.toml:6: "),
         (
@@ -98,11 +94,7 @@ fn listeners_are_kept_opened_and_closed() {
     let node = Node::new();
     node.start();
     let first = node.address();
-    let second = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    let second = common::free_address().to_string();
     node.configure("", &format!("address = \"{second}\""));
     node.run(&["reload"]).ok();
     assert_eq!(node.address(), second);
@@ -187,10 +179,7 @@ fn a_stop_ends_a_reload() {
 #[test]
 fn each_child_has_a_port_of_its_own_and_so_has_its_successor() {
     let node = Node::new();
-    let base = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let base = common::free_address();
     node.configure("", &format!("own = \"{base}\""));
     node.start();
     let ports = || -> Vec<u16> {
@@ -199,6 +188,7 @@ fn each_child_has_a_port_of_its_own_and_so_has_its_successor() {
         children.iter().map(|child| port(child).unwrap()).collect()
     };
     assert_eq!(ports(), [base.port(), base.port() + 1]);
+    node.run(&["status"]).ok().says(&base.to_string());
     let child = node.serving()[1];
     signal(child, Signal::SIGKILL);
     until("it is replaced", || {

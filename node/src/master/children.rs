@@ -265,9 +265,14 @@ impl Supervisor<'_> {
             }
             Phase::Serving | Phase::Reloading(_) => {
                 let pause = self.groups[group].places[index].died(process, &reason, Instant::now());
-                if pause > Duration::ZERO {
+                // Said once: that it goes on is in the line of each death, and in `status`.
+                if pause > Duration::ZERO && self.groups[group].places[index].failures == 2 {
                     let name = self.groups[group].name;
-                    tracing::warn!(instance = name, index, ?pause, "the child keeps dying at its start");
+                    tracing::warn!(
+                        instance = name,
+                        index,
+                        "the child keeps dying at its start, pausing between attempts"
+                    );
                 }
             }
         }
