@@ -105,13 +105,19 @@ async fn the_documented_file_is_valid_and_complete() {
             }
         }
     }
-    // So are the settings of docker-compose.yml.
-    let cluster = meepo_tests::binaries::workspace().join("deploy/cluster.toml");
+}
+
+#[tokio::test]
+async fn the_file_of_the_containers_is_valid() {
+    let workspace = meepo_tests::binaries::workspace();
+    let file = std::fs::read_to_string(workspace.join("deploy/cluster.toml")).expect("the file is there");
+    // The page is elsewhere in the image.
+    let page = workspace.join("examples/chat/page");
+    let file = file.replace("/usr/share/meepo/chat", page.to_str().expect("a path of text"));
     for program in ["chat", "meepo-registry", "meepo-gateway"] {
         let node = Node::build(program).prepare();
-        let finished = node
-            .command(&["check", "-c", cluster.to_str().expect("a path of text")])
-            .await;
+        std::fs::write(node.config(), &file).expect("the configuration can be written");
+        let finished = node.command(&["check"]).await;
         assert_eq!(finished.code, Some(0), "{program}: {finished:?}");
     }
 }

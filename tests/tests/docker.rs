@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use meepo_tests::binaries::workspace;
-use meepo_tests::{Host, Line, Ws, wait_for, wait_until};
+use meepo_tests::{Host, Line, Ws, http, wait_for, wait_until};
 
 const SERVICES: [&str; 5] = ["registry", "gateway-1", "gateway-2", "worker-1", "worker-2"];
 
@@ -162,6 +162,9 @@ async fn clients_on_two_gateways_chat_and_a_stop_drains() {
         .await;
         assert_ne!(docker(&["exec", &compose.container(service), "id", "-u"]).trim(), "0");
     }
+
+    let page = http::get(compose.port(19920), "/").await;
+    assert!(page.status == 200 && page.body.contains("Meepo chat"), "{page:?}");
 
     let mut ann = greet(compose.port(19909), "ann").await;
     let mut bob = greet(compose.port(19919), "bob").await;
