@@ -8,7 +8,9 @@ use bytes::Bytes;
 use meepo_node::stats::Slot;
 use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{Attach, CloseCause, Closed, Detached, Event, Handshake, Opened, Reply, SessionChanged};
+use meepo_proto::link::{
+    Attach, Attached, CloseCause, Closed, Detached, Event, Handshake, Opened, Reply, SessionChanged,
+};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
@@ -408,6 +410,19 @@ impl Dispatch {
                         ..Event::default()
                     };
                     self.send(link, event);
+                }
+                Output::Attach { link, client } => {
+                    let attach = self.attach(client);
+                    let body = Some(Body::Attached(Attached {}));
+                    self.send(
+                        link,
+                        Event {
+                            client,
+                            attach,
+                            body,
+                            ..Event::default()
+                        },
+                    );
                 }
                 Output::Detach { link, client } => {
                     self.send(
