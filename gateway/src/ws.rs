@@ -14,6 +14,9 @@ use crate::connection::{Decoder, Step};
 use crate::hub::End;
 use crate::settings::Protocol;
 
+/// The reason with which tungstenite answers a close code that must not be sent.
+const SUBSTITUTED: &str = "Protocol violation";
+
 /// Reads the frames of one client.
 pub(crate) struct WsDecoder {
     context: WebSocketContext,
@@ -21,6 +24,8 @@ pub(crate) struct WsDecoder {
 
 /// Small, because every idle client has one; it grows for a large message.
 const READ_BUFFER: usize = 2048;
+/// Reads of one client before others have their turn.
+const READS: usize = 16;
 /// A received payload below this is copied, so that it does not keep the read buffer.
 const COPY_BELOW: usize = 1024;
 
@@ -40,7 +45,7 @@ impl WsDecoder {
 
 impl Decoder for WsDecoder {
     fn next(&mut self, client: &Client) -> Step {
-        let mut wire = Wire { client, heard: false };
+        let mut wire = Wire { client, reads: 0 };
         match self.context.read(&mut wire) {
             Ok(Message::Text(text)) => Step::Message {
                 payload: unpinned(text.into()),
@@ -55,7 +60,7 @@ impl Decoder for WsDecoder {
                 let _ = self.context.flush(&mut wire);
                 Step::End(match frame {
                     // What was received cannot be sent: the reply says so.
-                    Some(frame) if frame.code == coding::CloseCode::Protocol => {
+                    Some(frame) if frame.code == coding::CloseCode::Protocol && frame.reason == SUBSTITUTED => {
                         End::by_client(CloseCause::Protocol, codes::PROTOCOL_ERROR.code, "invalid close code")
                     }
                     Some(frame) => End::by_client(CloseCause::Client, frame.code.into(), frame.reason.as_str()),
@@ -68,7 +73,10 @@ impl Decoder for WsDecoder {
                 Step::Heard
             }
             Ok(Message::Pong(_) | Message::Frame(_)) => Step::Heard,
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Step::Blocked { heard: wire.heard },
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => match wire.reads {
+                READS => Step::Heard,
+                reads => Step::Blocked { heard: reads > 0 },
+            },
             Err(error) => Step::End(end_of(&error)),
         }
     }
@@ -110,13 +118,17 @@ fn unpinned(payload: Bytes) -> Bytes {
 /// The client's socket for reading, its outbox for writing.
 struct Wire<'a> {
     client: &'a Client,
-    heard: bool,
+    /// How often it was read; then others have their turn.
+    reads: usize,
 }
 
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.reads == READS {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let read = self.client.try_read(buffer)?;
-        self.heard |= read > 0;
+        self.reads += 1;
         Ok(read)
     }
 }
