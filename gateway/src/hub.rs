@@ -1,10 +1,11 @@
 //! What one gateway child knows: its clients, its links, and how the two meet.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
 use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::event::Body;
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::client::{Client, Turn, Verdict};
+use crate::client::{Client, Profile, Turn, Verdict};
 use crate::encode;
 use crate::roster::Roster;
 use crate::router::{Bounds, Flow, LinkId, Output, Router};
@@ -33,11 +34,16 @@ pub(crate) struct Hub {
     /// This run of the child.
     pub id: GatewayId,
     pub settings: GatewaySettings,
+    send_buffer: usize,
     pub stats: &'static Slot,
     roster: Mutex<Roster>,
     dispatch: Mutex<Dispatch>,
     last_client: AtomicU64,
     last_link: AtomicU64,
+    /// Too much waits for workers: nobody is read.
+    full: AtomicBool,
+    /// Log lines that clients can cause.
+    pub refusals: LogQuota,
     /// The child drains: HTTP connections end.
     pub(crate) stopping: CancellationToken,
     /// Told when the last event was done.
@@ -50,8 +56,15 @@ struct Dispatch {
     router: Router,
     links: HashMap<LinkId, Events>,
     /// Clients of which the router has something, also those that are closed.
-    clients: HashMap<u64, Arc<Client>>,
+    clients: HashMap<u64, Held>,
     out: Vec<Output>,
+}
+
+/// What is kept of a client until its last event is done: not its socket.
+#[derive(Debug)]
+struct Held {
+    profile: Arc<Profile>,
+    client: Weak<Client>,
 }
 
 /// How a client ends.
@@ -119,6 +132,9 @@ impl Hub {
         };
         Arc::new(Self {
             id: GatewayId::random(),
+            send_buffer: bytes(settings.send_buffer),
+            full: AtomicBool::new(false),
+            refusals: LogQuota::new(),
             settings,
             stats,
             roster: Mutex::default(),
@@ -149,12 +165,16 @@ impl Hub {
         socket: Option<TcpStream>,
     ) -> (Arc<Client>, oneshot::Receiver<Verdict>) {
         let number = self.last_client.fetch_add(1, Ordering::Relaxed) + 1;
-        let (client, answer) = Client::new(number, protocol, handshake, socket);
+        let (client, answer) = Client::new(number, protocol, handshake, socket, self.send_buffer);
         self.roster.lock().insert(Arc::clone(&client));
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         let mut dispatch = self.dispatch.lock();
-        dispatch.clients.insert(number, Arc::clone(&client));
+        let held = Held {
+            profile: Arc::clone(&client.profile),
+            client: Arc::downgrade(&client),
+        };
+        dispatch.clients.insert(number, held);
         dispatch.push(number, Body::Opened(Opened {}));
         self.carry_out(dispatch);
         (client, answer)
@@ -166,10 +186,21 @@ impl Hub {
         self.stats.bytes_in.add(payload.len() as u64);
         let body = Body::Message(meepo_proto::link::Message { payload, binary });
         let mut dispatch = self.dispatch.lock();
+        // Its last event is pushed under this lock, after it began to end: nothing may follow that.
+        if client.condition().ending {
+            return;
+        }
         if dispatch.push(client.number, body) == Flow::Pause {
             client.pause();
         }
         self.carry_out(dispatch);
+    }
+
+    /// Pauses a client that is about to be read while too much waits.
+    pub(crate) fn check_full(&self, client: &Client) {
+        if self.full.load(Ordering::Relaxed) && self.dispatch.lock().router.flow(client.number) == Flow::Pause {
+            client.pause();
+        }
     }
 
     /// Whether all that the client has sent is done. If not, the client is woken then.
@@ -208,25 +239,34 @@ impl Hub {
         true
     }
 
-    /// Takes a client out that a worker has rejected: no close event follows.
+    /// A worker has rejected a client: no event of it follows.
+    pub(crate) fn dismiss(&self, number: u64) {
+        let mut dispatch = self.dispatch.lock();
+        let Dispatch { router, out, .. } = &mut *dispatch;
+        router.dismiss(number, out);
+        self.carry_out(dispatch);
+    }
+
+    /// Takes a client out that a worker has rejected.
     pub(crate) fn rejected(&self, client: &Arc<Client>, last: Option<Bytes>) {
         if client.end(last, true) {
             self.roster.lock().remove(client.number);
             self.stats.connections.sub(1);
-            let mut dispatch = self.dispatch.lock();
-            let Dispatch { router, out, .. } = &mut *dispatch;
-            router.dismiss(client.number, out);
-            self.carry_out(dispatch);
+            self.dismiss(client.number);
         }
     }
 
     /// Closes those whose send buffer is full.
     pub(crate) fn close_slow(&self, turn: &mut Turn) {
         for client in turn.slow.drain(..) {
-            let end = End::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
-            if self.close(&client, End { clear: true, ..end }) {
-                tracing::info!(client = %self.client_id(client.number), "closed a client that does not read");
-            }
+            self.close_one_slow(&client);
+        }
+    }
+
+    pub(crate) fn close_one_slow(&self, client: &Arc<Client>) {
+        let end = End::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
+        if self.close(client, End { clear: true, ..end }) {
+            tracing::info!(client = %self.client_id(client.number), "closed a client that does not read");
         }
     }
 
@@ -294,7 +334,7 @@ impl Hub {
     ) -> Result<(), SessionTooBig> {
         let dispatch = self.dispatch.lock();
         {
-            let mut session = client.session.lock();
+            let mut session = client.profile.session.lock();
             let mut next = session.clone();
             for key in &change.remove {
                 next.remove(key);
@@ -350,6 +390,7 @@ impl Hub {
     fn carry_out(&self, mut dispatch: MutexGuard<'_, Dispatch>) {
         let given_up = dispatch.carry_out();
         let router = &dispatch.router;
+        self.full.store(router.is_full(), Ordering::Relaxed);
         self.stats.events_waiting.set(router.waiting() as u64);
         self.stats.events_in_flight.set(router.in_flight() as u64);
         self.stats.links.set(router.links() as u64);
@@ -437,14 +478,14 @@ impl Dispatch {
                 Output::Finished { link } => {
                     self.links.remove(&link);
                 }
-                Output::GiveUp { client } => given_up.extend(self.clients.get(&client).cloned()),
+                Output::GiveUp { client } => given_up.extend(self.client(client)),
                 Output::Settled { client } => {
-                    if let Some(client) = self.clients.get(&client) {
+                    if let Some(client) = self.client(client) {
                         client.wake.notify_one();
                     }
                 }
                 Output::Resume { client } => {
-                    if let Some(client) = self.clients.get(&client) {
+                    if let Some(client) = self.client(client) {
                         client.resume();
                     }
                 }
@@ -457,11 +498,16 @@ impl Dispatch {
         given_up
     }
 
+    /// The client, unless it is closed.
+    fn client(&self, number: u64) -> Option<Arc<Client>> {
+        self.clients.get(&number)?.client.upgrade()
+    }
+
     fn attach(&self, client: u64) -> Option<Attach> {
-        let client = self.clients.get(&client)?;
-        let session = client.session.lock().clone();
+        let profile = &self.clients.get(&client)?.profile;
+        let session = profile.session.lock().clone();
         Some(Attach {
-            handshake: Some(client.handshake.clone()),
+            handshake: Some(profile.handshake.clone()),
             session,
         })
     }
