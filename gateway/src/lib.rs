@@ -4,7 +4,7 @@
 //!
 //! - [`settings`]: the section `[gateway]`.
 //! - [`instance()`]: what the master runs; `child`: the life of one child.
-//! - `accept`, `http`, `connection`, `ws`, `line`: from a listener to a client that is read.
+//! - `accept`, `http`, `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
 //! - `client`, `outbox`, `encode`: one client, and what it is sent.
 //! - `roster`: which clients and groups there are.
 //! - [`router`]: which worker gets which event (pure state).
@@ -22,6 +22,7 @@ mod client;
 mod commands;
 mod connection;
 mod encode;
+mod frames;
 mod http;
 mod hub;
 mod instance;
