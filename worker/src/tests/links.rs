@@ -74,24 +74,40 @@ async fn another_gateway_at_the_address_means_the_first_is_lost() {
     // The registry names the first one still.
     let mut second = Gateway::start_at(2, &address).await;
     let mut stranger = second.silent_link().await;
-    stranger.welcome(2);
+    assert!(matches!(stranger.next().await, Command::Hello(hello) if hello.gateway_id == 1));
+    stranger.refuse();
     worker.expect("1 close: gateway lost").await;
     stranger.ended().await;
     assert_eq!(worker.stats.links.get(), 0);
 
     // It gets a link of its own as soon as the registry names it.
     worker.name(&second);
-    let mut links = Vec::new();
-    loop {
-        tokio::select! {
-            link = second.silent_link() => {
-                link.welcome(2);
-                links.push(link);
-            }
-            () = eventually("the link", || worker.stats.links.get() == 1) => break,
+    let own = loop {
+        let mut link = second.silent_link().await;
+        match link.next().await {
+            Command::Hello(hello) if hello.gateway_id == 2 => break link,
+            _ => link.refuse(),
         }
-    }
+    };
+    own.welcome(2);
+    eventually("the link", || worker.stats.links.get() == 1).await;
     worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn a_gateway_that_says_another_id_gets_no_link() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let address = gateway.address.clone();
+    drop(link);
+    drop(gateway);
+    let mut second = Gateway::start_at(2, &address).await;
+    let mut stranger = second.silent_link().await;
+    stranger.welcome(2);
+    worker.expect("1 close: gateway lost").await;
+    stranger.ended().await;
+    assert_eq!(worker.stats.links.get(), 0);
 }
 
 #[tokio::test]
