@@ -128,6 +128,7 @@ fn options(matches: &ArgMatches) -> Options {
     Options {
         // A daemon leaves its working directory.
         config: config.map(|file| std::path::absolute(&file).unwrap_or(file)),
+        base: std::env::current_dir().unwrap_or_default(),
         only: only.map(|names| names.cloned().collect()).unwrap_or_default(),
         daemon: matches
             .try_get_one::<bool>("daemon")

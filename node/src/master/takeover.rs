@@ -219,7 +219,7 @@ fn take_up(program: &Master, state: State) -> Result<Supervisor<'_>, String> {
         &program.defaults,
         std::env::vars_os(),
     )
-    .and_then(|config| Setup::of(config, program, &options))
+    .and_then(|config| Setup::of(config.at(&options.base), program, &options))
     .or_else(|_| read_config(program, &options).and_then(|config| Setup::of(config, program, &options)))
     .map_err(|error| error.to_string())?;
     logs::start(&setup.node, options.daemon).map_err(text)?;

@@ -119,6 +119,8 @@ impl Supervisor<'_> {
         check.args(self.binary.prefix.iter().skip(1)).arg("check");
         if let Some(file) = &self.options.config {
             check.arg("-c").arg(file);
+        } else {
+            check.current_dir(&self.options.base);
         }
         for name in &self.options.only {
             check.args(["--only", name]);
