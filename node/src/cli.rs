@@ -47,7 +47,7 @@ pub(crate) fn run(program: &Master) -> ExitCode {
         "reload" => commands::reload(program, &options),
         "status" => commands::status(program, &options, matches.get_flag("json"), matches.get_flag("watch")),
         "kill" => commands::kill(program, &options),
-        _ => check(program, &options),
+        _ => check(program, &options, matches.get_flag("takeover")),
     }
 }
 
@@ -85,6 +85,11 @@ fn command(program: &Master) -> Command {
         .long("watch")
         .action(ArgAction::SetTrue)
         .help("Print it each second, until ^C");
+    // A master asks so before it becomes another binary.
+    let takeover = Arg::new("takeover")
+        .long("takeover")
+        .action(ArgAction::SetTrue)
+        .hide(true);
     Command::new(program.name.clone())
         .version(program.version.clone())
         .about(program.about.clone())
@@ -108,7 +113,7 @@ fn command(program: &Master) -> Command {
         .subcommand(
             Command::new("check")
                 .about("Check the configuration and print the settings in force")
-                .arg(&only),
+                .args([&only, &takeover]),
         )
         .after_help(
             "Exit codes: 0 done, 1 failed, 3 not running (status), 64 wrong arguments or configuration.\n\
@@ -128,6 +133,7 @@ fn options(matches: &ArgMatches) -> Options {
     Options {
         // A daemon leaves its working directory.
         config: config.map(|file| std::path::absolute(&file).unwrap_or(file)),
+        base: std::env::current_dir().unwrap_or_default(),
         only: only.map(|names| names.cloned().collect()).unwrap_or_default(),
         daemon: matches
             .try_get_one::<bool>("daemon")
@@ -171,8 +177,12 @@ pub(crate) fn start(program: &Master, options: Options) -> ExitCode {
     master::run(program, options, setup, terminal, binary)
 }
 
-fn check(program: &Master, options: &Options) -> ExitCode {
+fn check(program: &Master, options: &Options, takeover: bool) -> ExitCode {
     match Setup::read(program, options) {
+        Ok(_) if takeover => {
+            print(master::TAKEOVER);
+            ExitCode::SUCCESS
+        }
         Ok(setup) => {
             print(&setup.effective());
             ExitCode::SUCCESS

@@ -18,6 +18,9 @@ use crate::stats;
 pub(crate) struct Options {
     /// The configuration file.
     pub(crate) config: Option<PathBuf>,
+    /// The working directory of the start: without a file, relative paths of the environment begin there.
+    #[serde(default)]
+    pub(crate) base: PathBuf,
     /// The instances to run; empty: all.
     pub(crate) only: Vec<String>,
     /// In the background.
@@ -115,6 +118,7 @@ pub(crate) fn read_config(program: &Master, options: &Options) -> Result<Config,
         &program.defaults,
         std::env::vars_os(),
     )
+    .map(|config| config.at(&options.base))
 }
 
 /// Reads only where a node is to be found, from a file that may have mistakes.
@@ -131,6 +135,7 @@ pub(crate) fn read_whereabouts(program: &Master, options: &Options) -> Result<Co
         &program.defaults,
         std::env::vars_os(),
     )
+    .map(|config| config.at(&options.base))
 }
 
 /// Hides the values of keys that are named as secrets are.

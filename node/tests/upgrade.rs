@@ -81,6 +81,21 @@ fn a_reload_takes_up_a_new_binary() {
 }
 
 #[test]
+fn relative_paths_of_the_environment_hold_after_the_start() {
+    let node = node();
+    std::fs::write(node.path("secret"), "hush").unwrap();
+    let run = |args: &[&str]| common::finish(node.without_file(args).spawn().unwrap());
+    run(&["start", "-d"]).ok();
+    let master = node.master();
+    run(&["reload"]).ok();
+    install(&node, |path| copy(common::program(), path));
+    run(&["reload"]).ok();
+    assert!(node.master() == master && runs_new_binary(&node, master));
+    run(&["stop"]).ok();
+    node.assert_clean(&[master]);
+}
+
+#[test]
 fn a_signal_replaces_the_binary_too() {
     let node = node();
     let mut foreground = node.foreground();
@@ -116,6 +131,8 @@ fn a_binary_that_cannot_run_is_refused() {
     };
     for (text, expected) in [
         ("not a program", "Exec format error"),
+        ("#!/bin/sh\n", "cannot take over from this version"),
+        ("#!/bin/sh\necho meepo takeover 0\n", "cannot take over from this version"),
         (
             "#!/bin/sh\necho no such key >&2; exit 64\n",
             "does not accept the configuration (exit status: 64): no such key",

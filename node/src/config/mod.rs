@@ -97,6 +97,12 @@ impl Config {
         })
     }
 
+    /// Where relative paths begin if there is no file: a daemon leaves the working directory that it was started in.
+    pub(crate) fn at(mut self, folder: &Path) -> Self {
+        self.base = folder.join(&self.base);
+        self
+    }
+
     /// Reads nothing but the name, the run directory and the time for a stop, and passes over all mistakes elsewhere.
     pub(crate) fn read_whereabouts(
         program: &str,

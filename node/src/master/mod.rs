@@ -33,7 +33,7 @@ use group::{Group, Place};
 use reload::Reload;
 use signals::{Action, State};
 use stopping::Stopping;
-pub(crate) use takeover::{left_behind, resume};
+pub(crate) use takeover::{TAKEOVER, left_behind, resume};
 pub(crate) use upgrade::Binary;
 
 /// A master that runs.

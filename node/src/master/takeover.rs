@@ -29,6 +29,10 @@ use crate::{cli, logs, sys};
 /// Names the descriptor that has the [`State`]. It has no double underscore: it is no setting.
 pub(super) const VARIABLE: &str = "MEEPO_TAKEOVER";
 
+/// What a binary says that can take over from this one. The number counts up when [`State`] changes, or what masters and
+/// children say to each other: the children of the former binary stay for a while.
+pub(crate) const TAKEOVER: &str = "meepo takeover 1\n";
+
 /// All that a master knows. Descriptors are numbers here.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {
@@ -219,7 +223,7 @@ fn take_up(program: &Master, state: State) -> Result<Supervisor<'_>, String> {
         &program.defaults,
         std::env::vars_os(),
     )
-    .and_then(|config| Setup::of(config, program, &options))
+    .and_then(|config| Setup::of(config.at(&options.base), program, &options))
     .or_else(|_| read_config(program, &options).and_then(|config| Setup::of(config, program, &options)))
     .map_err(|error| error.to_string())?;
     logs::start(&setup.node, options.daemon).map_err(text)?;

@@ -17,7 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Pid, execve};
 
 use super::Supervisor;
-use super::takeover::VARIABLE;
+use super::takeover::{TAKEOVER, VARIABLE};
 use crate::control::CallerId;
 use crate::program::Master;
 use crate::sys::PidFd;
@@ -71,6 +71,15 @@ impl Binary {
     }
 }
 
+/// What a process that has ended said. What is not text is not shown; a pipe's content is bounded.
+fn text_of(pipe: Option<impl Read>) -> String {
+    let mut text = String::new();
+    if let Some(pipe) = pipe {
+        let _ = pipe.take(4096).read_to_string(&mut text);
+    }
+    text
+}
+
 fn identity(path: &Path) -> Option<Identity> {
     let about = std::fs::metadata(path).ok()?;
     Some((
@@ -113,17 +122,19 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Has the new binary check the configuration.
+    /// Has the new binary check the configuration, and say that it can read what this one leaves to it.
     fn check_binary(&self) -> Result<(), String> {
         let mut check = Command::new(&self.binary.path);
-        check.args(self.binary.prefix.iter().skip(1)).arg("check");
+        check.args(self.binary.prefix.iter().skip(1)).args(["check", "--takeover"]);
         if let Some(file) = &self.options.config {
             check.arg("-c").arg(file);
+        } else {
+            check.current_dir(&self.options.base);
         }
         for name in &self.options.only {
             check.args(["--only", name]);
         }
-        check.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        check.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut check = check.spawn().map_err(|error| error.to_string())?;
         let process = PidFd::open(Pid::from_raw(check.id().cast_signed())).map_err(|error| error.to_string())?;
         let in_time = process.wait(CHECK_TIME);
@@ -132,13 +143,10 @@ impl Supervisor<'_> {
             let _ = check.kill();
         }
         let status = check.wait().map_err(|error| error.to_string())?;
-        let mut said = String::new();
-        if let Some(err) = check.stderr.take() {
-            // What is not text is not shown; a pipe's content is bounded.
-            let _ = err.take(4096).read_to_string(&mut said);
-        }
+        let (said, answer) = (text_of(check.stderr.take()), text_of(check.stdout.take()));
         match (in_time, status.success()) {
-            (true, true) => Ok(()),
+            (true, true) if answer == TAKEOVER => Ok(()),
+            (true, true) => Err("cannot take over from this version, only a restart can".into()),
             (false, _) => Err("did not check the configuration in time".into()),
             (true, false) => Err(format!("does not accept the configuration ({status}): {}", said.trim())),
         }

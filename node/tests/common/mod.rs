@@ -79,6 +79,16 @@ impl Node {
         command
     }
 
+    /// A command without a file: all settings, paths among them that are relative, come from the environment.
+    pub fn without_file(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).current_dir(self.dir.path());
+        command.env_remove("MEEPO_CONFIG").env("MEEPO_NODE__RUN_DIR", "run");
+        command.env("MEEPO_NODE__SECRET_FILE", "secret");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
     /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> Done {
         finish(
