@@ -15,8 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::Verdict;
 use crate::connection;
+use crate::end::End;
 use crate::http::{self, Site};
-use crate::hub::{End, Hub};
+use crate::hub::Hub;
 use crate::line::LineDecoder;
 use crate::settings::Protocol;
 

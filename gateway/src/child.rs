@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
 
 use crate::accept::{self, Service};
-use crate::hub::{End, Hub};
+use crate::end::End;
+use crate::hub::Hub;
 use crate::link::LinkService;
 use crate::settings::GatewaySettings;
 

@@ -13,7 +13,8 @@ use meepo_proto::link::{
 
 use crate::client::{Client, Sent, Turn, Verdict};
 use crate::encode::Outgoing;
-use crate::hub::{End, Hub};
+use crate::end::End;
+use crate::hub::Hub;
 use crate::roster::JoinError;
 use crate::router::LinkId;
 use crate::settings::SlowClient;

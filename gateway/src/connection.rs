@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::client::{Client, Condition, STUCK};
 use crate::encode;
-use crate::hub::{End, Hub};
+use crate::end::End;
+use crate::hub::Hub;
 use crate::settings::{Protocol, SlowClient};
 
 /// Turns what a client sends into messages.

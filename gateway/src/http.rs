@@ -22,7 +22,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::assets::{self, Body, Files};
 use crate::client::{Client, Verdict};
 use crate::connection;
-use crate::hub::{End, Hub};
+use crate::end::End;
+use crate::hub::Hub;
 use crate::settings::Protocol;
 use crate::ws::WsDecoder;
 

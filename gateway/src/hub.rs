@@ -1,32 +1,27 @@
 //! What one gateway child knows: its clients, its links, and how the two meet.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
-use meepo_proto::codes::{self, CloseCode};
+use meepo_proto::codes;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{
-    Attach, Attached, CloseCause, Closed, Detached, Event, Handshake, Opened, Reply, SessionChanged,
-};
+use meepo_proto::link::{CloseCause, Closed, Event, Handshake, Opened, Reply, SessionChanged};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
-use crate::client::{Client, Profile, Turn, Verdict};
-use crate::encode;
+use crate::client::{Client, Turn, Verdict};
+use crate::dispatch::{Dispatch, Events, Held};
+use crate::end::End;
 use crate::roster::Roster;
-use crate::router::{Bounds, Flow, LinkId, Output, Router};
+use crate::router::{Bounds, Flow, LinkId, Router};
 use crate::settings::{GatewaySettings, Protocol};
-
-/// Where a link's events go; the stream to the worker drains it whole.
-pub(crate) type Events = mpsc::UnboundedSender<Result<Event, Status>>;
 
 /// Shared by all tasks of a child.
 #[derive(Debug)]
@@ -48,70 +43,6 @@ pub(crate) struct Hub {
     pub(crate) stopping: CancellationToken,
     /// Told when the last event was done.
     idle: Notify,
-}
-
-/// The router and what carries out its decisions. One lock, so that a link sees events in the order of their numbers.
-#[derive(Debug)]
-struct Dispatch {
-    router: Router,
-    links: HashMap<LinkId, Events>,
-    /// Clients of which the router has something, also those that are closed.
-    clients: HashMap<u64, Held>,
-    out: Vec<Output>,
-}
-
-/// What is kept of a client until its last event is done: not its socket.
-#[derive(Debug)]
-struct Held {
-    profile: Arc<Profile>,
-    client: Weak<Client>,
-}
-
-/// How a client ends.
-#[derive(Debug, Clone)]
-pub(crate) struct End {
-    pub cause: CloseCause,
-    /// The close code that was received, or is sent; 0 for none.
-    pub code: u16,
-    pub reason: String,
-    /// The last bytes that the client is sent.
-    pub last: Option<Bytes>,
-    /// What waits to be sent is dropped.
-    pub clear: bool,
-}
-
-impl End {
-    /// The client ended it, by itself or by breaking down.
-    pub(crate) fn by_client(cause: CloseCause, code: u16, reason: impl Into<String>) -> Self {
-        Self {
-            cause,
-            code,
-            reason: reason.into(),
-            last: None,
-            clear: false,
-        }
-    }
-
-    /// The gateway ends it, in the client's own protocol.
-    pub(crate) fn by_gateway(protocol: Protocol, cause: CloseCause, code: CloseCode) -> Self {
-        Self::with_reason(protocol, cause, code.code, code.reason)
-    }
-
-    /// As [`End::by_gateway`], with another reason. A line client is told the reason, if there is one.
-    pub(crate) fn with_reason(protocol: Protocol, cause: CloseCause, code: u16, reason: &str) -> Self {
-        let last = match protocol {
-            Protocol::Ws => Some(encode::close_frame(code, reason)),
-            Protocol::Line if reason.is_empty() => None,
-            Protocol::Line => Some(encode::line(format!("closed: {reason}").as_bytes())),
-        };
-        Self {
-            cause,
-            code,
-            reason: reason.into(),
-            last,
-            clear: false,
-        }
-    }
 }
 
 impl Hub {
@@ -414,101 +345,3 @@ const MAX_DELIVERIES: u32 = 3;
 /// The session would be over its limit.
 #[derive(Debug)]
 pub(crate) struct SessionTooBig;
-
-impl Dispatch {
-    fn push(&mut self, client: u64, body: Body) -> Flow {
-        self.router.push(client, body, &mut self.out)
-    }
-
-    fn send(&self, link: LinkId, event: Event) {
-        // A link whose stream has ended is about to be taken down: its events come back then.
-        if let Some(events) = self.links.get(&link) {
-            let _ = events.send(Ok(event));
-        }
-    }
-
-    /// Returns the clients that were given up.
-    fn carry_out(&mut self) -> Vec<Arc<Client>> {
-        let mut given_up = Vec::new();
-        let mut out = std::mem::take(&mut self.out);
-        for output in out.drain(..) {
-            match output {
-                Output::Deliver {
-                    link,
-                    seq,
-                    client,
-                    body,
-                    redelivered,
-                    first,
-                } => {
-                    let attach = if first { self.attach(client) } else { None };
-                    let event = Event {
-                        seq,
-                        client,
-                        redelivered,
-                        attach,
-                        body: Some(body),
-                        ..Event::default()
-                    };
-                    self.send(link, event);
-                }
-                Output::Attach { link, client } => {
-                    let attach = self.attach(client);
-                    let body = Some(Body::Attached(Attached {}));
-                    self.send(
-                        link,
-                        Event {
-                            client,
-                            attach,
-                            body,
-                            ..Event::default()
-                        },
-                    );
-                }
-                Output::Detach { link, client } => {
-                    self.send(
-                        link,
-                        Event {
-                            client,
-                            body: Some(Body::Detached(Detached {})),
-                            ..Event::default()
-                        },
-                    );
-                }
-                Output::Finished { link } => {
-                    self.links.remove(&link);
-                }
-                Output::GiveUp { client } => given_up.extend(self.client(client)),
-                Output::Settled { client } => {
-                    if let Some(client) = self.client(client) {
-                        client.wake.notify_one();
-                    }
-                }
-                Output::Resume { client } => {
-                    if let Some(client) = self.client(client) {
-                        client.resume();
-                    }
-                }
-                Output::Forget { client } => {
-                    self.clients.remove(&client);
-                }
-            }
-        }
-        self.out = out;
-        given_up
-    }
-
-    /// The client, unless it is closed.
-    fn client(&self, number: u64) -> Option<Arc<Client>> {
-        self.clients.get(&number)?.client.upgrade()
-    }
-
-    fn attach(&self, client: u64) -> Option<Attach> {
-        let profile = &self.clients.get(&client)?.profile;
-        let session = profile.session.lock().clone();
-        Some(Attach {
-            handshake: Some(profile.handshake.clone()),
-            session,
-        })
-    }
-}

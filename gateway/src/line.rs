@@ -11,7 +11,7 @@ use meepo_proto::link::CloseCause;
 use crate::client::Client;
 use crate::connection::{Decoder, Step};
 use crate::encode;
-use crate::hub::End;
+use crate::end::End;
 
 /// Reads of one client before others have their turn.
 const READS: usize = 8;

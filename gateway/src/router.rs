@@ -13,6 +13,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use meepo_proto::link::event::Body;
 
+mod state;
+
+use state::{Lane, Link, Pending, choose_link};
+
 /// A link to a worker child, numbered by the caller and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
@@ -88,51 +92,6 @@ pub struct Router {
     in_flight: usize,
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    link: Option<LinkId>,
-    /// The link has seen an event of this client.
-    attached: bool,
-    /// Some worker has let it in, or rejected it.
-    known: bool,
-    /// The link is full and has this client in its `blocked`.
-    blocked: bool,
-    /// It was rejected: it is forgotten with the end of what is in flight.
-    dismissed: bool,
-    /// Somebody waits for the end of its events.
-    settling: bool,
-    waiting: VecDeque<Pending>,
-    waiting_bytes: usize,
-    in_flight: VecDeque<(u64, Pending)>,
-}
-
-#[derive(Debug, Default)]
-struct Link {
-    draining: bool,
-    last_seq: u64,
-    clients: HashSet<ClientNumber>,
-    in_flight: HashMap<u64, ClientNumber>,
-    in_flight_bytes: usize,
-    /// Clients that wait for room on this link; nobody overtakes them.
-    blocked: VecDeque<ClientNumber>,
-    /// The one suspect that is in flight: an event that is given up if this link ends as well.
-    suspect: Option<u64>,
-    /// Clients with a suspect in front, which is tried alone.
-    suspects: VecDeque<ClientNumber>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    body: Body,
-    bytes: usize,
-    /// Links that ended while it was in front of its client's events.
-    failed: u32,
-    redelivered: bool,
-}
-
-/// What an event costs beside its payload, roughly.
-const EVENT_OVERHEAD: usize = 128;
-
 impl Router {
     /// A router without links and clients.
     pub fn new(bounds: Bounds) -> Self {
@@ -178,14 +137,10 @@ impl Router {
 
     /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
     pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
-        let bytes = EVENT_OVERHEAD + payload_len(&body);
+        let event = Pending::new(body);
+        let bytes = event.bytes;
         let lane = self.lanes.entry(client).or_default();
-        lane.waiting.push_back(Pending {
-            body,
-            bytes,
-            failed: 0,
-            redelivered: false,
-        });
+        lane.waiting.push_back(event);
         lane.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
         self.waiting += 1;
@@ -532,59 +487,6 @@ impl Router {
             }
         }
         out.push(Output::Forget { client });
-    }
-}
-
-impl Lane {
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
-    }
-}
-
-impl Pending {
-    fn is_new_opened(&self) -> bool {
-        matches!(self.body, Body::Opened(_)) && !self.redelivered
-    }
-}
-
-/// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the
-/// one with the fewest clients.
-fn choose_link(
-    client: ClientNumber,
-    lane: &mut Lane,
-    links: &mut HashMap<LinkId, Link>,
-    out: &mut Vec<Output>,
-) -> Option<LinkId> {
-    if let Some(link) = lane.link
-        && links.get(&link).is_some_and(|state| !state.draining)
-    {
-        return Some(link);
-    }
-    if !lane.in_flight.is_empty() {
-        return None;
-    }
-    let (&link, _) = links
-        .iter()
-        .filter(|(_, state)| !state.draining)
-        .min_by_key(|(link, state)| (state.clients.len(), **link))?;
-    if let Some(old) = lane.link.take()
-        && let Some(state) = links.get_mut(&old)
-    {
-        state.clients.remove(&client);
-        if lane.attached {
-            out.push(Output::Detach { link: old, client });
-        }
-    }
-    links.get_mut(&link)?.clients.insert(client);
-    lane.link = Some(link);
-    lane.attached = false;
-    Some(link)
-}
-
-fn payload_len(body: &Body) -> usize {
-    match body {
-        Body::Message(message) => message.payload.len(),
-        _ => 0,
     }
 }
 

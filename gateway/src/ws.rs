@@ -9,8 +9,8 @@ use meepo_proto::link::CloseCause;
 use crate::client::Client;
 use crate::connection::{Decoder, Step};
 use crate::encode;
+use crate::end::End;
 use crate::frames::{BadFrame, Frames, Received};
-use crate::hub::End;
 use crate::settings::Protocol;
 
 /// Reads of one client before others have their turn.

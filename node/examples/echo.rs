@@ -168,6 +168,7 @@ async fn tick(child: Child) -> Result<(), BoxError> {
     {
         child.stats.messages_out.add(1);
     }
+    tracing::debug!("the clock stops");
     Ok(())
 }
 

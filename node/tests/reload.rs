@@ -90,6 +90,37 @@ fn successors_that_never_serve_undo_the_reload() {
 }
 
 #[test]
+fn what_stops_last_is_replaced_last_and_outlives_the_others() {
+    let node = Node::new();
+    node.configure("log_level = \"info,echo=debug,meepo_node=debug\"", "");
+    node.start();
+    let clock = pid_of_clock(&node);
+    node.trouble("fail");
+    node.run(&["reload"]).is(1);
+    assert_eq!(pid_of_clock(&node), clock);
+    assert!(!node.log().contains("the clock stops"), "its successor was not even started");
+    node.trouble("linger");
+    node.run(&["reload"]).ok();
+    let _client = node.connect();
+    until("the old one goes after a while though others linger", || {
+        node.log().contains("the clock stops")
+    });
+    node.trouble("");
+    // The children that linger are of the reload before the last one.
+    let before = node.log().matches("the clock stops").count();
+    node.run(&["reload"]).ok();
+    assert_ne!(pid_of_clock(&node), clock);
+    until("each clock stops", || node.log().matches("the clock stops").count() == before + 1);
+}
+
+fn pid_of_clock(node: &Node) -> i64 {
+    let children = node.status()["instances"][1]["children"].clone();
+    let children = children.as_array().unwrap();
+    let serving = children.iter().find(|child| child["state"] == "serving").unwrap();
+    serving["pid"].as_i64().unwrap()
+}
+
+#[test]
 fn listeners_are_kept_opened_and_closed() {
     let node = Node::new();
     node.start();

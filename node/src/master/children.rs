@@ -280,6 +280,7 @@ impl Supervisor<'_> {
 
     /// Does what is due: starts children again, and ends those that take too long.
     pub(super) fn keep_deadlines(&mut self) {
+        self.go_on_leaving();
         let now = Instant::now();
         let past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         for process in self

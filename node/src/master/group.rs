@@ -28,7 +28,7 @@ pub(crate) struct Group {
     pub(crate) listeners: Vec<Rc<Listener>>,
     /// One for each child that there is to be, in the order of their indexes.
     pub(crate) places: Vec<Place>,
-    /// Children of former generations, which drain.
+    /// Children of former generations, which drain, or serve until those that need them are gone.
     pub(crate) leaving: Vec<Process>,
     pub(crate) restarts: u64,
     pub(crate) last_exit: Option<String>,
@@ -66,7 +66,7 @@ pub(crate) struct Process {
     /// Its slot of the statistics.
     pub(crate) slot: usize,
     pub(crate) started: Instant,
-    /// When it is ended by force: it starts or drains, and takes too long.
+    /// When it is ended by force: it starts or drains, and takes too long. Or when it is to drain.
     pub(crate) deadline: Option<Instant>,
     /// What it said of why it cannot serve.
     pub(crate) failure: Option<String>,

@@ -2,11 +2,14 @@
 //!
 //! Successors start one by one beside the children that serve. Only when all are ready, the old ones drain: a reload that
 //! fails until then has changed nothing. The first child of each instance comes first, so that a mistake shows early.
+//!
+//! What stops last, the registry, is another matter: two of them at a time know different nodes. So its successors come last,
+//! and its old children stay until those of the others have told them that they leave.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::children::Blueprint;
 use super::group::{Life, Own, Place};
@@ -17,6 +20,9 @@ use crate::control::{Answer, CallerId};
 use crate::logs;
 use crate::setup::Setup;
 use crate::stats::Use;
+
+/// How long what stops last outlives the others of its generation, unless they are gone before.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A reload that is under way.
 pub(super) struct Reload {
@@ -55,7 +61,8 @@ impl Supervisor<'_> {
                     .zip(&setup.plans)
                     .flat_map(|(group, planned)| (0..planned.plan.children).map(move |index| (group, index)))
                     .collect();
-                queue.sort_by_key(|(group, index)| (*index, *group));
+                let last = self.last_order();
+                queue.sort_by_key(|(group, index)| (setup.plans[*group].stop_order == last, *index, *group));
                 let queue = queue.into();
                 self.phase = Phase::Reloading(Box::new(Reload {
                     setup,
@@ -163,13 +170,18 @@ impl Supervisor<'_> {
             return;
         };
         let limit = self.node.stop_timeout;
+        let last = self.last_order();
         for ((group, planned), listeners) in self.groups.iter_mut().zip(&reload.setup.plans).zip(reload.listeners) {
             group.plan = Rc::clone(&planned.plan);
             group.listeners = listeners;
             for place in &mut group.places {
                 if let Some(mut old) = std::mem::replace(&mut place.process, place.successor.take()) {
                     self.stats.mark(old.slot, Use::Draining);
-                    old.drain("reload", limit);
+                    if group.stop_order == last && old.life == Life::Serving {
+                        old.deadline = Some(Instant::now() + FAREWELL);
+                    } else {
+                        old.drain("reload", limit);
+                    }
                     group.leaving.push(old);
                 }
                 place.own = place.successor_own.take();
@@ -188,6 +200,25 @@ impl Supervisor<'_> {
         }
         tracing::info!("reloaded");
         self.end_reload(reload.callers, Ok(()));
+    }
+
+    /// Lets go of what has stayed for the others of its generation, once those are gone or its time is over.
+    pub(super) fn go_on_leaving(&mut self) {
+        let (last, now) = (self.last_order(), Instant::now());
+        let others_gone = self
+            .groups
+            .iter()
+            .all(|group| group.stop_order == last || group.leaving.is_empty());
+        for process in self.groups.iter_mut().flat_map(|group| &mut group.leaving) {
+            if process.life == Life::Serving && (others_gone || process.deadline.is_none_or(|at| at <= now)) {
+                process.drain("reload", self.node.stop_timeout);
+            }
+        }
+    }
+
+    /// The order of the instances that stop last.
+    fn last_order(&self) -> u8 {
+        self.groups.iter().map(|group| group.stop_order).max().unwrap_or(0)
     }
 
     /// Gives up a reload whose successors do not come to serve. The old generation has never stopped to.

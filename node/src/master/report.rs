@@ -43,7 +43,10 @@ impl Supervisor<'_> {
         let placed = (0..)
             .zip(&group.places)
             .flat_map(|(index, place)| self.place(index, place));
-        let leaving = group.leaving.iter().map(|process| self.child(process, 0, None));
+        let leaving = group.leaving.iter().map(|process| ChildStatus {
+            state: "draining".into(),
+            ..self.child(process, 0, None)
+        });
         let children: Vec<ChildStatus> = placed.chain(leaving).collect();
         let mut totals = self.stats.totals(number);
         children.iter().for_each(|child| totals.add(&child.figures));

@@ -147,6 +147,16 @@ impl Link {
         self.last_seq
     }
 
+    /// A client that has nothing to say is handed over, with this session.
+    pub(super) fn hand_over(&self, client: u64, session: &[(&str, &str)]) {
+        self.push(wire::Event {
+            client,
+            attach: Some(attach(session)),
+            body: Some(Event::Attached(wire::Attached {})),
+            ..wire::Event::default()
+        });
+    }
+
     /// A client comes, with this query in its handshake.
     pub(super) fn opened(&mut self, client: u64, query: &str) -> u64 {
         let mut attach = attach(&[]);
