@@ -4,16 +4,19 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use meepo_tests::binaries::workspace;
 use meepo_tests::{Host, Line, Ws, http, wait_for, wait_until};
+use tempfile::TempDir;
 
 const SERVICES: [&str; 5] = ["registry", "gateway-1", "gateway-2", "worker-1", "worker-2"];
 
 /// What the test makes; all of it is removed when it is dropped.
 struct Compose {
+    /// A copy of the work tree: it may change during the build, and both stages must see the same.
+    context: TempDir,
     project: String,
     image: String,
     host: Host,
@@ -27,6 +30,7 @@ impl Compose {
         let host = Host::new();
         let project = format!("meepo-test-{}", std::process::id());
         let compose = Self {
+            context: copy(),
             image: format!("{project}:latest"),
             project,
             host,
@@ -43,9 +47,21 @@ impl Compose {
         build
             .env("DOCKER_BUILDKIT", "0")
             .args(["build", "--network", "none", "--build-arg", "PROFILE=dev", "--force-rm"])
-            .args(["--target", target, "--file", "deploy/Dockerfile", "--tag", image, "."])
-            .current_dir(workspace());
+            .args(["--label", &self.label(), "--target", target])
+            .args(["--file", "deploy/Dockerfile", "--tag", image, "."])
+            .current_dir(self.context.path());
         output(build);
+    }
+
+    fn label(&self) -> String {
+        format!("meepo.test={}", self.project)
+    }
+
+    /// The images that carry this test's label, also those that lost their name.
+    fn images(&self) -> Vec<String> {
+        let label = format!("label={}", self.label());
+        let ids = docker(&["images", "--quiet", "--no-trunc", "--filter", &label]);
+        ids.lines().map(Into::into).collect()
     }
 
     fn first_stage(&self) -> String {
@@ -81,18 +97,15 @@ impl Compose {
             docker(&["ps", "--all", "--quiet", "--filter", &label]),
             docker(&["network", "ls", "--quiet", "--filter", &label]),
             docker(&["volume", "ls", "--quiet", "--filter", &label]),
-            docker(&["images", "--quiet", &self.image]),
-            docker(&["images", "--quiet", &self.first_stage()]),
+            self.images().concat(),
         ]
         .concat()
     }
 
     fn remove(&self) {
         self.run(&["down", "--volumes", "--timeout", "1"]);
-        let mut images = self.base_images.clone();
-        images.extend([self.first_stage(), self.image.clone()]);
-        for image in images.iter().rev() {
-            docker(&["rmi", image]);
+        for image in self.images().iter().chain(self.base_images.iter().rev()) {
+            docker(&["rmi", "--force", image]);
         }
     }
 
@@ -122,6 +135,26 @@ impl Drop for Compose {
         }
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove()));
     }
+}
+
+/// The files that the image is built from, without what has been built.
+fn copy() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let listed = std::fs::read_to_string(workspace().join(".dockerignore")).expect("the list of files");
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--exclude=target", "--file=-", ".dockerignore"])
+        .args(listed.lines().filter_map(|line| line.strip_prefix('!')))
+        .current_dir(workspace());
+    let mut unpack = Command::new("tar");
+    unpack.args(["--extract", "--directory"]).arg(folder.path());
+    let mut packed = tar.stdout(Stdio::piped()).spawn().expect("tar runs");
+    unpack.stdin(packed.stdout.take().expect("a pipe"));
+    output(unpack);
+    assert!(
+        packed.wait().is_ok_and(|status| status.success()),
+        "tar packs the files"
+    );
+    folder
 }
 
 fn docker(arguments: &[&str]) -> String {
