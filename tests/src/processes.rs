@@ -90,6 +90,11 @@ pub fn memory(pid: u32) -> u64 {
     pages.unwrap_or_default() * 4096
 }
 
+/// How many descriptors a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
 fn send(pid: u32, signal: Signal) -> nix::Result<()> {
     let pid = i32::try_from(pid).expect("a pid is positive");
     assert!(pid > 1, "{pid} is not a process of a test");
