@@ -61,8 +61,17 @@ impl Ws {
 
     /// Connects with a receive buffer that is as small as can be.
     pub async fn connect_narrow(address: SocketAddr, path: &str) -> Self {
+        Self::connect_with_buffer(address, path, 4096).await
+    }
+
+    /// Connects with a receive buffer of this size.
+    ///
+    /// # Panics
+    ///
+    /// When the handshake fails.
+    pub async fn connect_with_buffer(address: SocketAddr, path: &str, size: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a descriptor is free");
-        socket.set_recv_buffer_size(4096).expect("a small buffer is allowed");
+        socket.set_recv_buffer_size(size).expect("a small buffer is allowed");
         let socket = in_time("a connection", socket.connect(address))
             .await
             .expect("a connection");
