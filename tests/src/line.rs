@@ -40,9 +40,12 @@ impl Line {
     ///
     /// When the connection is broken.
     pub async fn write(&mut self, bytes: &[u8]) {
-        in_time("a send", self.stream.write_all(bytes))
-            .await
-            .expect("the connection stands");
+        self.try_write(bytes).await.expect("the connection stands");
+    }
+
+    /// Sends bytes as they are, if the connection stands.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        in_time("a send", self.stream.write_all(bytes)).await
     }
 
     /// The next line without its end; none at the end of the connection.

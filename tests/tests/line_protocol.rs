@@ -82,3 +82,20 @@ async fn both_protocols_meet_in_a_group() {
     ws.send("send-others room from the socket").await;
     assert_eq!(line.text().await, "from the socket");
 }
+
+#[tokio::test]
+async fn who_is_kicked_while_pasting_is_told() {
+    let node = Node::test().start().await;
+    let mut other = Ws::connect(node.host().ws()).await;
+    let mut client = Line::connect(node.host().line()).await;
+    let id = client.ask("id").await;
+    // 2 MiB without a newline. The first part fits into a message, the rest comes after the kick.
+    client.write(&vec![b'x'; 512 << 10]).await;
+    other.send(&format!("close-of {id} no pasting")).await;
+    let close = node.events().wait("the close", |event| event.event == "close").await;
+    assert_eq!(close.cause, "kicked");
+    for _ in 0..24 {
+        let _ = client.try_write(&vec![b'x'; 64 << 10]).await;
+    }
+    assert_eq!(client.rest().await, "closed: no pasting\n");
+}
