@@ -171,3 +171,31 @@ async fn a_wrong_secret_keeps_nodes_apart() {
         assert!(!node.output().contains("wrong-secret"), "a log shows a secret");
     }
 }
+
+#[tokio::test]
+async fn an_advertised_port_holds_for_all_children_and_their_successors() {
+    let node = Node::test()
+        .set("gateway", "advertise = \"{ip}:19912\"")
+        .set("gateway", "reload_spread = \"0s\"")
+        .start()
+        .await;
+    for round in 0..3 {
+        node.status_when("all links are up", |status| {
+            status.all_serve() && status.instance("worker").sum(|child| child.links) == 4
+        })
+        .await;
+        let mut clients = Vec::new();
+        for number in 0..20 {
+            let mut client = Ws::connect(node.host().ws()).await;
+            let text = format!("{number} of {round}");
+            assert_eq!(client.ask(&text).await, text);
+            clients.push(client);
+        }
+        node.command(&["reload"]).await.fine();
+        for client in &mut clients {
+            assert_eq!(client.closed().await.0, 1012);
+        }
+    }
+    let mut client = Ws::connect(node.host().ws()).await;
+    assert_eq!(client.ask("x").await, "x");
+}
