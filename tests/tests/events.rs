@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meepo_tests::raw::{self, CLOSE, FIN, TEXT};
-use meepo_tests::{Incoming, Node, Raw, Record, Ws, processes, wait_until};
+use meepo_tests::{DEADLINE, Incoming, Line, Node, Raw, Record, Ws, processes, wait_until};
 use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
@@ -276,4 +276,81 @@ async fn who_left_during_the_connect_handler_leaves_nothing_behind() {
     }
     assert_eq!(node.events().of("close").len(), CLIENTS);
     assert_eq!(client.ask("groups").await, "{}");
+}
+
+#[tokio::test]
+async fn a_close_in_the_connect_handler_comes_after_the_handshake() {
+    let node = Node::test().start().await;
+    let mut client = Ws::connect_to(node.host().ws(), "/?close=4401").await;
+    assert_eq!(client.closed().await, (4401, "why".into()));
+    let close = node.events().wait("the close", |event| event.event == "close").await;
+    assert_eq!((close.cause.as_str(), close.code), ("kicked", Some(4401)));
+}
+
+#[tokio::test]
+async fn who_is_not_in_yet_gets_nothing_that_goes_to_all() {
+    let node = Node::test()
+        .set("gateway", "children = 1")
+        .env("MEEPO_TEST_LINE_QUERY", "sleep=3000&reject=403")
+        .start()
+        .await;
+    let mut sender = Ws::connect(node.host().ws()).await;
+    let mut stranger = Line::connect(node.host().line()).await;
+    node.events()
+        .wait("the stranger", |event| {
+            event.event == "connect" && event.protocol == "line"
+        })
+        .await;
+    sender.send("send-all to those who are in").await;
+    assert_eq!(sender.text().await, "those who are in");
+    let told = stranger.rest().await;
+    assert!(told.contains("not today") && !told.contains("those"), "{told:?}");
+    assert!(
+        node.events().of("close").is_empty(),
+        "who was rejected has no close event"
+    );
+}
+
+#[tokio::test]
+async fn the_loss_of_a_gateway_is_told_to_workers_that_came_after_its_clients() {
+    const CLIENTS: usize = 20;
+    let mut front = Node::test().set("gateway", "children = 1").only("gateway").prepare();
+    let _registry = Node::build("meepo-registry").host(front.host()).start().await;
+    front.start().await;
+    let workers = Node::test().registry(front.host()).only("worker").start().await;
+    let mut idle = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = Ws::connect(front.host().ws()).await;
+        client.send(&format!("set k {number}")).await;
+        assert_eq!(client.ask("in").await, "in");
+        idle.push(client);
+    }
+    // They say nothing from here on, and none of the workers that know them stays.
+    workers.command(&["reload"]).await.fine();
+    wait_until("the old workers are gone", DEADLINE, async || {
+        workers.processes().len() == 3
+    })
+    .await;
+    workers
+        .status_when("the new ones are linked", |status| {
+            status
+                .children()
+                .all(|child| child.state == "serving" && child.links == 1)
+        })
+        .await;
+    assert!(workers.events().of("close").is_empty());
+    processes::signal(front.pids("gateway").await[0], Signal::SIGKILL);
+    let closes = workers.events().wait_count("close", CLIENTS).await;
+    assert_eq!(closes.len(), CLIENTS, "one close for each client");
+    assert!(closes.iter().all(|close| close.cause == "gateway lost"), "{closes:?}");
+    let mut sessions: Vec<_> = closes
+        .iter()
+        .filter_map(|close| close.query.parse::<usize>().ok())
+        .collect();
+    sessions.sort();
+    assert_eq!(
+        sessions,
+        (0..CLIENTS).collect::<Vec<_>>(),
+        "their sessions can still be read"
+    );
 }

@@ -70,7 +70,8 @@ impl Handler for Recorder {
         Ok(())
     }
 
-    /// The query of a WebSocket request says what to do: `?sleep=500`, `?reject=403`, `?panic`, `?join=g`, `?set=value`.
+    /// The query of a WebSocket request says what to do: `?sleep=500`, `?reject=403`, `?panic`, `?join=g`, `?set=value`,
+    /// `?close=4401`. For line clients, which have none, the variable `MEEPO_TEST_LINE_QUERY` says it.
     async fn on_connect(&self, client: &Client, hello: &Hello) -> Result<(), Reject> {
         self.write(
             "connect",
@@ -84,19 +85,25 @@ impl Handler for Recorder {
                 ..Record::default()
             },
         );
-        if let Some(time) = hello.query_value("sleep") {
+        let line = std::env::var("MEEPO_TEST_LINE_QUERY").unwrap_or_default();
+        let line = Hello::new("", "line").with_query(line);
+        let query = if hello.protocol() == "line" { &line } else { hello };
+        if let Some(time) = query.query_value("sleep") {
             sleep(millis(&time)).await;
         }
-        if let Some(status) = hello.query_value("reject") {
+        if let Some(status) = query.query_value("reject") {
             return Err(Reject::new(status.parse().unwrap_or(500), "not today"));
         }
-        if hello.query_value("panic").is_some() {
+        if query.query_value("panic").is_some() {
             panic!("asked to panic in the connect handler");
         }
-        if let Some(group) = hello.query_value("join") {
+        if let Some(code) = query.query_value("close") {
+            client.close(code.parse().unwrap_or(4000), "why");
+        }
+        if let Some(group) = query.query_value("join") {
             client.join(group);
         }
-        if let Some(value) = hello.query_value("set") {
+        if let Some(value) = query.query_value("set") {
             client.set("set", value);
         }
         self.write("connected", client, Record::default());
