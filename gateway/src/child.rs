@@ -88,7 +88,7 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
     for accept in accepts {
         let _ = accept.await;
     }
-    let deadline = Instant::now() + child.stop.timeout;
+    let deadline = Instant::now() + child.stop.timeout();
     let drained = tokio::time::timeout_at(deadline, async {
         close_all(&hub, child.stop.reason()).await;
         clients.close();

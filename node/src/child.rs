@@ -1,7 +1,7 @@
 //! A child from the fork on: it becomes a process of its own, serves, drains, ends.
 //!
-//! It has a socket to its master. Upwards go `ready` and `failed REASON`; downwards `drain stop`, `drain reload` and
-//! `reopen`; its end means that the master is gone. A thread of its own listens there, so that a child whose runtime is
+//! It has a socket to its master. Upwards go `ready` and `failed REASON`; downwards `drain stop MS` and
+//! `drain reload MS`, with the time that is left, and `reopen`; its end means that the master is gone. A thread of its own listens there, so that a child whose runtime is
 //! stuck goes as well when nobody is left to end it.
 
 use std::io::{self, BufRead, BufReader, Write};
@@ -183,10 +183,12 @@ impl Listening {
     }
 
     fn obey(&self, command: &str) {
-        match command {
-            "drain reload" => self.stop.request(StopReason::Reload),
-            "drain stop" => self.stop.request(StopReason::Stop),
-            "reopen" => logs::reopen(),
+        let words: Vec<&str> = command.split(' ').collect();
+        let time = |text: &str| text.parse().map_or(self.stop.timeout(), Duration::from_millis);
+        match words[..] {
+            ["drain", "reload", left] => self.stop.request_within(StopReason::Reload, time(left)),
+            ["drain", "stop", left] => self.stop.request_within(StopReason::Stop, time(left)),
+            ["reopen"] => logs::reopen(),
             _ => tracing::warn!(command, "the master said what this child does not know"),
         }
     }
@@ -197,7 +199,7 @@ impl Listening {
             tracing::warn!("the master is gone, draining");
         }
         self.stop.request(StopReason::MasterGone);
-        std::thread::sleep(self.stop.timeout);
+        std::thread::sleep(self.stop.timeout());
         tracing::error!("the time for draining is over");
         sys::exit_now(1)
     }

@@ -182,7 +182,7 @@ fn each_signal_that_stops() {
 #[test]
 fn instances_stop_in_their_order_but_do_not_wait_for_ever() {
     let node = Node::new();
-    node.configure("stop_timeout = \"2s\"", "");
+    node.configure("stop_timeout = \"2s\"\nlog_level = \"info,echo=debug\"", "");
     node.trouble("linger");
     node.start();
     let clock = |node: &Node| node.status()["instances"][1]["children"][0]["state"].clone();
@@ -194,6 +194,10 @@ fn instances_stop_in_their_order_but_do_not_wait_for_ever() {
     });
     assert_eq!(node.children("draining").len(), 2);
     assert_eq!(stop.wait().unwrap().code(), Some(0));
+    let log = node.log();
+    let (_, left) = log.split_once("the clock stops left_ms=").unwrap();
+    let left: u64 = left.lines().next().unwrap().parse().unwrap();
+    assert!(left <= 1000, "it is told the time that is left: {left} ms");
 }
 
 #[test]

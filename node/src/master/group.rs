@@ -20,6 +20,9 @@ const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// The longest pause before a child is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// What a child is told to have less than it has, at most, so that it can give up by itself before it is ended by force.
+const MARGIN: Duration = Duration::from_millis(500);
+
 /// An instance that runs.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
@@ -164,7 +167,8 @@ impl Process {
         if self.life != Life::Draining {
             self.life = Life::Draining;
             self.deadline = Some(Instant::now() + limit);
-            self.tell(&format!("drain {why}"));
+            let told = limit - MARGIN.min(limit / 10);
+            self.tell(&format!("drain {why} {}", told.as_millis()));
         }
     }
 

@@ -139,7 +139,7 @@ impl Supervisor<'_> {
                     }
                     Life::Serving => {
                         self.stats.mark(process.slot, Use::Draining);
-                        process.drain("stop", stopping.limit);
+                        process.drain("stop", stopping.limit.saturating_sub(spent));
                     }
                     Life::Draining => {}
                 }
