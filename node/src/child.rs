@@ -37,6 +37,8 @@ pub(crate) struct Start {
     pub(crate) stats: &'static Slot,
     pub(crate) siblings: Siblings,
     pub(crate) node: Arc<NodeSection>,
+    /// The master logs otherwise than the section says: it takes that up only when the reload is done.
+    pub(crate) new_logs: bool,
     /// What is the master's alone.
     pub(crate) close: Vec<RawFd>,
     pub(crate) master: UnixStream,
@@ -70,12 +72,12 @@ pub(crate) fn run(start: Start) -> ! {
 
 fn serve(start: Start) -> Result<(), String> {
     let label = format!("{}/{}", start.instance, start.index);
+    let master = start.master.try_clone().map_err(|error| error.to_string())?;
+    MASTER.set(master).map_err(|_| "a child has no children")?;
     let signals = become_child(&start, &label).map_err(|error| error.to_string())?;
     let stop = Stop::new(start.node.stop_timeout);
-    let master = start.master.try_clone().map_err(|error| error.to_string())?;
-    MASTER.set(start.master).map_err(|_| "a child has no children")?;
     let listening = Listening {
-        master,
+        master: start.master,
         signals,
         stop: stop.clone(),
     };
@@ -130,6 +132,9 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
     sys::close(&start.close);
     fastrand::seed(sys::random());
     logs::name_process(label);
+    if start.new_logs {
+        logs::change(&start.node)?;
+    }
     // Names are cut at 15 bytes; that this one is only for people makes a failure harmless.
     if let Ok(name) = std::ffi::CString::new(label) {
         let _ = nix::sys::prctl::set_name(&name);

@@ -130,6 +130,11 @@ impl NodeSection {
         Ok(self)
     }
 
+    /// Whether the logs are as another section wants them.
+    pub(crate) fn logs_as(&self, other: &Self) -> bool {
+        (&self.log_file, self.log_format, &self.log_level) == (&other.log_file, other.log_format, &other.log_level)
+    }
+
     /// The file whose lock says that the node runs.
     pub(crate) fn pid_path(&self) -> PathBuf {
         self.run_dir.join(format!("{}.pid", self.name))

@@ -141,6 +141,7 @@ impl Supervisor<'_> {
                 stats: self.stats.slot(slot),
                 siblings: self.stats.siblings(group),
                 node: Arc::clone(blueprint.node),
+                new_logs: !blueprint.node.logs_as(&self.node),
                 close: self.descriptors().into_iter().chain([ours.as_raw_fd()]).collect(),
                 master: theirs,
             };

@@ -192,8 +192,7 @@ impl Supervisor<'_> {
         }
         self.config_text = reload.setup.config.text().map(Into::into);
         let old = std::mem::replace(&mut self.node, Arc::clone(&reload.setup.node));
-        if (&old.log_file, old.log_format, &old.log_level)
-            != (&self.node.log_file, self.node.log_format, &self.node.log_level)
+        if !old.logs_as(&self.node)
             && let Err(error) = logs::change(&self.node)
         {
             tracing::error!(%error, "cannot change the logs");
