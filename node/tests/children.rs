@@ -87,7 +87,7 @@ fn a_child_that_keeps_dying_at_its_start_backs_off() {
         })
     });
     node.run(&["status"])
-        .ok()
+        .is(4)
         .says("backing off")
         .says("last exit: there is trouble");
     node.trouble("");
