@@ -272,7 +272,7 @@ impl Supervisor<'_> {
                     tracing::warn!(
                         instance = name,
                         index,
-                        "the child keeps dying at its start, pausing between attempts"
+                        "the child keeps dying soon after its start, pausing between attempts"
                     );
                 }
             }
