@@ -294,6 +294,18 @@ fn a_second_stop_command_waits_with_the_first() {
 }
 
 #[test]
+fn a_stop_waits_as_long_as_the_master_allows() {
+    let node = Node::new();
+    node.configure("stop_timeout = \"6s\"", "");
+    node.trouble("linger");
+    node.start();
+    node.configure("stop_timeout = \"0s\"", "");
+    let done = node.run(&["stop"]).ok();
+    assert!(!done.err.contains("by force"), "{done:?}");
+    assert!(node.log().contains("did not drain in time"), "{}", node.log());
+}
+
+#[test]
 fn a_child_told_to_go_by_somebody_drains_and_is_replaced() {
     let node = Node::new();
     node.start();

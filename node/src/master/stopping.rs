@@ -24,6 +24,11 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
+    /// The time until all ends by force.
+    pub(super) fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.began.elapsed())
+    }
+
     /// When the next stage begins at the latest, or all ends by force.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let now = Instant::now();
