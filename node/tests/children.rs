@@ -107,6 +107,21 @@ fn a_backing_off_node_stops_at_once() {
 }
 
 #[test]
+fn a_node_that_stops_starts_nothing_again() {
+    let node = Node::new();
+    node.configure("stop_timeout = \"1s\"", "");
+    node.trouble("linger");
+    node.start();
+    node.trouble("fail");
+    signal(node.serving()[0], Signal::SIGKILL);
+    until("it backs off", || !node.children("backing_off").is_empty());
+    let mut stop = node.command(&["stop"]).spawn().unwrap();
+    until("it stops", || node.status()["state"] == "stopping");
+    assert!(node.children("backing_off").is_empty());
+    assert!(stop.wait().unwrap().success());
+}
+
+#[test]
 fn a_stop_ends_by_force_what_does_not_drain() {
     for trouble in ["linger", "stuck"] {
         let node = Node::new();
