@@ -83,7 +83,10 @@ mod tests {
         stop.request(StopReason::MasterGone);
         assert_eq!(told.reason(), Some(StopReason::Stop));
         let left = told.timeout();
-        assert!(left <= Duration::from_secs(10) && left > Duration::from_secs(5), "{left:?}");
+        assert!(
+            left <= Duration::from_secs(10) && left > Duration::from_secs(5),
+            "{left:?}"
+        );
         let stop = Stop::new(Duration::ZERO);
         stop.request(StopReason::Reload);
         assert_eq!(stop.timeout(), Duration::ZERO);

@@ -136,7 +136,10 @@ fn a_reload_changes_the_logs() {
     };
     assert!(node.log().lines().next().unwrap().starts_with("20"), "{}", node.log());
     assert!(child_says(&node.log()), "{}", node.log());
-    node.configure("log_file = \"other.log\"\nlog_format = \"json\"\nlog_level = \"info,echo=debug\"", "");
+    node.configure(
+        "log_file = \"other.log\"\nlog_format = \"json\"\nlog_level = \"info,echo=debug\"",
+        "",
+    );
     node.run(&["reload"]).ok();
     assert!(child_says(&std::fs::read_to_string(node.path("other.log")).unwrap()));
 }

@@ -186,10 +186,19 @@ mod tests {
     #[test]
     fn the_run_directory_outlives_a_logout() {
         let of = |user, folders: &[(&str, &str)]| {
-            let folder = |name: &str| folders.iter().find(|(key, _)| *key == name).map(|(_, path)| path.into());
+            let folder = |name: &str| {
+                folders
+                    .iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, path)| path.into())
+            };
             run_dir_of(Uid::from_raw(user), folder)
         };
-        let all = [("XDG_RUNTIME_DIR", "/run/user/7"), ("XDG_STATE_HOME", "/s"), ("HOME", "/h")];
+        let all = [
+            ("XDG_RUNTIME_DIR", "/run/user/7"),
+            ("XDG_STATE_HOME", "/s"),
+            ("HOME", "/h"),
+        ];
         assert_eq!(of(0, &all), Path::new("/run/meepo"));
         assert_eq!(of(7, &all), Path::new("/s/meepo"));
         assert_eq!(of(7, &all[2..]), Path::new("/h/.local/state/meepo"));

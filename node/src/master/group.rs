@@ -247,7 +247,9 @@ mod tests {
                 silent: false,
                 condemned: false,
             };
-            place.died(&process, "test", now + Duration::from_secs(seconds)).as_millis()
+            place
+                .died(&process, "test", now + Duration::from_secs(seconds))
+                .as_millis()
         };
         let pauses = [1, 2, 2, 29, 30, 2, 2].map(&mut die_after);
         assert_eq!(pauses, [0, 500, 1000, 2000, 0, 0, 500]);
