@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use meepo_node::stats::Siblings;
 use meepo_proto::link::{CloseCause, Handshake};
+use nix::sys::resource::{Resource, getrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::Verdict;
 use crate::connection;
+use crate::end::End;
 use crate::http::{self, Site};
-use crate::hub::{End, Hub};
+use crate::hub::Hub;
 use crate::line::LineDecoder;
 use crate::settings::Protocol;
 
@@ -32,7 +34,9 @@ const LET_OTHERS: Duration = Duration::from_millis(3);
 const EXHAUSTED: Duration = Duration::from_millis(200);
 /// How often a failing accept is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// A line client that vanished is found after this time of silence.
+/// What was sent is acknowledged in this time, or the client has vanished.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+/// A client that vanished is found after this time of silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Accepts until it is cancelled; each client is a task of the tracker.
@@ -56,7 +60,7 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
+                set_up(&stream);
                 match &service {
                     Service::Ws(site) => tasks.spawn(http::serve(Arc::clone(&hub), Arc::clone(site), stream, peer)),
                     Service::Line => tasks.spawn(line(Arc::clone(&hub), stream, peer)),
@@ -66,7 +70,7 @@ pub(crate) async fn accept(
             Err(error) => {
                 if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
                     logged = Some(tokio::time::Instant::now());
-                    tracing::warn!(%error, "cannot accept clients, trying on");
+                    tracing::warn!(%error, limit = descriptor_limit(), "cannot accept clients, trying on");
                 }
                 tokio::time::sleep(EXHAUSTED).await;
             }
@@ -74,10 +78,23 @@ pub(crate) async fn accept(
     }
 }
 
+/// Messages go out at once, and the kernel notices a client that vanished, be it silent or sent to.
+fn set_up(stream: &TcpStream) {
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4);
+    // What fails here is a connection that has ended already.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keep_alive);
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
 /// Whether this child holds clearly more clients than the one that holds the fewest.
 fn holds_more_than_others(hub: &Hub, siblings: &Siblings) -> bool {
     let fewest = siblings.iter().map(|slot| slot.connections.get()).min().unwrap_or(0);
     hub.stats.connections.get() > fewest + 8 + fewest / 8
+}
+
+fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
 fn is_about_one_client(error: &io::Error) -> bool {
@@ -89,8 +106,6 @@ fn is_about_one_client(error: &io::Error) -> bool {
 
 /// Serves one line client: it is read once a worker has let it in.
 async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
-    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4);
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
     let handshake = Handshake {
         peer: peer.to_string(),
         protocol: Protocol::Line.name().into(),

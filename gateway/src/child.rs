@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
 
 use crate::accept::{self, Service};
-use crate::hub::{End, Hub};
+use crate::end::End;
+use crate::hub::Hub;
 use crate::link::LinkService;
 use crate::settings::GatewaySettings;
 
@@ -31,16 +32,12 @@ const MESSAGE_SLACK: u64 = 1 << 20;
 const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until it has drained.
-pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
+pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
     let hub = Hub::new(settings, child.stats);
     let accepting = CancellationToken::new();
     let clients = TaskTracker::new();
 
-    let own = child
-        .own
-        .as_ref()
-        .ok_or("the gateway has no inner listener")?
-        .try_clone()?;
+    let own = child.own.take().ok_or("the gateway has no inner listener")?;
     let inner = TcpListener::from_std(own)?;
     let bound = inner.local_addr()?;
     warn_if_open("gateway", bound, &child.node.secret);
@@ -52,8 +49,9 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
     ));
 
     let mut accepts = Vec::new();
-    for (listener, service) in child.shared.iter().zip(services) {
-        let listener = TcpListener::from_std(listener.try_clone()?)?;
+    // Taken, not copied: a listener is closed as soon as nobody accepts on it.
+    for (listener, service) in child.shared.drain(..).zip(services) {
+        let listener = TcpListener::from_std(listener)?;
         let until = accepting.clone();
         let siblings = child.siblings.clone();
         accepts.push(tokio::spawn(accept::accept(
@@ -90,7 +88,7 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
     }
     let deadline = Instant::now() + child.stop.timeout();
     let drained = tokio::time::timeout_at(deadline, async {
-        close_all(&hub, child.stop.reason()).await;
+        close_all(&hub, child.stop.reason(), child.stop.timeout / 2).await;
         clients.close();
         clients.wait().await;
         hub.drained().await;
@@ -110,14 +108,12 @@ pub(crate) async fn serve(child: Child, settings: GatewaySettings, services: Vec
 }
 
 /// Closes every client: at once for a stop, spread for a reload so that they do not all come back together.
-async fn close_all(hub: &Hub, reason: Option<StopReason>) {
+async fn close_all(hub: &Hub, reason: Option<StopReason>, longest: Duration) {
     let reload = reason == Some(StopReason::Reload);
     let code = if reload { codes::RESTART } else { codes::GOING_AWAY };
     let all: Vec<_> = hub.roster().all().cloned().collect();
-    let pause = hub
-        .settings
-        .reload_spread
-        .checked_div(u32::try_from(all.len()).unwrap_or(u32::MAX));
+    let spread = hub.settings.reload_spread.min(longest);
+    let pause = spread.checked_div(u32::try_from(all.len()).unwrap_or(u32::MAX));
     let pause = pause.filter(|_| reload).unwrap_or_default();
     let start = Instant::now();
     for (index, client) in (0u32..).zip(all) {
@@ -136,7 +132,7 @@ async fn close_all(hub: &Hub, reason: Option<StopReason>) {
 
 /// What workers are told to dial. It waits for the network if it has to.
 async fn address(child: &Child, hub: &Hub, bound: SocketAddr) -> Result<String, BoxError> {
-    let configured = advertise_of(&hub.settings.advertise, child.index);
+    let configured = advertise_of(&hub.settings.advertise, hub.settings.inner.port(), bound.port());
     let mut logged = false;
     loop {
         let registries = child.node.registry.clone();
@@ -159,19 +155,19 @@ async fn address(child: &Child, hub: &Hub, bound: SocketAddr) -> Result<String, 
     }
 }
 
-/// A configured port is the first child's; the others follow.
-fn advertise_of(configured: &str, index: usize) -> Option<String> {
+/// A configured port stands for the configured inner one: a child that listens some ports further advertises as many more.
+fn advertise_of(configured: &str, inner: u16, bound: u16) -> Option<String> {
     if configured.is_empty() {
         return None;
     }
-    let next = configured
+    let with_port = configured
         .rsplit_once(':')
-        .filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
-        .and_then(|(host, port)| {
-            let port = usize::from(port.parse::<u16>().ok()?);
-            Some(format!("{host}:{}", port + index))
-        });
-    Some(next.unwrap_or_else(|| configured.to_owned()))
+        .filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    let mapped = with_port.and_then(|(host, port)| {
+        let offset = if inner == 0 { 0 } else { bound.checked_sub(inner)? };
+        Some(format!("{host}:{}", port.parse::<u16>().ok()?.checked_add(offset)?))
+    });
+    Some(mapped.unwrap_or_else(|| configured.to_owned()))
 }
 
 /// Serves links to workers. Once it is cancelled it takes no new ones and ends with the last.
@@ -201,15 +197,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_advertised_port_is_the_first_childs() {
-        for (configured, index, expected) in [
-            ("", 1, None),
-            ("gw1", 1, Some("gw1")),
-            ("gw1:20000", 1, Some("gw1:20001")),
-            ("[::1]:20000", 2, Some("[::1]:20002")),
-            ("fe80::1", 1, Some("fe80::1")),
+    fn an_advertised_port_follows_the_inner_one() {
+        for (configured, bound, expected) in [
+            ("", 19913, None),
+            ("gw1", 19913, Some("gw1")),
+            ("gw1:20000", 19912, Some("gw1:20000")),
+            ("gw1:20000", 19915, Some("gw1:20003")),
+            ("[::1]:20000", 19914, Some("[::1]:20002")),
+            ("fe80::1", 19913, Some("fe80::1")),
         ] {
-            assert_eq!(advertise_of(configured, index).as_deref(), expected);
+            assert_eq!(advertise_of(configured, 19912, bound).as_deref(), expected);
         }
+        assert_eq!(advertise_of("gw1:20000", 0, 40000).as_deref(), Some("gw1:20000"));
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use meepo_proto::link::Handshake;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::outbox::{Flushed, Outbox};
 use crate::settings::Protocol;
@@ -19,8 +21,10 @@ pub(crate) struct Client {
     /// Its number; with the gateway's id it is the client's id.
     pub number: u64,
     pub protocol: Protocol,
-    pub handshake: Handshake,
-    pub session: Mutex<BTreeMap<String, String>>,
+    /// What workers know of it.
+    pub profile: Arc<Profile>,
+    /// Bytes that may wait for it when it does not read.
+    send_buffer: usize,
     /// Wakes the client's own task when `state` changed in a way that concerns it.
     pub wake: Notify,
     /// Absent until a WebSocket handshake is through.
@@ -28,7 +32,14 @@ pub(crate) struct Client {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+/// What workers know of a client. It outlives the client until the last worker has heard of its end.
+#[derive(Debug)]
+pub(crate) struct Profile {
+    pub handshake: Handshake,
+    pub session: Mutex<BTreeMap<String, String>>,
+}
+
+#[derive(Debug)]
 struct State {
     outbox: Outbox,
     /// The socket was full: the client's own task goes on writing.
@@ -41,6 +52,8 @@ struct State {
     paused: bool,
     /// It is closed: nothing is added to the outbox any more.
     ending: bool,
+    /// When the socket took something last, or had nothing to take.
+    progress: Instant,
     verdict: Option<oneshot::Sender<Verdict>>,
 }
 
@@ -50,6 +63,11 @@ pub(crate) enum Verdict {
     Accept,
     Reject { status: u16, reason: String },
 }
+
+/// A client that the socket has taken nothing for in this time does not read.
+pub(crate) const STUCK: Duration = Duration::from_secs(1);
+/// How many send buffers may wait for a client that reads.
+const BURST: usize = 4;
 
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +86,8 @@ pub(crate) struct Condition {
     pub broken: bool,
     pub paused: bool,
     pub ending: bool,
+    /// More waits for it than may: since when it has taken nothing.
+    pub choked: Option<Instant>,
 }
 
 /// The clients that were sent something since the last flush.
@@ -85,18 +105,28 @@ impl Client {
         protocol: Protocol,
         handshake: Handshake,
         socket: Option<TcpStream>,
+        send_buffer: usize,
     ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
         let (verdict, answer) = oneshot::channel();
         let client = Self {
             number,
             protocol,
-            handshake,
-            session: Mutex::default(),
+            profile: Arc::new(Profile {
+                handshake,
+                session: Mutex::default(),
+            }),
+            send_buffer,
             wake: Notify::new(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),
             state: Mutex::new(State {
+                outbox: Outbox::default(),
+                blocked: false,
+                broken: false,
+                dirty: false,
+                paused: false,
+                ending: false,
+                progress: Instant::now(),
                 verdict: Some(verdict),
-                ..State::default()
             }),
         };
         (Arc::new(client), answer)
@@ -113,10 +143,16 @@ impl Client {
         self.flush();
     }
 
-    /// Passes a worker's verdict on. False if there was one already.
+    /// Passes a worker's verdict on; what it was sent in the meantime can go out. False if there was one already.
     pub(crate) fn decide(&self, verdict: Verdict) -> bool {
-        let sender = self.state.lock().verdict.take();
-        sender.is_some_and(|sender| sender.send(verdict).is_ok())
+        let mut state = self.state.lock();
+        let Some(sender) = state.verdict.take() else {
+            return false;
+        };
+        if verdict == Verdict::Accept {
+            self.flush_locked(&mut state);
+        }
+        sender.send(verdict).is_ok()
     }
 
     /// Whether a worker has yet to let the client in.
@@ -126,11 +162,13 @@ impl Client {
 
     pub(crate) fn condition(&self) -> Condition {
         let state = self.state.lock();
+        let choked = state.blocked && state.outbox.bytes() > self.send_buffer;
         Condition {
             blocked: state.blocked,
             broken: state.broken,
             paused: state.paused,
             ending: state.ending,
+            choked: choked.then_some(state.progress),
         }
     }
 
@@ -144,16 +182,21 @@ impl Client {
     }
 
     /// Adds an encoded message, which goes out with the turn's flush.
-    pub(crate) fn send(self: &Arc<Self>, frame: &Bytes, limit: usize, turn: &mut Turn) -> Sent {
+    ///
+    /// A client that reads may have several times its send buffer waiting, so that no burst makes it slow; one that has
+    /// taken nothing for a while may not.
+    pub(crate) fn send(self: &Arc<Self>, frame: &Bytes, turn: &mut Turn) -> Sent {
         let mut state = self.state.lock();
         if state.ending || state.broken {
             return Sent::Gone;
         }
-        // A burst is written before it is judged: a client that reads is never slow.
-        if state.outbox.over(limit, frame.len()) && !state.blocked {
+        if state.outbox.bytes() == 0 {
+            state.progress = Instant::now();
+        }
+        if self.is_over(&state, frame.len()) && !state.blocked {
             self.flush_locked(&mut state);
         }
-        if state.outbox.over(limit, frame.len()) {
+        if self.is_over(&state, frame.len()) {
             return Sent::Full;
         }
         state.outbox.push(frame.clone());
@@ -162,6 +205,12 @@ impl Client {
             turn.dirty.push(Arc::clone(self));
         }
         Sent::Queued
+    }
+
+    fn is_over(&self, state: &State, len: usize) -> bool {
+        let reads = state.progress.elapsed() < STUCK;
+        let limit = self.send_buffer.saturating_mul(if reads { BURST } else { 1 });
+        state.outbox.over(limit, len)
     }
 
     /// Adds bytes of the protocol itself: pongs, close frames, error lines. The caller flushes.
@@ -207,8 +256,17 @@ impl Client {
     fn flush_locked(&self, state: &mut State) {
         state.dirty = false;
         let Some(socket) = self.socket.get() else { return };
+        // Who is not let in yet hears nothing, but why he is not.
+        if state.verdict.is_some() {
+            return;
+        }
+        let before = state.outbox.bytes();
         let was_blocked = std::mem::replace(&mut state.blocked, false);
-        match state.outbox.flush(socket) {
+        let flushed = state.outbox.flush(socket);
+        if state.outbox.bytes() < before {
+            state.progress = Instant::now();
+        }
+        match flushed {
             Ok(Flushed::All) => {}
             Ok(Flushed::Blocked) => {
                 state.blocked = true;

@@ -13,7 +13,8 @@ use meepo_proto::link::{
 
 use crate::client::{Client, Sent, Turn, Verdict};
 use crate::encode::Outgoing;
-use crate::hub::{End, Hub};
+use crate::end::End;
+use crate::hub::Hub;
 use crate::roster::JoinError;
 use crate::router::LinkId;
 use crate::settings::SlowClient;
@@ -23,7 +24,6 @@ use crate::settings::SlowClient;
 pub(crate) struct Commands<'a> {
     hub: &'a Hub,
     link: LinkId,
-    send_buffer: usize,
 }
 
 /// The longest name of a group, in bytes.
@@ -36,8 +36,7 @@ const GONE: Refusal = Refusal(RefusedWhy::Gone, "the client is gone");
 
 impl<'a> Commands<'a> {
     pub(crate) fn new(hub: &'a Hub, link: LinkId) -> Self {
-        let send_buffer = usize::try_from(hub.settings.send_buffer.as_u64()).unwrap_or(usize::MAX);
-        Self { hub, link, send_buffer }
+        Self { hub, link }
     }
 
     /// Carries out a command. Who is sent something is in `turn` and has still to be flushed.
@@ -49,7 +48,11 @@ impl<'a> Commands<'a> {
             Ask::Hello(_) => self.refuse("hello", 0, Refusal(RefusedWhy::Invalid, "hello was said already")),
             Ask::Done(done) => self.hub.done(self.link, &done.seq),
             Ask::Draining(_) => self.hub.link_draining(self.link),
-            Ask::Accept(accept) => self.decide("accept", accept.client, Verdict::Accept),
+            Ask::Accept(accept) => {
+                // An answer to a question that was asked twice may come twice.
+                let accepted = self.client(accept.client).map(|client| client.decide(Verdict::Accept));
+                self.check("accept", accept.client, accepted.map(|_| ()));
+            }
             Ask::Reject(reject) => {
                 let status = u16::try_from(reject.status)
                     .ok()
@@ -58,7 +61,7 @@ impl<'a> Commands<'a> {
                     status: status.unwrap_or(403),
                     reason: reject.reason,
                 };
-                self.decide("reject", reject.client, verdict);
+                self.reject(reject.client, verdict);
             }
             Ask::Send(send) => self.send(send, turn),
             Ask::Close(close) => self.close(close.client, close.code, &close.reason, turn),
@@ -83,13 +86,19 @@ impl<'a> Commands<'a> {
         }
     }
 
-    fn decide(&self, command: &'static str, client: u64, verdict: Verdict) {
-        let client_or_gone = self.client(client);
-        let decided = client_or_gone.map(|client| {
-            // An answer to a redelivered question may come twice.
-            client.decide(verdict);
-        });
-        self.check(command, client, decided);
+    fn reject(&self, number: u64, verdict: Verdict) {
+        let Ok(client) = self.client(number) else {
+            // It left while the worker was asked. It never came in, so nobody is to hear of its end.
+            return self.hub.dismiss(number);
+        };
+        if client.decide(verdict) {
+            self.hub.dismiss(number);
+        } else {
+            // Another worker had let it in before.
+            let code = codes::POLICY;
+            self.hub
+                .close(&client, End::by_gateway(client.protocol, CloseCause::Kicked, code));
+        }
     }
 
     fn send(&self, send: Send, turn: &mut Turn) {
@@ -138,7 +147,7 @@ impl<'a> Commands<'a> {
                 }
             }
             send::To::Everyone(_) => {
-                for client in self.hub.roster().all().filter(|client| !spared(client)) {
+                for client in self.hub.roster().let_in().filter(|client| !spared(client)) {
                     self.send_to(client, &message, turn);
                 }
             }
@@ -147,7 +156,7 @@ impl<'a> Commands<'a> {
 
     fn send_to(&self, client: &Arc<Client>, message: &Outgoing, turn: &mut Turn) -> Sent {
         let stats = self.hub.stats;
-        let sent = client.send(message.encoded(client.protocol), self.send_buffer, turn);
+        let sent = client.send(message.encoded(client.protocol), turn);
         match sent {
             Sent::Queued => {
                 stats.messages_out.add(1);
@@ -178,6 +187,8 @@ impl<'a> Commands<'a> {
             }
         };
         turn.flush();
+        // One that is closed before it is let in comes in first, to be told why.
+        client.decide(Verdict::Accept);
         self.hub.close(
             &client,
             End::with_reason(client.protocol, CloseCause::Kicked, code, reason),
@@ -208,7 +219,7 @@ impl<'a> Commands<'a> {
             query::Body::Members(group) => {
                 let member = |client: &Arc<Client>| Member {
                     client: client.number,
-                    session: client.session.lock().clone(),
+                    session: client.profile.session.lock().clone(),
                 };
                 reply::Body::Members(Members {
                     members: roster.members(&group).map(member).collect(),
@@ -218,12 +229,12 @@ impl<'a> Commands<'a> {
                 groups: roster.group_sizes(),
             }),
             query::Body::Count(_) => reply::Body::Count(Count {
-                count: roster.len() as u64,
+                count: roster.let_in().count() as u64,
             }),
             query::Body::Session(number) => reply::Body::Session(match roster.get(number) {
                 Some(client) => Sessions {
                     online: true,
-                    session: client.session.lock().clone(),
+                    session: client.profile.session.lock().clone(),
                 },
                 None => Sessions::default(),
             }),

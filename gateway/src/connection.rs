@@ -13,10 +13,11 @@ use tokio::net::TcpStream;
 use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::Client;
+use crate::client::{Client, Condition, STUCK};
 use crate::encode;
-use crate::hub::{End, Hub};
-use crate::settings::Protocol;
+use crate::end::End;
+use crate::hub::Hub;
+use crate::settings::{Protocol, SlowClient};
 
 /// Turns what a client sends into messages.
 pub(crate) trait Decoder {
@@ -45,6 +46,7 @@ pub(crate) enum Step {
 pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decoder) {
     let Some(socket) = client.socket() else { return };
     let mut heart = Heart::new(hub, client.protocol);
+    let closes_slow = hub.settings.slow_client == SlowClient::Close;
     let rest = loop {
         let condition = client.condition();
         if condition.ending {
@@ -54,7 +56,12 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
             hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
             break Rest::Nothing;
         }
-        if !condition.paused {
+        // One that does not read what it is sent, pongs included, is not read either.
+        let reading = !condition.paused && condition.choked.is_none();
+        if reading {
+            hub.check_full(client);
+        }
+        if reading && !client.condition().paused {
             match decoder.next(client) {
                 Step::Message { payload, binary } => {
                     heart.heard();
@@ -82,7 +89,10 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
                             answered(hub, client, socket).await;
                             Rest::Nothing
                         }
-                        _ => Rest::Discard,
+                        _ => {
+                            log_refusal(hub, client, &end);
+                            Rest::Discard
+                        }
                     };
                     hub.close(client, end);
                     break rest;
@@ -92,16 +102,34 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
         tokio::select! {
             biased;
             () = client.wake.notified() => {}
-            _ = socket.readable(), if !condition.paused => {}
+            _ = socket.readable(), if reading => {}
             _ = socket.writable(), if condition.blocked => client.flush(),
             // A client that is not read is not judged by its silence, but one that vanishes is noticed.
             _ = socket.ready(Interest::ERROR), if condition.paused => {
                 hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
             }
+            () = sleep_until(stuck_at(condition)), if condition.choked.is_some() && closes_slow => {
+                if client.condition().choked == condition.choked {
+                    hub.close_one_slow(client);
+                }
+            }
             () = sleep_until(heart.next) => heart.beat(hub, client, condition.paused),
         }
     };
     let _ = tokio::time::timeout(hub.settings.close_timeout, see_off(client, socket, rest, decoder)).await;
+}
+
+/// Says why a client was closed for what it sent; a crowd of them does not flood the log.
+fn log_refusal(hub: &Hub, client: &Client, end: &End) {
+    if let Some(unlogged) = hub.refusals.take() {
+        let (id, peer) = (hub.client_id(client.number), &client.profile.handshake.peer);
+        tracing::info!(client = %id, peer, cause = ?end.cause, reason = end.reason, unlogged, "closed a client");
+    }
+}
+
+/// When a client that has more waiting than it may have counts as one that does not read.
+fn stuck_at(condition: Condition) -> Instant {
+    condition.choked.map_or_else(Instant::now, |since| since + STUCK)
 }
 
 /// What a client that is closed may still send.
@@ -138,7 +166,7 @@ async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
 
 /// Sends what the client has still to get, and waits until it has read that: closing with unread input would reset the
 /// connection and destroy what is on its way.
-async fn see_off(client: &Client, socket: &TcpStream, rest: Rest, mut decoder: impl Decoder) {
+async fn see_off(client: &Client, socket: &TcpStream, mut rest: Rest, mut decoder: impl Decoder) {
     loop {
         client.flush();
         if client.condition().broken {
@@ -170,7 +198,11 @@ async fn see_off(client: &Client, socket: &TcpStream, rest: Rest, mut decoder: i
                     return;
                 }
             }
-            Step::End(_) => return,
+            // What it sent last is not read to its end: the rest is, so that it still reads what it was sent.
+            Step::End(end) => match end.cause {
+                CloseCause::Client | CloseCause::Eof | CloseCause::Reset => return,
+                _ => rest = Rest::Discard,
+            },
         }
     }
 }

@@ -20,6 +20,7 @@ const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
 
 impl Outgoing {
     /// A message whose payload is valid for its kind.
@@ -59,6 +60,16 @@ pub(crate) fn close_frame(code: u16, reason: &str) -> Bytes {
     payload.put_u16(code);
     payload.put_slice(&reason.as_bytes()[..end]);
     frame(CLOSE, &payload)
+}
+
+/// A close frame without a code.
+pub(crate) fn empty_close_frame() -> Bytes {
+    Bytes::from_static(&[FINAL | CLOSE, 0])
+}
+
+/// The answer to a ping.
+pub(crate) fn pong_frame(payload: &[u8]) -> Bytes {
+    frame(PONG, payload)
 }
 
 /// An empty ping frame.

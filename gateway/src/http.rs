@@ -1,7 +1,9 @@
 //! A connection on a `ws` listener: HTTP first, then a WebSocket or files.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +22,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::assets::{self, Body, Files};
 use crate::client::{Client, Verdict};
 use crate::connection;
-use crate::hub::{End, Hub};
+use crate::end::End;
+use crate::hub::Hub;
 use crate::settings::Protocol;
 use crate::ws::WsDecoder;
 
@@ -54,50 +57,47 @@ async fn handshake(
     peer: SocketAddr,
 ) -> Option<(Arc<Client>, Bytes)> {
     let opened = Mutex::new(None);
-    let busy = AtomicBool::new(false);
-    let service = service_fn(|request| async {
-        busy.store(true, Ordering::Relaxed);
-        let response = match respond(hub, site, request, peer).await {
-            Answer::Response(mut response) => {
-                if hub.stopping.is_cancelled() {
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
+        Box::pin(async {
+            Ok::<_, Infallible>(match respond(hub, site, request, peer).await {
+                Answer::Response(response) => response,
+                Answer::Open(pending, response) => {
+                    *opened.lock() = Some(pending);
                     response
-                        .headers_mut()
-                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                response
-            }
-            Answer::Open(pending, response) => {
-                *opened.lock() = Some(pending);
-                response
-            }
-        };
-        busy.store(false, Ordering::Relaxed);
-        Ok::<_, Infallible>(response)
+            })
+        })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(hub.settings.handshake_timeout)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    // Taken apart, not upgraded: the socket comes back as it was given.
-    let parts = tokio::select! {
-        parts = connection.without_shutdown() => parts.ok()?,
-        // A stop does not wait for a connection that is kept alive, but for an answer that is on its way.
-        () = stopped(hub, &busy) => return None,
+    let stopped = tokio::select! {
+        ended = poll_fn(|context| connection.poll_without_shutdown(context)) => { ended.ok()?; false }
+        () = hub.stopping.cancelled() => true,
     };
+    if stopped {
+        // A stop waits for an answer that is on its way, and for nothing else.
+        if !asked.load(Ordering::Relaxed) {
+            return None;
+        }
+        Pin::new(&mut connection).graceful_shutdown();
+        let ended = poll_fn(|context| connection.poll_without_shutdown(context));
+        tokio::time::timeout(hub.settings.close_timeout, ended)
+            .await
+            .ok()?
+            .ok()?;
+    }
+    // Taken apart, not upgraded: the socket comes back as it was given.
+    let parts = connection.into_parts();
     let pending = opened.lock().take()?;
     let client = pending.keep();
     client.set_socket(parts.io.into_inner());
     Some((client, parts.read_buf))
-}
-
-/// Waits for the gateway's stop, and then for an answer that is on its way.
-async fn stopped(hub: &Hub, busy: &AtomicBool) {
-    hub.stopping.cancelled().await;
-    if busy.load(Ordering::Relaxed) {
-        tokio::time::sleep(hub.settings.close_timeout).await;
-    }
 }
 
 enum Answer {
@@ -156,7 +156,12 @@ async fn open(hub: &Arc<Hub>, request: &Request<Incoming>, peer: SocketAddr, key
         // Closed while it waited, or nobody answered.
         Ok(Err(_)) | Err(_) => {
             pending.give_up(CloseCause::NoWorker);
-            Answer::Response(assets::text(StatusCode::SERVICE_UNAVAILABLE, "No worker answered."))
+            let why = if hub.stopping.is_cancelled() {
+                "The gateway stops."
+            } else {
+                "No worker answered."
+            };
+            Answer::Response(assets::text(StatusCode::SERVICE_UNAVAILABLE, why))
         }
     }
 }

@@ -2,28 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
-use meepo_proto::codes::{self, CloseCode};
+use meepo_proto::codes;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{Attach, CloseCause, Closed, Detached, Event, Handshake, Opened, Reply, SessionChanged};
+use meepo_proto::link::{CloseCause, Closed, Event, Handshake, Opened, Reply, SessionChanged};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
 use crate::client::{Client, Turn, Verdict};
-use crate::encode;
+use crate::dispatch::{Dispatch, Events, Held};
+use crate::end::End;
 use crate::roster::Roster;
-use crate::router::{Bounds, Flow, LinkId, Output, Router};
+use crate::router::{Bounds, Flow, LinkId, Router};
 use crate::settings::{GatewaySettings, Protocol};
-
-/// Where a link's events go; the stream to the worker drains it whole.
-pub(crate) type Events = mpsc::UnboundedSender<Result<Event, Status>>;
 
 /// Shared by all tasks of a child.
 #[derive(Debug)]
@@ -31,72 +29,20 @@ pub(crate) struct Hub {
     /// This run of the child.
     pub id: GatewayId,
     pub settings: GatewaySettings,
+    send_buffer: usize,
     pub stats: &'static Slot,
     roster: Mutex<Roster>,
     dispatch: Mutex<Dispatch>,
     last_client: AtomicU64,
     last_link: AtomicU64,
+    /// Too much waits for workers: nobody is read.
+    full: AtomicBool,
+    /// Log lines that clients can cause.
+    pub refusals: LogQuota,
     /// The child drains: HTTP connections end.
     pub(crate) stopping: CancellationToken,
     /// Told when the last event was done.
     idle: Notify,
-}
-
-/// The router and what carries out its decisions. One lock, so that a link sees events in the order of their numbers.
-#[derive(Debug)]
-struct Dispatch {
-    router: Router,
-    links: HashMap<LinkId, Events>,
-    /// Clients of which the router has something, also those that are closed.
-    clients: HashMap<u64, Arc<Client>>,
-    out: Vec<Output>,
-}
-
-/// How a client ends.
-#[derive(Debug, Clone)]
-pub(crate) struct End {
-    pub cause: CloseCause,
-    /// The close code that was received, or is sent; 0 for none.
-    pub code: u16,
-    pub reason: String,
-    /// The last bytes that the client is sent.
-    pub last: Option<Bytes>,
-    /// What waits to be sent is dropped.
-    pub clear: bool,
-}
-
-impl End {
-    /// The client ended it, by itself or by breaking down.
-    pub(crate) fn by_client(cause: CloseCause, code: u16, reason: impl Into<String>) -> Self {
-        Self {
-            cause,
-            code,
-            reason: reason.into(),
-            last: None,
-            clear: false,
-        }
-    }
-
-    /// The gateway ends it, in the client's own protocol.
-    pub(crate) fn by_gateway(protocol: Protocol, cause: CloseCause, code: CloseCode) -> Self {
-        Self::with_reason(protocol, cause, code.code, code.reason)
-    }
-
-    /// As [`End::by_gateway`], with another reason. A line client is told the reason, if there is one.
-    pub(crate) fn with_reason(protocol: Protocol, cause: CloseCause, code: u16, reason: &str) -> Self {
-        let last = match protocol {
-            Protocol::Ws => Some(encode::close_frame(code, reason)),
-            Protocol::Line if reason.is_empty() => None,
-            Protocol::Line => Some(encode::line(format!("closed: {reason}").as_bytes())),
-        };
-        Self {
-            cause,
-            code,
-            reason: reason.into(),
-            last,
-            clear: false,
-        }
-    }
 }
 
 impl Hub {
@@ -117,6 +63,9 @@ impl Hub {
         };
         Arc::new(Self {
             id: GatewayId::random(),
+            send_buffer: bytes(settings.send_buffer),
+            full: AtomicBool::new(false),
+            refusals: LogQuota::new(),
             settings,
             stats,
             roster: Mutex::default(),
@@ -147,12 +96,16 @@ impl Hub {
         socket: Option<TcpStream>,
     ) -> (Arc<Client>, oneshot::Receiver<Verdict>) {
         let number = self.last_client.fetch_add(1, Ordering::Relaxed) + 1;
-        let (client, answer) = Client::new(number, protocol, handshake, socket);
+        let (client, answer) = Client::new(number, protocol, handshake, socket, self.send_buffer);
         self.roster.lock().insert(Arc::clone(&client));
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         let mut dispatch = self.dispatch.lock();
-        dispatch.clients.insert(number, Arc::clone(&client));
+        let held = Held {
+            profile: Arc::clone(&client.profile),
+            client: Arc::downgrade(&client),
+        };
+        dispatch.clients.insert(number, held);
         dispatch.push(number, Body::Opened(Opened {}));
         self.carry_out(dispatch);
         (client, answer)
@@ -164,10 +117,21 @@ impl Hub {
         self.stats.bytes_in.add(payload.len() as u64);
         let body = Body::Message(meepo_proto::link::Message { payload, binary });
         let mut dispatch = self.dispatch.lock();
+        // Its last event is pushed under this lock, after it began to end: nothing may follow that.
+        if client.condition().ending {
+            return;
+        }
         if dispatch.push(client.number, body) == Flow::Pause {
             client.pause();
         }
         self.carry_out(dispatch);
+    }
+
+    /// Pauses a client that is about to be read while too much waits.
+    pub(crate) fn check_full(&self, client: &Client) {
+        if self.full.load(Ordering::Relaxed) && self.dispatch.lock().router.flow(client.number) == Flow::Pause {
+            client.pause();
+        }
     }
 
     /// Whether all that the client has sent is done. If not, the client is woken then.
@@ -206,25 +170,34 @@ impl Hub {
         true
     }
 
-    /// Takes a client out that a worker has rejected: no close event follows.
+    /// A worker has rejected a client: no event of it follows.
+    pub(crate) fn dismiss(&self, number: u64) {
+        let mut dispatch = self.dispatch.lock();
+        let Dispatch { router, out, .. } = &mut *dispatch;
+        router.dismiss(number, out);
+        self.carry_out(dispatch);
+    }
+
+    /// Takes a client out that a worker has rejected.
     pub(crate) fn rejected(&self, client: &Arc<Client>, last: Option<Bytes>) {
         if client.end(last, true) {
             self.roster.lock().remove(client.number);
             self.stats.connections.sub(1);
-            let mut dispatch = self.dispatch.lock();
-            let Dispatch { router, out, .. } = &mut *dispatch;
-            router.dismiss(client.number, out);
-            self.carry_out(dispatch);
+            self.dismiss(client.number);
         }
     }
 
     /// Closes those whose send buffer is full.
     pub(crate) fn close_slow(&self, turn: &mut Turn) {
         for client in turn.slow.drain(..) {
-            let end = End::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
-            if self.close(&client, End { clear: true, ..end }) {
-                tracing::info!(client = %self.client_id(client.number), "closed a client that does not read");
-            }
+            self.close_one_slow(&client);
+        }
+    }
+
+    pub(crate) fn close_one_slow(&self, client: &Arc<Client>) {
+        let end = End::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
+        if self.close(client, End { clear: true, ..end }) {
+            tracing::info!(client = %self.client_id(client.number), "closed a client that does not read");
         }
     }
 
@@ -292,7 +265,7 @@ impl Hub {
     ) -> Result<(), SessionTooBig> {
         let dispatch = self.dispatch.lock();
         {
-            let mut session = client.session.lock();
+            let mut session = client.profile.session.lock();
             let mut next = session.clone();
             for key in &change.remove {
                 next.remove(key);
@@ -348,6 +321,7 @@ impl Hub {
     fn carry_out(&self, mut dispatch: MutexGuard<'_, Dispatch>) {
         let given_up = dispatch.carry_out();
         let router = &dispatch.router;
+        self.full.store(router.is_full(), Ordering::Relaxed);
         self.stats.events_waiting.set(router.waiting() as u64);
         self.stats.events_in_flight.set(router.in_flight() as u64);
         self.stats.links.set(router.links() as u64);
@@ -371,83 +345,3 @@ const MAX_DELIVERIES: u32 = 3;
 /// The session would be over its limit.
 #[derive(Debug)]
 pub(crate) struct SessionTooBig;
-
-impl Dispatch {
-    fn push(&mut self, client: u64, body: Body) -> Flow {
-        self.router.push(client, body, &mut self.out)
-    }
-
-    fn send(&self, link: LinkId, event: Event) {
-        // A link whose stream has ended is about to be taken down: its events come back then.
-        if let Some(events) = self.links.get(&link) {
-            let _ = events.send(Ok(event));
-        }
-    }
-
-    /// Returns the clients that were given up.
-    fn carry_out(&mut self) -> Vec<Arc<Client>> {
-        let mut given_up = Vec::new();
-        let mut out = std::mem::take(&mut self.out);
-        for output in out.drain(..) {
-            match output {
-                Output::Deliver {
-                    link,
-                    seq,
-                    client,
-                    body,
-                    redelivered,
-                    first,
-                } => {
-                    let attach = if first { self.attach(client) } else { None };
-                    let event = Event {
-                        seq,
-                        client,
-                        redelivered,
-                        attach,
-                        body: Some(body),
-                        ..Event::default()
-                    };
-                    self.send(link, event);
-                }
-                Output::Detach { link, client } => {
-                    self.send(
-                        link,
-                        Event {
-                            client,
-                            body: Some(Body::Detached(Detached {})),
-                            ..Event::default()
-                        },
-                    );
-                }
-                Output::Finished { link } => {
-                    self.links.remove(&link);
-                }
-                Output::GiveUp { client } => given_up.extend(self.clients.get(&client).cloned()),
-                Output::Settled { client } => {
-                    if let Some(client) = self.clients.get(&client) {
-                        client.wake.notify_one();
-                    }
-                }
-                Output::Resume { client } => {
-                    if let Some(client) = self.clients.get(&client) {
-                        client.resume();
-                    }
-                }
-                Output::Forget { client } => {
-                    self.clients.remove(&client);
-                }
-            }
-        }
-        self.out = out;
-        given_up
-    }
-
-    fn attach(&self, client: u64) -> Option<Attach> {
-        let client = self.clients.get(&client)?;
-        let session = client.session.lock().clone();
-        Some(Attach {
-            handshake: Some(client.handshake.clone()),
-            session,
-        })
-    }
-}

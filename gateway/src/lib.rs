@@ -4,10 +4,10 @@
 //!
 //! - [`settings`]: the section `[gateway]`.
 //! - [`instance()`]: what the master runs; `child`: the life of one child.
-//! - `accept`, `http`, `connection`, `ws`, `line`: from a listener to a client that is read.
-//! - `client`, `outbox`, `encode`: one client, and what it is sent.
+//! - `accept`, `http`, `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
+//! - `client`, `outbox`, `encode`, `end`: one client, what it is sent, and how it ends.
 //! - `roster`: which clients and groups there are.
-//! - [`router`]: which worker gets which event (pure state).
+//! - [`router`]: which worker gets which event (pure state); `dispatch` carries that out.
 //! - `hub`: what one child knows, as the others use it.
 //! - `link`, `commands`: the stream to a worker, and what workers ask for.
 //!
@@ -21,7 +21,10 @@ mod child;
 mod client;
 mod commands;
 mod connection;
+mod dispatch;
 mod encode;
+mod end;
+mod frames;
 mod http;
 mod hub;
 mod instance;

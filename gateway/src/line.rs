@@ -11,7 +11,10 @@ use meepo_proto::link::CloseCause;
 use crate::client::Client;
 use crate::connection::{Decoder, Step};
 use crate::encode;
-use crate::hub::End;
+use crate::end::End;
+
+/// Reads of one client before others have their turn.
+const READS: usize = 8;
 
 /// Reads the lines of one client.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl LineDecoder {
 impl Decoder for LineDecoder {
     fn next(&mut self, client: &Client) -> Step {
         let mut heard = false;
-        loop {
+        for _ in 0..READS {
             match self.lines.pop() {
                 Some(Ok(line)) => {
                     return Step::Message {
@@ -84,6 +87,7 @@ impl Decoder for LineDecoder {
                 Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
             }
         }
+        Step::Heard
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::client::Turn;
 use crate::commands::Commands;
 use crate::hub::Hub;
+use crate::router::LinkId;
 
 /// Serves the links of one child.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ impl Link for LinkService {
     async fn open(&self, request: Request<Streaming<Command>>) -> Result<Response<Self::OpenStream>, Status> {
         let peer = request.remote_addr().map(|peer| peer.to_string()).unwrap_or_default();
         let commands = request.into_inner();
-        // Bounded by what may be in flight, which the router counts.
+        // Events are bounded by what may be in flight, which the router counts; replies and refusals by the commands.
         let (events, stream) = mpsc::unbounded_channel();
         self.tasks.spawn(serve(Arc::clone(&self.hub), peer, commands, events));
         Ok(Response::new(UnboundedReceiverStream::new(stream)))
@@ -55,6 +56,11 @@ async fn serve(
         return;
     };
     let hello = match hello {
+        // Before the link is up: a worker that means another gateway would be given clients.
+        Ok(hello) if ![0, hub.id.0].contains(&hello.gateway_id) => {
+            let _ = events.send(Err(Status::failed_precondition("this is another gateway")));
+            return;
+        }
         Ok(hello) => hello,
         Err(status) => {
             let _ = events.send(Err(status));
@@ -70,6 +76,7 @@ async fn serve(
         ..Event::default()
     }));
     let link = hub.link_up(events);
+    let up = Up { hub: &hub, link };
     tracing::debug!(worker = %hello.name, %peer, "link up");
 
     let mut applied = Commands::new(&hub, link);
@@ -87,8 +94,20 @@ async fn serve(
         turn.flush();
         hub.close_slow(&mut turn);
     }
-    hub.link_down(link);
+    drop(up);
     tracing::debug!(worker = %hello.name, %peer, "link down");
+}
+
+/// A link that is up: however its task ends, its events go to others.
+struct Up<'a> {
+    hub: &'a Hub,
+    link: LinkId,
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.hub.link_down(self.link);
+    }
 }
 
 async fn hello(commands: &mut Streaming<Command>) -> Result<Hello, Status> {

@@ -57,8 +57,9 @@ impl Roster {
         self.clients.values().map(|entry| &entry.client)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.clients.len()
+    /// Those whom a worker has let in.
+    pub(crate) fn let_in(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.all().filter(|client| !client.is_pending())
     }
 
     pub(crate) fn members(&self, group: &str) -> impl Iterator<Item = &Arc<Client>> {
@@ -122,7 +123,7 @@ mod tests {
     use crate::settings::Protocol;
 
     fn client(number: u64) -> Arc<Client> {
-        Client::new(number, Protocol::Line, Handshake::default(), None).0
+        Client::new(number, Protocol::Line, Handshake::default(), None, 0).0
     }
 
     #[test]

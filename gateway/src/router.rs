@@ -13,6 +13,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use meepo_proto::link::event::Body;
 
+mod state;
+
+use state::{Lane, Link, Pending, choose_link};
+
 /// A link to a worker child, numbered by the caller and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
@@ -48,6 +52,8 @@ pub enum Output {
         /// It is the first event of the client that the link sees.
         first: bool,
     },
+    /// The client, which has nothing to say now, has come to this link.
+    Attach { link: LinkId, client: ClientNumber },
     /// The client has left this link for another one.
     Detach { link: LinkId, client: ClientNumber },
     /// The draining link has nothing in flight any more: end it.
@@ -77,51 +83,14 @@ pub struct Router {
     bounds: Bounds,
     lanes: HashMap<ClientNumber, Lane>,
     links: HashMap<LinkId, Link>,
-    /// Clients whose reading is paused because all waiting together is too much.
+    /// Clients that are not read.
     paused: HashSet<ClientNumber>,
+    /// All waiting together is too much: nobody is read until half of it has gone.
+    full: bool,
     waiting_bytes: usize,
     waiting: usize,
     in_flight: usize,
 }
-
-#[derive(Debug, Default)]
-struct Lane {
-    link: Option<LinkId>,
-    /// The link has seen an event of this client.
-    attached: bool,
-    /// The link is full and has this client in its `blocked`.
-    blocked: bool,
-    /// It was rejected: it is forgotten with the end of what is in flight.
-    dismissed: bool,
-    /// Somebody waits for the end of its events.
-    settling: bool,
-    waiting: VecDeque<Pending>,
-    waiting_bytes: usize,
-    in_flight: VecDeque<(u64, Pending)>,
-}
-
-#[derive(Debug, Default)]
-struct Link {
-    draining: bool,
-    last_seq: u64,
-    clients: HashSet<ClientNumber>,
-    in_flight: HashMap<u64, ClientNumber>,
-    in_flight_bytes: usize,
-    /// Clients that wait for room on this link.
-    blocked: VecDeque<ClientNumber>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    body: Body,
-    bytes: usize,
-    /// Links that ended while it was in front of its client's events.
-    failed: u32,
-    redelivered: bool,
-}
-
-/// What an event costs beside its payload, roughly.
-const EVENT_OVERHEAD: usize = 128;
 
 impl Router {
     /// A router without links and clients.
@@ -131,6 +100,7 @@ impl Router {
             lanes: HashMap::new(),
             links: HashMap::new(),
             paused: HashSet::new(),
+            full: false,
             waiting_bytes: 0,
             waiting: 0,
             in_flight: 0,
@@ -157,13 +127,6 @@ impl Router {
         self.waiting == 0 && self.in_flight == 0
     }
 
-    /// Whether this client's last event came over, or goes to, this link.
-    pub fn serves(&self, link: LinkId, client: ClientNumber) -> bool {
-        self.lanes
-            .get(&client)
-            .is_some_and(|lane| lane.attached && lane.link == Some(link))
-    }
-
     /// The link that serves a client and has seen it.
     pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
         self.lanes
@@ -174,25 +137,36 @@ impl Router {
 
     /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
     pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
-        let bytes = EVENT_OVERHEAD + payload_len(&body);
+        let event = Pending::new(body);
+        let bytes = event.bytes;
         let lane = self.lanes.entry(client).or_default();
-        lane.waiting.push_back(Pending {
-            body,
-            bytes,
-            failed: 0,
-            redelivered: false,
-        });
+        lane.waiting.push_back(event);
         lane.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
         self.waiting += 1;
         self.pump(client, out);
+        self.full |= self.waiting_bytes > self.bounds.waiting_bytes;
         match self.lanes.get(&client) {
-            Some(lane) if lane.waiting_bytes > self.bounds.client_waiting_bytes => {}
-            Some(lane) if !lane.waiting.is_empty() && self.waiting_bytes > self.bounds.waiting_bytes => {}
-            _ => return Flow::Go,
+            Some(lane) if lane.waiting_bytes > self.bounds.client_waiting_bytes => {
+                self.paused.insert(client);
+                Flow::Pause
+            }
+            _ => self.flow(client),
+        }
+    }
+
+    /// Whether a client may be read, before it is.
+    pub fn flow(&mut self, client: ClientNumber) -> Flow {
+        if !self.full {
+            return Flow::Go;
         }
         self.paused.insert(client);
         Flow::Pause
+    }
+
+    /// Whether all waiting together is too much.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Drops a client that no worker has let in and of which none knows. False if one may: then `closed` has to follow.
@@ -237,7 +211,8 @@ impl Router {
     pub fn link_draining(&mut self, link: LinkId, out: &mut Vec<Output>) {
         let Some(state) = self.links.get_mut(&link) else { return };
         state.draining = true;
-        for client in std::mem::take(&mut state.blocked) {
+        let blocked = std::mem::take(&mut state.blocked);
+        for client in blocked.into_iter().chain(std::mem::take(&mut state.suspects)) {
             if let Some(lane) = self.lanes.get_mut(&client) {
                 lane.blocked = false;
             }
@@ -257,6 +232,7 @@ impl Router {
         }
         for client in clients {
             self.pump(client, out);
+            self.hand_over(client, out);
         }
     }
 
@@ -275,7 +251,9 @@ impl Router {
             .and_then(|at| lane.in_flight.remove(at))
             .expect("the lane has what the link has in flight");
         state.in_flight_bytes -= done.bytes;
+        let suspect = state.suspect.take_if(|suspect| *suspect == seq).is_some();
         self.in_flight -= 1;
+        lane.known = true;
         if matches!(done.body, Body::Closed(_)) || (lane.dismissed && lane.in_flight.is_empty()) {
             self.forget(client, out);
         } else {
@@ -283,66 +261,113 @@ impl Router {
                 out.push(Output::Settled { client });
             }
             self.pump(client, out);
-            self.check_resume(client, out);
+            self.hand_over(client, out);
+        }
+        if suspect {
+            self.try_next_suspect(link, out);
         }
         self.unblock(link, out);
         self.check_finished(link, out);
+        self.check_resume(client, out);
     }
 
     // === how events move ===
 
     /// Delivers what can be delivered of a client's waiting events.
     fn pump(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+        while self.deliver_next(client, false, out) {}
+    }
+
+    /// Delivers a client's next event, if it can be. One whose turn it is overtakes those that wait for room.
+    fn deliver_next(&mut self, client: ClientNumber, its_turn: bool, out: &mut Vec<Output>) -> bool {
+        let Some(lane) = self.lanes.get_mut(&client) else {
+            return false;
+        };
+        let Some(next) = lane.waiting.front() else { return false };
+        let (bytes, suspect) = (
+            next.bytes,
+            next.failed > 0 && next.failed + 1 >= self.bounds.max_deliveries,
+        );
+        if lane.blocked || lane.in_flight.len() >= self.bounds.client_in_flight {
+            return false;
+        }
+        let Some(link) = choose_link(client, lane, &mut self.links, out) else {
+            return false;
+        };
+        let state = self.links.get_mut(&link).expect("only links that are up are chosen");
+        if suspect && state.suspect.is_some() {
+            lane.blocked = true;
+            state.suspects.push_back(client);
+            return false;
+        }
+        let fits = state.in_flight_bytes + bytes <= self.bounds.link_in_flight_bytes;
+        let in_turn = its_turn || state.blocked.is_empty();
+        if state.in_flight_bytes > 0 && !(fits && in_turn) {
+            lane.blocked = true;
+            match its_turn {
+                true => state.blocked.push_front(client),
+                false => state.blocked.push_back(client),
+            }
+            return false;
+        }
+        let next = lane.waiting.pop_front().expect("it was just looked at");
+        lane.waiting_bytes -= next.bytes;
+        self.waiting_bytes -= next.bytes;
+        self.waiting -= 1;
+        self.in_flight += 1;
+        state.last_seq += 1;
+        let seq = state.last_seq;
+        state.in_flight.insert(seq, client);
+        state.in_flight_bytes += next.bytes;
+        if suspect {
+            state.suspect = Some(seq);
+        }
+        let first = !std::mem::replace(&mut lane.attached, true);
+        let (body, redelivered) = (next.body.clone(), next.redelivered);
+        out.push(Output::Deliver {
+            link,
+            seq,
+            client,
+            body,
+            redelivered,
+            first,
+        });
+        lane.in_flight.push_back((seq, next));
+        true
+    }
+
+    /// Gives a client that has nothing to say to a link that stays, so that some worker always knows it.
+    fn hand_over(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
         let Some(lane) = self.lanes.get_mut(&client) else {
             return;
         };
-        while let Some(bytes) = lane.waiting.front().map(|next| next.bytes) {
-            let Some(link) = choose_link(client, lane, &mut self.links, out) else {
-                break;
-            };
-            let state = self.links.get_mut(&link).expect("only links that are up are chosen");
-            if lane.in_flight.len() >= self.bounds.client_in_flight {
-                break;
-            }
-            let full = state.in_flight_bytes + bytes > self.bounds.link_in_flight_bytes;
-            if full && state.in_flight_bytes > 0 {
-                if !lane.blocked {
-                    lane.blocked = true;
-                    state.blocked.push_back(client);
-                }
-                break;
-            }
-            let next = lane.waiting.pop_front().expect("it was just looked at");
-            lane.waiting_bytes -= next.bytes;
-            self.waiting_bytes -= next.bytes;
-            self.waiting -= 1;
-            self.in_flight += 1;
-            state.last_seq += 1;
-            state.in_flight.insert(state.last_seq, client);
-            state.in_flight_bytes += next.bytes;
-            let first = !std::mem::replace(&mut lane.attached, true);
-            out.push(Output::Deliver {
-                link,
-                seq: state.last_seq,
-                client,
-                body: next.body.clone(),
-                redelivered: next.redelivered,
-                first,
-            });
-            lane.in_flight.push_back((state.last_seq, next));
+        if !lane.known || lane.dismissed || !lane.is_idle() {
+            return;
+        }
+        if let Some(link) = choose_link(client, lane, &mut self.links, out)
+            && !std::mem::replace(&mut lane.attached, true)
+        {
+            out.push(Output::Attach { link, client });
         }
     }
 
+    /// Looks at every client that has events waiting, or no link that stays.
     fn pump_all(&mut self, out: &mut Vec<Output>) {
+        let stays = |link: Option<LinkId>| {
+            link.and_then(|link| self.links.get(&link))
+                .is_some_and(|link| !link.draining)
+        };
+        let moves = |lane: &Lane| !lane.waiting.is_empty() || !stays(lane.link);
         let mut clients: Vec<_> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| !lane.waiting.is_empty())
+            .filter(|(_, lane)| moves(lane))
             .map(|(client, _)| *client)
             .collect();
         clients.sort_unstable();
         for client in clients {
             self.pump(client, out);
+            self.hand_over(client, out);
             self.check_resume(client, out);
         }
     }
@@ -388,23 +413,29 @@ impl Router {
         }
     }
 
+    /// Delivers to those that wait for room, in their order, while there is room.
     fn unblock(&mut self, link: LinkId, out: &mut Vec<Output>) {
-        while let Some(state) = self.links.get_mut(&link) {
-            if state.in_flight_bytes >= self.bounds.link_in_flight_bytes {
-                return;
-            }
-            let Some(client) = state.blocked.pop_front() else {
-                return;
-            };
+        while let Some(client) = self.links.get_mut(&link).and_then(|state| state.blocked.pop_front()) {
             let Some(lane) = self.lanes.get_mut(&client) else {
                 continue;
             };
             lane.blocked = false;
-            self.pump(client, out);
+            self.deliver_next(client, true, out);
             self.check_resume(client, out);
             if self.lanes.get(&client).is_some_and(|lane| lane.blocked) {
                 return;
             }
+            self.pump(client, out);
+        }
+    }
+
+    fn try_next_suspect(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        while let Some(client) = self.links.get_mut(&link).and_then(|state| state.suspects.pop_front()) {
+            let Some(lane) = self.lanes.get_mut(&client) else {
+                continue;
+            };
+            lane.blocked = false;
+            return self.pump(client, out);
         }
     }
 
@@ -418,22 +449,25 @@ impl Router {
         }
     }
 
-    /// Lets a paused client go on once half of what stopped it has gone.
+    /// Lets paused clients go on once half of what stopped them has gone.
     fn check_resume(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        if self.paused.is_empty() {
+        let emptied = self.full && self.waiting_bytes <= self.bounds.waiting_bytes / 2;
+        if emptied {
+            self.full = false;
+        }
+        if self.paused.is_empty() || self.full {
             return;
         }
-        let room = self.waiting_bytes <= self.bounds.waiting_bytes / 2;
-        let few = |lane: Option<&Lane>| {
-            lane.is_none_or(|lane| {
-                lane.waiting.is_empty() || (room && lane.waiting_bytes <= self.bounds.client_waiting_bytes / 2)
-            })
-        };
-        if few(self.lanes.get(&client)) && self.paused.remove(&client) {
+        let (lanes, few) = (&self.lanes, self.bounds.client_waiting_bytes / 2);
+        let may_go_on = |client: &ClientNumber| lanes.get(client).is_none_or(|lane| lane.waiting_bytes <= few);
+        if emptied {
+            out.extend(
+                self.paused
+                    .extract_if(may_go_on)
+                    .map(|client| Output::Resume { client }),
+            );
+        } else if may_go_on(&client) && self.paused.remove(&client) {
             out.push(Output::Resume { client });
-        }
-        if room && self.waiting == 0 {
-            out.extend(self.paused.drain().map(|client| Output::Resume { client }));
         }
     }
 
@@ -441,64 +475,18 @@ impl Router {
         let Some(lane) = self.lanes.remove(&client) else { return };
         self.waiting_bytes -= lane.waiting_bytes;
         self.waiting -= lane.waiting.len();
+        self.in_flight -= lane.in_flight.len();
         self.paused.remove(&client);
         if let Some(state) = lane.link.and_then(|link| self.links.get_mut(&link)) {
             state.clients.remove(&client);
+            // A worker that is out of order may say `closed` is done before what came earlier.
+            for (seq, event) in &lane.in_flight {
+                state.in_flight.remove(seq);
+                state.in_flight_bytes -= event.bytes;
+                state.suspect.take_if(|suspect| suspect == seq);
+            }
         }
         out.push(Output::Forget { client });
-    }
-}
-
-impl Lane {
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
-    }
-}
-
-impl Pending {
-    fn is_new_opened(&self) -> bool {
-        matches!(self.body, Body::Opened(_)) && !self.redelivered
-    }
-}
-
-/// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the
-/// one with the fewest clients.
-fn choose_link(
-    client: ClientNumber,
-    lane: &mut Lane,
-    links: &mut HashMap<LinkId, Link>,
-    out: &mut Vec<Output>,
-) -> Option<LinkId> {
-    if let Some(link) = lane.link
-        && links.get(&link).is_some_and(|state| !state.draining)
-    {
-        return Some(link);
-    }
-    if !lane.in_flight.is_empty() {
-        return None;
-    }
-    let (&link, _) = links
-        .iter()
-        .filter(|(_, state)| !state.draining)
-        .min_by_key(|(link, state)| (state.clients.len(), **link))?;
-    if let Some(old) = lane.link.take()
-        && let Some(state) = links.get_mut(&old)
-    {
-        state.clients.remove(&client);
-        if lane.attached {
-            out.push(Output::Detach { link: old, client });
-        }
-    }
-    links.get_mut(&link)?.clients.insert(client);
-    lane.link = Some(link);
-    lane.attached = false;
-    Some(link)
-}
-
-fn payload_len(body: &Body) -> usize {
-    match body {
-        Body::Message(message) => message.payload.len(),
-        _ => 0,
     }
 }
 

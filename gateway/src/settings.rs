@@ -57,7 +57,8 @@ pub struct GatewaySettings {
     /// Bytes of all clients of a child that wait for workers before those who add to it are not read any more.
     /// Default: `64MiB`.
     pub waiting: ByteSize,
-    /// A reload closes clients with 1012 over this time, so that they do not come back all at once. Default: `5s`.
+    /// A reload closes clients with 1012 over this time, so that they do not come back all at once; half of
+    /// `stop_timeout` at most. Default: `5s`.
     #[serde(with = "humantime_serde")]
     pub reload_spread: Duration,
 }

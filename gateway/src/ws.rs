@@ -1,139 +1,97 @@
-//! WebSocket: from bytes to messages. Frames to the client are written elsewhere, encoded once for all.
+//! WebSocket: reads a client's frames and answers pings and closes. Messages to the client are encoded elsewhere, once for
+//! all who get them.
 
-use std::io::{self, Read, Write};
+use std::io;
 
-use bytes::Bytes;
-use meepo_proto::codes::{self, CloseCode};
+use meepo_proto::codes;
 use meepo_proto::link::CloseCause;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding};
 
 use crate::client::Client;
 use crate::connection::{Decoder, Step};
-use crate::hub::End;
+use crate::encode;
+use crate::end::End;
+use crate::frames::{BadFrame, Frames, Received};
 use crate::settings::Protocol;
 
-/// Reads the frames of one client.
-pub(crate) struct WsDecoder {
-    context: WebSocketContext,
-}
+/// Reads of one client before others have their turn.
+const READS: usize = 16;
+/// Bytes of one read.
+const READ: usize = 8 * 1024;
 
-/// Small, because every idle client has one; it grows for a large message.
-const READ_BUFFER: usize = 2048;
-/// A received payload below this is copied, so that it does not keep the read buffer.
-const COPY_BELOW: usize = 1024;
+/// Reads the frames of one client.
+#[derive(Debug)]
+pub(crate) struct WsDecoder {
+    frames: Frames,
+}
 
 impl WsDecoder {
     /// A decoder that begins with the bytes that came along with the handshake.
     pub(crate) fn new(read: &[u8], max_message: usize) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_message))
-            .max_frame_size(Some(max_message));
-        Self {
-            context: WebSocketContext::from_partially_read(read.to_vec(), Role::Server, Some(config)),
-        }
+        let mut frames = Frames::new(max_message);
+        frames.feed(read);
+        Self { frames }
     }
 }
 
 impl Decoder for WsDecoder {
     fn next(&mut self, client: &Client) -> Step {
-        let mut wire = Wire { client, heard: false };
-        match self.context.read(&mut wire) {
-            Ok(Message::Text(text)) => Step::Message {
-                payload: unpinned(text.into()),
-                binary: false,
-            },
-            Ok(Message::Binary(payload)) => Step::Message {
-                payload: unpinned(payload),
-                binary: true,
-            },
-            Ok(Message::Close(frame)) => {
-                // The reply waits in the context until it is flushed.
-                let _ = self.context.flush(&mut wire);
-                Step::End(match frame {
-                    // What was received cannot be sent: the reply says so.
-                    Some(frame) if frame.code == coding::CloseCode::Protocol => {
-                        End::by_client(CloseCause::Protocol, codes::PROTOCOL_ERROR.code, "invalid close code")
-                    }
-                    Some(frame) => End::by_client(CloseCause::Client, frame.code.into(), frame.reason.as_str()),
-                    None => End::by_client(CloseCause::Client, 0, ""),
-                })
+        let mut heard = false;
+        for _ in 0..READS {
+            match self.frames.pop() {
+                Ok(Some(received)) => return step(client, received),
+                Ok(None) => {}
+                Err(bad) => return Step::End(refusal(&bad)),
             }
-            Ok(Message::Ping(_)) => {
-                // The pong goes out now, also between two fragments.
-                let _ = self.context.flush(&mut wire);
-                Step::Heard
+            let mut buffer = [0; READ];
+            match client.try_read(&mut buffer) {
+                Ok(0) => {
+                    return Step::End(End::by_client(
+                        CloseCause::Eof,
+                        0,
+                        "connection ended without a close frame",
+                    ));
+                }
+                Ok(read) => {
+                    heard = true;
+                    self.frames.feed(&buffer[..read]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },
+                Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
             }
-            Ok(Message::Pong(_) | Message::Frame(_)) => Step::Heard,
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Step::Blocked { heard: wire.heard },
-            Err(error) => Step::End(end_of(&error)),
+        }
+        Step::Heard
+    }
+}
+
+fn step(client: &Client, received: Received) -> Step {
+    match received {
+        Received::Message { payload, binary } => Step::Message { payload, binary },
+        Received::Ping(payload) => {
+            client.push_raw(encode::pong_frame(&payload));
+            Step::Heard
+        }
+        Received::Pong => Step::Heard,
+        Received::Close { code, reason } => {
+            let last = match code {
+                0 => encode::empty_close_frame(),
+                code => encode::close_frame(code, ""),
+            };
+            Step::End(End {
+                last: Some(last),
+                ..End::by_client(CloseCause::Client, code, reason)
+            })
         }
     }
 }
 
-fn end_of(error: &Error) -> End {
-    let tell = |cause, code: CloseCode| End::by_gateway(Protocol::Ws, cause, code);
-    match error {
-        Error::ConnectionClosed
-        | Error::AlreadyClosed
-        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            End::by_client(CloseCause::Eof, 0, "connection ended without a close frame")
-        }
-        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            let reason = format!("message of {size} bytes is over the limit of {max_size}");
-            End {
-                reason,
-                ..tell(CloseCause::TooBig, codes::TOO_BIG)
-            }
-        }
-        Error::Capacity(_) => tell(CloseCause::TooBig, codes::TOO_BIG),
-        Error::Utf8(_) => tell(CloseCause::InvalidText, codes::INVALID_TEXT),
-        Error::Io(error) => End::by_client(CloseCause::Reset, 0, error.to_string()),
-        error => End {
-            reason: error.to_string(),
-            ..tell(CloseCause::Protocol, codes::PROTOCOL_ERROR)
-        },
-    }
-}
-
-fn unpinned(payload: Bytes) -> Bytes {
-    if payload.len() < COPY_BELOW {
-        Bytes::copy_from_slice(&payload)
-    } else {
-        payload
-    }
-}
-
-/// The client's socket for reading, its outbox for writing.
-struct Wire<'a> {
-    client: &'a Client,
-    heard: bool,
-}
-
-impl Read for Wire<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.client.try_read(buffer)?;
-        self.heard |= read > 0;
-        Ok(read)
-    }
-}
-
-impl Write for Wire<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.client.push_raw(Bytes::copy_from_slice(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for WsDecoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WsDecoder").finish_non_exhaustive()
+fn refusal(bad: &BadFrame) -> End {
+    let (cause, code) = match bad {
+        BadFrame::TooBig { .. } => (CloseCause::TooBig, codes::TOO_BIG),
+        BadFrame::NotUtf8 => (CloseCause::InvalidText, codes::INVALID_TEXT),
+        BadFrame::Protocol(_) => (CloseCause::Protocol, codes::PROTOCOL_ERROR),
+    };
+    End {
+        reason: bad.to_string(),
+        ..End::by_gateway(Protocol::Ws, cause, code)
     }
 }

@@ -36,6 +36,8 @@ pub const GOING_AWAY: CloseCode = close(1001, "gateway stops", Reconnect::Yes);
 pub const PROTOCOL_ERROR: CloseCode = close(1002, "protocol error", Reconnect::No);
 /// A text message was not UTF-8.
 pub const INVALID_TEXT: CloseCode = close(1007, "text is not UTF-8", Reconnect::No);
+/// A worker rejected a client that another worker had let in.
+pub const POLICY: CloseCode = close(1008, "rejected", Reconnect::No);
 /// The client did not read what it was sent.
 pub const SLOW_CLIENT: CloseCode = close(1008, "slow client", Reconnect::Yes);
 /// The client was silent for longer than the heartbeat limit.
@@ -48,11 +50,12 @@ pub const GIVEN_UP: CloseCode = close(1011, "message could not be handled", Reco
 pub const RESTART: CloseCode = close(1012, "gateway restarts", Reconnect::Yes);
 
 /// All of them, in the order of their numbers.
-pub const ALL: [CloseCode; 9] = [
+pub const ALL: [CloseCode; 10] = [
     NORMAL,
     GOING_AWAY,
     PROTOCOL_ERROR,
     INVALID_TEXT,
+    POLICY,
     SLOW_CLIENT,
     HEARTBEAT_LOST,
     TOO_BIG,
@@ -63,4 +66,23 @@ pub const ALL: [CloseCode; 9] = [
 /// Whether an application may send this code: 1000, 1001, 1008, 1011 to 1013, and 3000 to 4999.
 pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000 | 1001 | 1008 | 1011..=1013 | 3000..=4999)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handbook_has_them_all() {
+        let page = include_str!("../../docs/src/protocols.md");
+        for CloseCode { code, reconnect, .. } in ALL {
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| {code} |")))
+                .unwrap_or_default();
+            let answer = if reconnect == Reconnect::Yes { "yes" } else { "no" };
+            assert!(row.contains(answer), "{code}: {row:?}");
+            assert!(may_be_sent(code) || matches!(code, 1002 | 1007 | 1009), "{code}");
+        }
+    }
 }

@@ -101,6 +101,8 @@ impl<H: Handler> Lanes<H> {
             Some(Event::Closed(closed)) => What::Closed(closed.into()),
             other => {
                 match other {
+                    // It is recorded above, and says nothing yet.
+                    Some(Event::Attached(_)) => {}
                     Some(Event::Detached(_)) => self.forget(id, link),
                     Some(Event::SessionChanged(change)) => self.session_changed(id, change),
                     Some(Event::Reply(reply)) => link.answer(reply),

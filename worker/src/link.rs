@@ -33,7 +33,7 @@ const SLACK: u64 = 64 << 10;
 /// Most events that one `done` answers.
 const DONE_AT_ONCE: usize = 128;
 
-/// What a worker child shows a gateway when it dials.
+/// What a worker child shows a gateway when it dials, beside which gateway it means.
 #[derive(Debug, Clone)]
 pub(crate) struct Card {
     pub(crate) hello: wire::Hello,
@@ -48,9 +48,20 @@ pub(crate) enum DialError {
     #[error("no answer within {DIAL:?}")]
     Timeout,
     #[error("{}", refusal(.0))]
-    Refused(#[from] tonic::Status),
+    Refused(#[source] tonic::Status),
     #[error("the first event is not `welcome`")]
     NoWelcome,
+    #[error("another gateway answers")]
+    Another,
+}
+
+impl From<tonic::Status> for DialError {
+    fn from(status: tonic::Status) -> Self {
+        match status.code() {
+            tonic::Code::FailedPrecondition => Self::Another,
+            _ => Self::Refused(status),
+        }
+    }
 }
 
 fn refusal(status: &tonic::Status) -> String {
@@ -107,8 +118,9 @@ pub(crate) struct Asked {
 }
 
 impl Link {
-    /// Dials a gateway child and waits for its `welcome`. Which gateway it is, is for the caller to judge.
+    /// Dials a gateway child and waits for its `welcome`.
     pub(crate) async fn dial(
+        gateway: GatewayId,
         address: &str,
         card: &Card,
         room: Arc<Room>,
@@ -122,7 +134,10 @@ impl Link {
             .max_encoding_message_size(usize::MAX);
 
         let (out, queue) = mpsc::unbounded_channel();
-        let hello = command(Body::Hello(card.hello.clone()));
+        let hello = command(Body::Hello(wire::Hello {
+            gateway_id: gateway.0,
+            ..card.hello.clone()
+        }));
         let charge = room.charge(hello.encoded_len());
         let _ = out.send(Queued::Command(hello, charge));
         let outgoing = Outgoing {
@@ -133,18 +148,21 @@ impl Link {
         let greeting = async {
             let mut events = client.open(outgoing).await?.into_inner();
             let first = events.message().await?;
-            Ok((first, events))
+            Ok::<_, DialError>((first, events))
         };
         let (first, events) = match tokio::time::timeout(DIAL, greeting).await {
-            Ok(greeted) => greeted.map_err(DialError::Refused)?,
+            Ok(greeted) => greeted?,
             Err(_) => return Err(DialError::Timeout),
         };
         let Some(wire::event::Body::Welcome(welcome)) = first.and_then(|event| event.body) else {
             return Err(DialError::NoWelcome);
         };
+        if welcome.gateway_id != gateway.0 {
+            return Err(DialError::Another);
+        }
         let max_command = welcome.max_message.saturating_add(SLACK);
         let link = Arc::new(Self {
-            gateway: GatewayId(welcome.gateway_id),
+            gateway,
             out,
             room,
             max_command: usize::try_from(max_command).unwrap_or(usize::MAX),

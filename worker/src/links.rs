@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 
 use crate::Handler;
 use crate::lanes::Lanes;
-use crate::link::{Card, Link};
+use crate::link::{Card, DialError, Link};
 use crate::room::Room;
 
 /// The pauses between two attempts to reach a gateway: twice as long each time, and a random part shorter.
@@ -124,18 +124,17 @@ impl<H: Handler> Links<H> {
                 gateway.address = address;
             }
             let room = Room::new(self.queue_limit, Some(self.lanes.cluster().room().clone()));
-            let dialled = Link::dial(&gateway.address, &self.card, room).await;
+            let dialled = Link::dial(gateway.id, &gateway.address, &self.card, room).await;
             let (id, address) = (gateway.id, &gateway.address);
             match dialled {
-                Ok((link, events)) if link.gateway == id => {
+                Ok(linked) => {
                     gateway.failures = 0;
                     gateway.first = None;
-                    return Some((link, events));
+                    return Some(linked);
                 }
-                Ok((link, _)) => {
-                    link.end();
+                Err(DialError::Another) => {
                     if gateway.failures == 0 {
-                        tracing::info!(gateway = %id, address, found = %link.gateway, "another gateway answers");
+                        tracing::info!(gateway = %id, address, "another gateway answers");
                     }
                     self.lanes.lost(id);
                 }

@@ -38,6 +38,7 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, child:
                 worker_id: id.0,
                 name: child.node.name.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..wire::Hello::default()
             },
             secret: SecretHeader::new(&child.node.secret),
         },

@@ -98,7 +98,10 @@ impl Gateway {
     /// The next link that a worker dials, made welcome.
     pub(super) async fn link(&mut self) -> Link {
         let mut link = self.silent_link().await;
-        assert!(matches!(link.next().await, Command::Hello(hello) if hello.worker_id == 7));
+        let Command::Hello(hello) = link.next().await else {
+            panic!("`hello` comes first")
+        };
+        assert_eq!((hello.worker_id, hello.gateway_id), (7, self.id));
         link.welcome(self.id);
         link
     }
@@ -113,6 +116,13 @@ impl Link {
             })),
             ..wire::Event::default()
         });
+    }
+
+    /// Refuses a link that was meant for another gateway.
+    pub(super) fn refuse(&self) {
+        let events = self.events.as_ref().expect("the link has not ended");
+        let status = Status::failed_precondition("this is another gateway");
+        events.send(Err(status)).expect("the link is up");
     }
 
     pub(super) fn push(&self, event: wire::Event) {
@@ -135,6 +145,16 @@ impl Link {
             ..wire::Event::default()
         });
         self.last_seq
+    }
+
+    /// A client that has nothing to say is handed over, with this session.
+    pub(super) fn hand_over(&self, client: u64, session: &[(&str, &str)]) {
+        self.push(wire::Event {
+            client,
+            attach: Some(attach(session)),
+            body: Some(Event::Attached(wire::Attached {})),
+            ..wire::Event::default()
+        });
     }
 
     /// A client comes, with this query in its handshake.

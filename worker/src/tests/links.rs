@@ -2,6 +2,7 @@
 
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
+use meepo_proto::link::event::Body as Event;
 
 use super::gateway::{Gateway, attach, message, text_to};
 use super::{Running, eventually, soon};
@@ -74,24 +75,40 @@ async fn another_gateway_at_the_address_means_the_first_is_lost() {
     // The registry names the first one still.
     let mut second = Gateway::start_at(2, &address).await;
     let mut stranger = second.silent_link().await;
-    stranger.welcome(2);
+    assert!(matches!(stranger.next().await, Command::Hello(hello) if hello.gateway_id == 1));
+    stranger.refuse();
     worker.expect("1 close: gateway lost").await;
     stranger.ended().await;
     assert_eq!(worker.stats.links.get(), 0);
 
     // It gets a link of its own as soon as the registry names it.
     worker.name(&second);
-    let mut links = Vec::new();
-    loop {
-        tokio::select! {
-            link = second.silent_link() => {
-                link.welcome(2);
-                links.push(link);
-            }
-            () = eventually("the link", || worker.stats.links.get() == 1) => break,
+    let own = loop {
+        let mut link = second.silent_link().await;
+        match link.next().await {
+            Command::Hello(hello) if hello.gateway_id == 2 => break link,
+            _ => link.refuse(),
         }
-    }
+    };
+    own.welcome(2);
+    eventually("the link", || worker.stats.links.get() == 1).await;
     worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn a_gateway_that_says_another_id_gets_no_link() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let address = gateway.address.clone();
+    drop(link);
+    drop(gateway);
+    let mut second = Gateway::start_at(2, &address).await;
+    let mut stranger = second.silent_link().await;
+    stranger.welcome(2);
+    worker.expect("1 close: gateway lost").await;
+    stranger.ended().await;
+    assert_eq!(worker.stats.links.get(), 0);
 }
 
 #[tokio::test]
@@ -117,6 +134,64 @@ async fn clients_are_forgotten_silently_when_the_link_comes_back() {
     worker.expect("1 held").await;
     assert_eq!(again.until_done(seq).await, []);
     worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn a_client_that_is_handed_over_is_closed_when_its_gateway_dies() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.hand_over(1, &[("name", "ann")]);
+    eventually("the client", || worker.stats.connections.get() == 1).await;
+    // No handler runs, and nothing is answered.
+    let seq = link.message(1, "get name");
+    assert_eq!(link.next().await, text_to(1, "ann"));
+    assert_eq!(link.next().await, Command::Done(wire::Done { seq: vec![seq] }));
+    worker.expect("1 get name").await;
+
+    worker.forget(&gateway);
+    drop(link);
+    drop(gateway);
+    worker.expect("1 close: gateway lost").await;
+    eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
+    worker.expect_no_more();
+    assert_eq!(worker.stats.connections.get(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_handed_away_and_back_is_recorded_once() {
+    let (mut worker, mut gateway, mut link) = Running::linked().await;
+    for client in 1..=3 {
+        link.open(client).await;
+        worker.expect(&format!("{client} connect")).await;
+    }
+    // On one link.
+    let detached = link.event(1, Event::Detached(wire::Detached {}));
+    link.until_done(detached).await;
+    assert_eq!(worker.stats.connections.get(), 2);
+    link.hand_over(1, &[]);
+    eventually("the client", || worker.stats.connections.get() == 3).await;
+
+    // Over two: one is told as detached before the first ends, one is not, one does not come back.
+    let detached = link.event(1, Event::Detached(wire::Detached {}));
+    link.until_done(detached).await;
+    link.end();
+    link.ended().await;
+    let mut again = gateway.link().await;
+    again.hand_over(1, &[]);
+    again.hand_over(2, &[]);
+    let seq = again.message(2, "x");
+    again.until_done(seq).await;
+    worker.expect("2 x").await;
+    assert_eq!(worker.stats.connections.get(), 2);
+
+    worker.forget(&gateway);
+    drop(again);
+    drop(gateway);
+    let mut told = [worker.told().await, worker.told().await];
+    told.sort();
+    assert_eq!(told, [1, 2].map(|client| format!("{client} close: gateway lost")));
+    eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
+    worker.expect_no_more();
+    assert_eq!(worker.stats.connections.get(), 0);
 }
 
 #[tokio::test]

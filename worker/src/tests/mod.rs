@@ -166,6 +166,7 @@ impl Running {
                     worker_id: 7,
                     name: "test".into(),
                     version: "0".into(),
+                    ..wire::Hello::default()
                 },
                 secret: SecretHeader::new("the secret"),
             },

@@ -1,0 +1,130 @@
+//! The router, and what carries out its decisions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use meepo_proto::link::event::Body;
+use meepo_proto::link::{Attach, Attached, Detached, Event};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::client::{Client, Profile};
+use crate::router::{Flow, LinkId, Output, Router};
+
+/// Where a link's events go; the stream to the worker drains it whole.
+pub(crate) type Events = mpsc::UnboundedSender<Result<Event, Status>>;
+
+/// The router and what carries out its decisions. One lock, so that a link sees events in the order of their numbers.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) router: Router,
+    pub(crate) links: HashMap<LinkId, Events>,
+    /// Clients of which the router has something, also those that are closed.
+    pub(crate) clients: HashMap<u64, Held>,
+    pub(crate) out: Vec<Output>,
+}
+
+/// What is kept of a client until its last event is done: not its socket.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) client: Weak<Client>,
+}
+
+impl Dispatch {
+    pub(crate) fn push(&mut self, client: u64, body: Body) -> Flow {
+        self.router.push(client, body, &mut self.out)
+    }
+
+    pub(crate) fn send(&self, link: LinkId, event: Event) {
+        // A link whose stream has ended is about to be taken down: its events come back then.
+        if let Some(events) = self.links.get(&link) {
+            let _ = events.send(Ok(event));
+        }
+    }
+
+    /// Returns the clients that were given up.
+    pub(crate) fn carry_out(&mut self) -> Vec<Arc<Client>> {
+        let mut given_up = Vec::new();
+        let mut out = std::mem::take(&mut self.out);
+        for output in out.drain(..) {
+            match output {
+                Output::Deliver {
+                    link,
+                    seq,
+                    client,
+                    body,
+                    redelivered,
+                    first,
+                } => {
+                    let attach = if first { self.attach(client) } else { None };
+                    let event = Event {
+                        seq,
+                        client,
+                        redelivered,
+                        attach,
+                        body: Some(body),
+                        ..Event::default()
+                    };
+                    self.send(link, event);
+                }
+                Output::Attach { link, client } => {
+                    let attach = self.attach(client);
+                    let body = Some(Body::Attached(Attached {}));
+                    self.send(
+                        link,
+                        Event {
+                            client,
+                            attach,
+                            body,
+                            ..Event::default()
+                        },
+                    );
+                }
+                Output::Detach { link, client } => {
+                    self.send(
+                        link,
+                        Event {
+                            client,
+                            body: Some(Body::Detached(Detached {})),
+                            ..Event::default()
+                        },
+                    );
+                }
+                Output::Finished { link } => {
+                    self.links.remove(&link);
+                }
+                Output::GiveUp { client } => given_up.extend(self.client(client)),
+                Output::Settled { client } => {
+                    if let Some(client) = self.client(client) {
+                        client.wake.notify_one();
+                    }
+                }
+                Output::Resume { client } => {
+                    if let Some(client) = self.client(client) {
+                        client.resume();
+                    }
+                }
+                Output::Forget { client } => {
+                    self.clients.remove(&client);
+                }
+            }
+        }
+        self.out = out;
+        given_up
+    }
+
+    /// The client, unless it is closed.
+    fn client(&self, number: u64) -> Option<Arc<Client>> {
+        self.clients.get(&number)?.client.upgrade()
+    }
+
+    fn attach(&self, client: u64) -> Option<Attach> {
+        let profile = &self.clients.get(&client)?.profile;
+        let session = profile.session.lock().clone();
+        Some(Attach {
+            handshake: Some(profile.handshake.clone()),
+            session,
+        })
+    }
+}

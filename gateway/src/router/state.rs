@@ -1,0 +1,111 @@
+//! What the router knows of a client, of a link and of an event.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use meepo_proto::link::event::Body;
+
+use super::{ClientNumber, LinkId, Output};
+
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) link: Option<LinkId>,
+    /// The link has seen an event of this client.
+    pub(super) attached: bool,
+    /// Some worker has let it in, or rejected it.
+    pub(super) known: bool,
+    /// The link is full and has this client in its `blocked`.
+    pub(super) blocked: bool,
+    /// It was rejected: it is forgotten with the end of what is in flight.
+    pub(super) dismissed: bool,
+    /// Somebody waits for the end of its events.
+    pub(super) settling: bool,
+    pub(super) waiting: VecDeque<Pending>,
+    pub(super) waiting_bytes: usize,
+    pub(super) in_flight: VecDeque<(u64, Pending)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    pub(super) draining: bool,
+    pub(super) last_seq: u64,
+    pub(super) clients: HashSet<ClientNumber>,
+    pub(super) in_flight: HashMap<u64, ClientNumber>,
+    pub(super) in_flight_bytes: usize,
+    /// Clients that wait for room on this link; nobody overtakes them.
+    pub(super) blocked: VecDeque<ClientNumber>,
+    /// The one suspect that is in flight: an event that is given up if this link ends as well.
+    pub(super) suspect: Option<u64>,
+    /// Clients with a suspect in front, which is tried alone.
+    pub(super) suspects: VecDeque<ClientNumber>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) body: Body,
+    pub(super) bytes: usize,
+    /// Links that ended while it was in front of its client's events.
+    pub(super) failed: u32,
+    pub(super) redelivered: bool,
+}
+
+/// What an event costs beside its payload, roughly.
+const EVENT_OVERHEAD: usize = 128;
+
+impl Lane {
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+}
+
+impl Pending {
+    pub(super) fn new(body: Body) -> Self {
+        let payload = match &body {
+            Body::Message(message) => message.payload.len(),
+            _ => 0,
+        };
+        Self {
+            body,
+            bytes: EVENT_OVERHEAD + payload,
+            failed: 0,
+            redelivered: false,
+        }
+    }
+
+    pub(super) fn is_new_opened(&self) -> bool {
+        matches!(self.body, Body::Opened(_)) && !self.redelivered
+    }
+}
+
+/// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the
+/// one with the fewest clients.
+pub(super) fn choose_link(
+    client: ClientNumber,
+    lane: &mut Lane,
+    links: &mut HashMap<LinkId, Link>,
+    out: &mut Vec<Output>,
+) -> Option<LinkId> {
+    if let Some(link) = lane.link
+        && links.get(&link).is_some_and(|state| !state.draining)
+    {
+        return Some(link);
+    }
+    if !lane.in_flight.is_empty() {
+        return None;
+    }
+    let (&link, _) = links
+        .iter()
+        .filter(|(_, state)| !state.draining)
+        .min_by_key(|(link, state)| (state.clients.len(), **link))?;
+    if let Some(old) = lane.link.take()
+        && let Some(state) = links.get_mut(&old)
+    {
+        state.clients.remove(&client);
+        if lane.attached {
+            out.push(Output::Detach { link: old, client });
+        }
+    }
+    links.get_mut(&link)?.clients.insert(client);
+    lane.link = Some(link);
+    lane.attached = false;
+    Some(link)
+}
