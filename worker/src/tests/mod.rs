@@ -101,6 +101,11 @@ impl Handler for Script {
                 self.pass_gate().await;
                 self.tell(client, "held");
             }
+            ["late-set", key, value] => {
+                self.pass_gate().await;
+                client.set(key, value);
+                client.send(client.get(key).unwrap_or_default());
+            }
             ["panic"] => panic!("asked to"),
             ["fail"] => return Err("asked to".into()),
             ["set", key, value] => client.set(key, value),
