@@ -22,8 +22,8 @@ use crate::{Cluster, Hello, Message};
 /// gateway key by key, so two workers that change different keys do not disturb each other. A change that the gateway
 /// refuses, because the session would become too big, is in the copy until the gateway has said so. If two change the
 /// same key at once, the gateway's later one stays, and the other worker's copy may differ from it until the next
-/// change; [`Cluster::session`] asks the gateway itself. When a client moves to another worker, that one starts with the
-/// session as it then is, and a [`Client`] that was kept here is no longer brought up to date.
+/// change; [`Cluster::session`] asks the gateway itself. When a client moves to another worker, that one starts with
+/// the session as it then is, and a [`Client`] that was kept here is no longer brought up to date.
 #[derive(Clone)]
 pub struct Client {
     known: Arc<Known>,
@@ -71,8 +71,8 @@ impl Known {
         !std::mem::replace(&mut self.session().in_doubt, true)
     }
 
-    /// Asks the gateway for the session, until the copy has not changed meanwhile. Once the link has ended, the client comes
-    /// with a new copy, if it does.
+    /// Asks the gateway for the session, until the copy has not changed meanwhile. Once the link has ended, the client
+    /// comes with a new copy, if it does.
     pub(crate) async fn read_again(&self, link: &Link) {
         while !link.has_ended() {
             let before = self.session().changes;

@@ -13,6 +13,7 @@ use meepo_proto::{ClientId, GatewayId, codes};
 
 use crate::Message;
 use crate::client::Known;
+use crate::close::cut;
 use crate::link::{Link, NotSent};
 use crate::room::Room;
 
@@ -297,10 +298,7 @@ impl<'a> ClientTarget<'a> {
     /// and a warning is logged. A reason is cut after 123 bytes: a close frame has no room for more.
     pub fn close(&self, code: u16, reason: impl Into<String>) {
         let mut reason = reason.into();
-        if reason.len() > MAX_CLOSE_REASON {
-            let end = (0..=MAX_CLOSE_REASON).rev().find(|&end| reason.is_char_boundary(end));
-            reason.truncate(end.unwrap_or(0));
-        }
+        cut(&mut reason, MAX_CLOSE_REASON);
         let code = if codes::may_be_sent(code) {
             code
         } else {

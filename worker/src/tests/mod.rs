@@ -81,6 +81,7 @@ impl Handler for Script {
         self.tell(client, "connect");
         match hello.query() {
             "reject" => return Err(Reject::new(403, "no")),
+            "reject-long" => return Err(Reject::new(403, "ä".repeat(1 << 20))),
             "panic" => panic!("asked to"),
             "hold" => self.pass_gate().await,
             "hold-reject" => {
