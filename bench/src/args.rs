@@ -93,6 +93,9 @@ pub struct Idle {
     /// Connections that are being opened at the same time
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub opening: usize,
+    /// Unused: all loads can be started with the same options
+    #[arg(long, value_name = "BYTES")]
+    pub size: Option<usize>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -3,43 +3,42 @@
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU8, Ordering};
 
+use meepo_tests::Host;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// Every cluster has a loopback address of its own.
-static CLUSTERS: AtomicU8 = AtomicU8::new(77);
-
 /// A running cluster, which ends with its test.
 struct Cluster {
     dir: TempDir,
-    host: String,
+    host: Host,
 }
 
 impl Cluster {
     /// A cluster that is not started.
     fn new() -> Self {
-        let [_, _, high, low] = std::process::id().to_be_bytes();
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let host = format!("127.{number}.{high}.{}", low.clamp(1, 254));
+        let host = Host::new();
         let dir = tempfile::tempdir().unwrap();
         let settings = format!(
             r#"
             [node]
             run_dir = "{}"
-            registry = ["{host}:19911"]
+            registry = ["{registry}"]
             [registry]
-            address = "{host}:19911"
+            address = "{registry}"
             [gateway]
-            inner = "{host}:19912"
+            inner = "{inner}"
             listen = [
-                {{ protocol = "ws", address = "{host}:19910" }},
-                {{ protocol = "line", address = "{host}:19909" }},
+                {{ protocol = "ws", address = "{ws}" }},
+                {{ protocol = "line", address = "{line}" }},
             ]
             "#,
-            dir.path().display()
+            dir.path().display(),
+            registry = host.registry(),
+            inner = host.port(19912),
+            ws = host.ws(),
+            line = host.line(),
         );
         std::fs::write(dir.path().join("meepo.toml"), settings).unwrap();
         Self { dir, host }
@@ -107,8 +106,8 @@ fn loads_run_against_the_cluster() {
     assert_eq!(names, ["registry", "gateway", "worker"]);
     let pid = &status["pid"];
     let (ws, line) = (
-        format!("ws://{}:19910/", cluster.host),
-        format!("line://{}:19909", cluster.host),
+        format!("ws://{}/", cluster.host.ws()),
+        format!("line://{}", cluster.host.line()),
     );
 
     for url in [&ws, &line] {
@@ -132,8 +131,8 @@ fn loads_run_against_the_cluster() {
 fn text_stays_text_and_binary_stays_binary() {
     let cluster = Cluster::start();
     let open = || {
-        let stream = TcpStream::connect((cluster.host.as_str(), 19910)).unwrap();
-        tungstenite::client(format!("ws://{}:19910/", cluster.host), stream)
+        let stream = TcpStream::connect(cluster.host.ws()).unwrap();
+        tungstenite::client(format!("ws://{}/", cluster.host.ws()), stream)
             .unwrap()
             .0
     };
@@ -166,7 +165,7 @@ fn the_worker_runs_alone() {
     cluster.succeeds("worker start -d");
     let status: Value = serde_json::from_slice(&cluster.succeeds("worker status --json")).unwrap();
     let pid = &status["pid"];
-    let url = format!("ws://{}:19910/", cluster.host);
+    let url = format!("ws://{}/", cluster.host.ws());
     cluster.load(&format!(
         "echo --url {url} --conns 4 --secs 0.3 --warmup 0.1 --pid {pid}"
     ));

@@ -274,7 +274,10 @@ fn fanout_at_a_rate_delivers_that_many() {
 fn idle_connections_are_opened_and_held() {
     let url = serve("ws", Habit::Right);
     let pid = std::process::id();
-    let report = report(&format!("idle --url {url} --conns 50 --secs 0.2 --pid {pid}"), true);
+    let report = report(
+        &format!("idle --url {url} --conns 50 --secs 0.2 --size 64 --pid {pid}"),
+        true,
+    );
     check(&report);
     assert_eq!(number(&report, "messages"), 50.0);
     assert_eq!(number(&report, "connections_per_s"), number(&report, "rate"));

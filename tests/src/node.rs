@@ -1,6 +1,7 @@
 //! A master with its own folder and `meepo.toml`, started from the real binary.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,6 +28,7 @@ pub struct Builder {
     listen: Vec<String>,
     start: Vec<String>,
     environment: Vec<(String, String)>,
+    shell: Option<String>,
     config: bool,
 }
 
@@ -39,6 +41,7 @@ pub struct Node {
     mark: String,
     start: Vec<String>,
     environment: Vec<(String, String)>,
+    shell: Option<String>,
     config: bool,
     foreground: Option<Child>,
 }
@@ -74,6 +77,7 @@ impl Node {
             ],
             start: Vec::new(),
             environment: Vec::new(),
+            shell: None,
             config: true,
         }
     }
@@ -123,8 +127,21 @@ impl Node {
     }
 
     /// A command of the program, not started. `start`, `check` and the like get the node's configuration file.
+    ///
+    /// What the shell of whoever runs the tests sets for Meepo does not count.
     pub fn prepare(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.shell {
+            None => Command::new(&self.program),
+            Some(first) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{first} && exec \"$0\" \"$@\""));
+                shell.arg(&self.program);
+                shell
+            }
+        };
+        for (key, _) in env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"MEEPO_")) {
+            command.env_remove(key);
+        }
         command
             .args(arguments)
             .current_dir(self.folder())
@@ -312,6 +329,30 @@ impl Node {
     }
 }
 
+impl Finished {
+    /// The command went well.
+    ///
+    /// # Panics
+    ///
+    /// When it did not.
+    #[track_caller]
+    pub fn fine(&self) {
+        assert_eq!(self.code, Some(0), "{self:?}");
+    }
+
+    /// The command failed, and said why.
+    ///
+    /// # Panics
+    ///
+    /// When it went well, died, or said nothing.
+    #[track_caller]
+    pub fn failed(&self) {
+        assert!(self.code.is_some_and(|code| code != 0), "{self:?}");
+        assert!(!self.stderr.trim().is_empty(), "the reason is told: {self:?}");
+        assert!(!self.stderr.contains("panicked"), "{self:?}");
+    }
+}
+
 impl Builder {
     /// Uses this address instead of a new one.
     pub fn host(mut self, host: &Host) -> Self {
@@ -362,6 +403,12 @@ impl Builder {
         self
     }
 
+    /// Runs all commands from a shell that has done this: `umask 077`, `ulimit -n 256`.
+    pub fn shell(mut self, first: &str) -> Self {
+        self.shell = Some(first.into());
+        self
+    }
+
     /// Goes without a configuration file.
     pub fn no_config(mut self) -> Self {
         self.config = false;
@@ -384,6 +431,7 @@ impl Builder {
             host: self.host.clone(),
             start: self.start.clone(),
             environment: self.environment.clone(),
+            shell: self.shell.clone(),
             config: self.config,
             foreground: None,
             folder,

@@ -1,6 +1,6 @@
 //! What a handler sees of a client: everything, once, in order, and one reason at the end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meepo_tests::raw::{self, CLOSE, FIN, TEXT};
 use meepo_tests::{Incoming, Node, Raw, Record, Ws, processes, wait_until};
@@ -85,19 +85,17 @@ async fn a_slow_handler_slows_only_its_own_client() {
     let node = Node::test().set("worker", "children = 1").start().await;
     let mut slow = Ws::connect(node.host().ws()).await;
     let mut quick = Ws::connect(node.host().ws()).await;
-    slow.send("sleep 3000").await;
+    // Longer than the whole test may take: whoever waited for it would fail.
+    slow.send("sleep 600000").await;
     slow.send("after").await;
     node.events()
-        .wait("the slow one", |event| event.text == "sleep 3000")
+        .wait("the slow one", |event| event.text == "sleep 600000")
         .await;
-    let began = Instant::now();
     for number in 0..100 {
         let text = number.to_string();
         assert_eq!(quick.ask(&text).await, text);
     }
-    assert!(began.elapsed() < Duration::from_secs(2));
-    assert_eq!(slow.text().await, "slept");
-    assert_eq!(slow.text().await, "after");
+    assert!(!node.events().messages().contains(&"after".into()));
 }
 
 #[tokio::test]
