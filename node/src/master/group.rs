@@ -31,7 +31,7 @@ pub(crate) struct Group {
     pub(crate) listeners: Vec<Rc<Listener>>,
     /// One for each child that there is to be, in the order of their indexes.
     pub(crate) places: Vec<Place>,
-    /// Children of former generations, which drain, or serve until those that need them are gone.
+    /// Children of former generations, which drain, or serve on for a moment.
     pub(crate) leaving: Vec<Process>,
     pub(crate) restarts: u64,
     pub(crate) last_exit: Option<String>,
