@@ -86,9 +86,9 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     for accept in accepts {
         let _ = accept.await;
     }
-    let deadline = Instant::now() + child.stop.timeout;
+    let deadline = Instant::now() + child.stop.timeout();
     let drained = tokio::time::timeout_at(deadline, async {
-        close_all(&hub, child.stop.reason(), child.stop.timeout / 2).await;
+        close_all(&hub, child.stop.reason(), child.stop.timeout() / 2).await;
         clients.close();
         clients.wait().await;
         hub.drained().await;

@@ -168,7 +168,7 @@ async fn tick(child: Child) -> Result<(), BoxError> {
     {
         child.stats.messages_out.add(1);
     }
-    tracing::debug!("the clock stops");
+    tracing::debug!(left_ms = child.stop.timeout().as_millis(), "the clock stops");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! A child from the fork on: it becomes a process of its own, serves, drains, ends.
 //!
-//! It has a socket to its master. Upwards go `ready` and `failed REASON`; downwards `drain stop`, `drain reload` and
-//! `reopen`; its end means that the master is gone. A thread of its own listens there, so that a child whose runtime is
+//! It has a socket to its master. Upwards go `ready` and `failed REASON`; downwards `drain stop MS` and
+//! `drain reload MS`, with the time that is left, and `reopen`; its end means that the master is gone. A thread of its own listens there, so that a child whose runtime is
 //! stuck goes as well when nobody is left to end it.
 
 use std::io::{self, BufRead, BufReader, Write};
@@ -37,6 +37,8 @@ pub(crate) struct Start {
     pub(crate) stats: &'static Slot,
     pub(crate) siblings: Siblings,
     pub(crate) node: Arc<NodeSection>,
+    /// The master logs otherwise than the section says: it takes that up only when the reload is done.
+    pub(crate) new_logs: bool,
     /// What is the master's alone.
     pub(crate) close: Vec<RawFd>,
     pub(crate) master: UnixStream,
@@ -70,12 +72,12 @@ pub(crate) fn run(start: Start) -> ! {
 
 fn serve(start: Start) -> Result<(), String> {
     let label = format!("{}/{}", start.instance, start.index);
+    let master = start.master.try_clone().map_err(|error| error.to_string())?;
+    MASTER.set(master).map_err(|_| "a child has no children")?;
     let signals = become_child(&start, &label).map_err(|error| error.to_string())?;
     let stop = Stop::new(start.node.stop_timeout);
-    let master = start.master.try_clone().map_err(|error| error.to_string())?;
-    MASTER.set(start.master).map_err(|_| "a child has no children")?;
     let listening = Listening {
-        master,
+        master: start.master,
         signals,
         stop: stop.clone(),
     };
@@ -130,6 +132,9 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
     sys::close(&start.close);
     fastrand::seed(sys::random());
     logs::name_process(label);
+    if start.new_logs {
+        logs::change(&start.node)?;
+    }
     // Names are cut at 15 bytes; that this one is only for people makes a failure harmless.
     if let Ok(name) = std::ffi::CString::new(label) {
         let _ = nix::sys::prctl::set_name(&name);
@@ -183,10 +188,12 @@ impl Listening {
     }
 
     fn obey(&self, command: &str) {
-        match command {
-            "drain reload" => self.stop.request(StopReason::Reload),
-            "drain stop" => self.stop.request(StopReason::Stop),
-            "reopen" => logs::reopen(),
+        let words: Vec<&str> = command.split(' ').collect();
+        let time = |text: &str| text.parse().map_or(self.stop.timeout(), Duration::from_millis);
+        match words[..] {
+            ["drain", "reload", left] => self.stop.request_within(StopReason::Reload, time(left)),
+            ["drain", "stop", left] => self.stop.request_within(StopReason::Stop, time(left)),
+            ["reopen"] => logs::reopen(),
             _ => tracing::warn!(command, "the master said what this child does not know"),
         }
     }
@@ -197,7 +204,7 @@ impl Listening {
             tracing::warn!("the master is gone, draining");
         }
         self.stop.request(StopReason::MasterGone);
-        std::thread::sleep(self.stop.timeout);
+        std::thread::sleep(self.stop.timeout());
         tracing::error!("the time for draining is over");
         sys::exit_now(1)
     }

@@ -17,6 +17,8 @@ use crate::{commands, master, sys};
 pub(crate) const FAILURE: u8 = 1;
 /// The exit code of `status` when the node does not run.
 pub(crate) const NOT_RUNNING: u8 = 3;
+/// The exit code of `status` when the node runs, and an instance has no child that serves.
+pub(crate) const NOT_SERVING: u8 = 4;
 /// The exit code of a command line or a configuration that is wrong.
 pub(crate) const USAGE: u8 = 64;
 
@@ -106,7 +108,7 @@ fn command(program: &Master) -> Command {
         .subcommand(Command::new("reload").about("Read the configuration again and replace the children one by one"))
         .subcommand(
             Command::new("status")
-                .about("Show how it does; exits with 3 if it does not run")
+                .about("Show how it does; exits with 3 if it does not run, with 4 if not all instances serve")
                 .args([json, watch]),
         )
         .subcommand(Command::new("kill").about("End master and children at once"))
@@ -116,7 +118,8 @@ fn command(program: &Master) -> Command {
                 .args([&only, &takeover]),
         )
         .after_help(
-            "Exit codes: 0 done, 1 failed, 3 not running (status), 64 wrong arguments or configuration.\n\
+            "Exit codes: 0 done, 1 failed, 3 not running (status),\n\
+             4 runs, but not all instances serve (status), 64 wrong arguments or configuration.\n\
              Signals to the master: TERM, INT, QUIT stop (a second INT: within a second), HUP reload,\n\
              USR1 reopen the log file, USR2 replace the program's binary.",
         )

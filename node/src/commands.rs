@@ -108,7 +108,10 @@ pub(crate) fn status(program: &Master, options: &Options, json: bool, watch: boo
                     false => status::text(&status),
                 };
                 closed = show(&text, watch && !json).is_err();
-                Ok(ExitCode::SUCCESS)
+                Ok(match status.all_serve() {
+                    true => ExitCode::SUCCESS,
+                    false => ExitCode::from(cli::NOT_SERVING),
+                })
             }
         });
         if !watch || closed {

@@ -41,6 +41,9 @@ pub(crate) struct Answer {
     pub(crate) ok: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// Of a stop: after which time what is left is ended by force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<Duration>,
 }
 
 impl Answer {
@@ -48,6 +51,7 @@ impl Answer {
         Self {
             ok: result.is_ok(),
             reason: result.err(),
+            limit: None,
         }
     }
 }

@@ -158,7 +158,9 @@ impl Log {
             Some((_, file)) => write_once(file, &line),
             None => write_once(&mut io::stderr(), &line),
         };
-        self.torn.store(written > 0 && written < line.len(), Ordering::Relaxed);
+        if let Some(torn) = tears(written, line.len()) {
+            self.torn.store(torn, Ordering::Relaxed);
+        }
     }
 
     /// The event as one line: no line break but at the end.
@@ -186,6 +188,11 @@ impl Log {
         line.push(b'\n');
         line
     }
+}
+
+/// Whether the file ends within a line now; nothing if it ends as before.
+fn tears(written: usize, length: usize) -> Option<bool> {
+    (written > 0).then_some(written < length)
 }
 
 /// One write, or none: how much of the text was taken.
@@ -236,5 +243,17 @@ impl FormatTime for Stamp {
             }
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_stays_torn_until_something_is_written() {
+        assert_eq!(tears(0, 10), None);
+        assert_eq!(tears(4, 10), Some(true));
+        assert_eq!(tears(10, 10), Some(false));
     }
 }

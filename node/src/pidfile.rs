@@ -1,16 +1,20 @@
 //! The pid file: its lock says whether a node runs, and who is its master. The text in it is for people only.
 //!
 //! The lock is one of POSIX: it ends with the process, a fork does not inherit it, and the kernel tells the holder's pid.
+//! Whoever can read a file can lock it against writers, so nobody else may read this one, and a lock for reading is not believed.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
+
+/// Read and written by its owner.
+const MODE: u32 = 0o600;
 
 /// A lock that this process holds until it ends or removes the file.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ impl PidFile {
         loop {
             let stale = path.exists();
             let mut file = open(path, true).map_err(failed)?;
+            file.set_permissions(Permissions::from_mode(MODE)).map_err(failed)?;
             match fcntl(&file, FcntlArg::F_SETLK(&whole_file())) {
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => match holder_of(&file).map_err(failed)? {
@@ -122,7 +127,7 @@ fn open(path: &Path, create: bool) -> io::Result<File> {
         .read(true)
         .write(create)
         .create(create)
-        .mode(0o644)
+        .mode(MODE)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
 }
@@ -132,6 +137,11 @@ fn holder_of(file: &File) -> io::Result<Option<Pid>> {
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
     match lock.l_type as libc::c_int {
         libc::F_UNLCK => Ok(None),
+        // A master's is for writing.
+        libc::F_RDLCK => Err(io::Error::other(format!(
+            "it is locked by a process that is no master, with pid {}",
+            lock.l_pid
+        ))),
         _ if lock.l_pid > 0 => Ok(Some(Pid::from_raw(lock.l_pid))),
         _ => Err(io::Error::other(
             "its lock is held by a process that cannot be seen from here",
@@ -171,6 +181,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_that_can_read_the_file_is_no_master() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.pid");
+        std::fs::write(&path, "1").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let strange = File::open(&path).unwrap();
+        let mut lock = whole_file();
+        lock.l_type = libc::F_RDLCK as libc::c_short;
+        fcntl(&strange, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        assert!(holder(&path).unwrap_err().to_string().contains("is no master"));
+        let refused = PidFile::take(&path).unwrap_err();
+        assert!(matches!(refused, Refused::Io(..)), "{refused}");
+        drop(strange);
+        let taken = PidFile::take(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        taken.remove();
+    }
+
+    #[test]
     fn a_run_directory_must_be_ours() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("a/b");
@@ -183,8 +212,7 @@ mod tests {
                 .unwrap_err()
                 .contains("not a directory")
         );
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(&run, Permissions::from_mode(0o777)).unwrap();
         assert!(make_run_dir(&run).unwrap_err().contains("by others"));
     }
 }

@@ -87,7 +87,9 @@ impl Running {
         if asked.is_err() && !self.master.wait(Duration::ZERO) {
             self.signal(Signal::SIGTERM)?;
         }
-        if self.master.wait(self.node.stop_timeout + PATIENCE) {
+        // The master's own limit: the settings may have changed since it read them.
+        let limit = asked.ok().and_then(|answer| answer.limit);
+        if self.master.wait(limit.unwrap_or(self.node.stop_timeout) + PATIENCE) {
             return Ok(());
         }
         complain(&format!(

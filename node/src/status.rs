@@ -93,6 +93,14 @@ pub struct ChildStatus {
     pub figures: Figures,
 }
 
+impl NodeStatus {
+    /// Whether each instance has a child that serves.
+    pub(crate) fn all_serve(&self) -> bool {
+        let serves = |instance: &InstanceStatus| instance.children.iter().any(|child| child.state == "serving");
+        self.instances.iter().all(serves)
+    }
+}
+
 /// The short table that a start prints.
 pub(crate) fn start_table(status: &NodeStatus) -> String {
     let mut table = table(&["instance", "children", "addresses", "pids"]);
@@ -337,6 +345,14 @@ mod tests {
         assert_eq!(json["instances"][0]["children"][1]["pid"], serde_json::Value::Null);
         let again: NodeStatus = serde_json::from_value(json).unwrap();
         assert_eq!(again.instances[0].children[0].figures.bytes_in, 2048);
+    }
+
+    #[test]
+    fn an_instance_serves_with_one_child() {
+        let mut status = example();
+        assert!(status.all_serve());
+        status.instances[0].children.remove(0);
+        assert!(!status.all_serve());
     }
 
     #[test]

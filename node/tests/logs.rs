@@ -128,10 +128,28 @@ fn a_log_file_of_the_configuration_is_used_in_the_foreground_too() {
 fn a_reload_changes_the_logs() {
     let node = Node::new();
     node.start();
-    node.configure("log_format = \"json\"", "");
+    node.configure("log_format = \"json\"\nlog_level = \"info,echo=debug\"", "");
     node.run(&["reload"]).ok();
+    let child_says = |log: &str| {
+        let mut lines = log.lines().filter(|line| line.starts_with('{'));
+        lines.any(|line| line.contains("\"process\":\"echo/0\"") && line.contains("echo serves"))
+    };
+    assert!(node.log().lines().next().unwrap().starts_with("20"), "{}", node.log());
+    assert!(child_says(&node.log()), "{}", node.log());
+    node.configure(
+        "log_file = \"other.log\"\nlog_format = \"json\"\nlog_level = \"info,echo=debug\"",
+        "",
+    );
     node.run(&["reload"]).ok();
-    let log = node.log();
-    assert!(log.lines().next().unwrap().starts_with("20"), "{log}");
-    assert!(log.lines().last().unwrap().starts_with("{"), "{log}");
+    assert!(child_says(&std::fs::read_to_string(node.path("other.log")).unwrap()));
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_undoes_the_reload() {
+    let node = Node::new();
+    node.start();
+    let before = node.serving();
+    node.configure("log_file = \"no/such.log\"", "");
+    node.run(&["reload"]).is(1).says("no/such.log");
+    assert_eq!(node.serving(), before);
 }

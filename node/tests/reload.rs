@@ -98,7 +98,10 @@ fn what_stops_last_is_replaced_last_and_outlives_the_others() {
     node.trouble("fail");
     node.run(&["reload"]).is(1);
     assert_eq!(pid_of_clock(&node), clock);
-    assert!(!node.log().contains("the clock stops"), "its successor was not even started");
+    assert!(
+        !node.log().contains("the clock stops"),
+        "its successor was not even started"
+    );
     node.trouble("linger");
     node.run(&["reload"]).ok();
     let _client = node.connect();
@@ -110,7 +113,9 @@ fn what_stops_last_is_replaced_last_and_outlives_the_others() {
     let before = node.log().matches("the clock stops").count();
     node.run(&["reload"]).ok();
     assert_ne!(pid_of_clock(&node), clock);
-    until("each clock stops", || node.log().matches("the clock stops").count() == before + 1);
+    until("each clock stops", || {
+        node.log().matches("the clock stops").count() == before + 1
+    });
 }
 
 fn pid_of_clock(node: &Node) -> i64 {

@@ -132,7 +132,10 @@ fn a_binary_that_cannot_run_is_refused() {
     for (text, expected) in [
         ("not a program", "Exec format error"),
         ("#!/bin/sh\n", "cannot take over from this version"),
-        ("#!/bin/sh\necho meepo takeover 0\n", "cannot take over from this version"),
+        (
+            "#!/bin/sh\necho meepo takeover 0\n",
+            "cannot take over from this version",
+        ),
         (
             "#!/bin/sh\necho no such key >&2; exit 64\n",
             "does not accept the configuration (exit status: 64): no such key",

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 
+use crate::link::Link;
 use crate::{Cluster, Hello, Message};
 
 /// A client that this worker child serves.
@@ -18,10 +19,11 @@ use crate::{Cluster, Hello, Message};
 ///
 /// A small map of text that lives with the connection on its gateway. [`get`](Self::get) reads this worker's copy and
 /// does not wait; [`set`](Self::set) and [`remove`](Self::remove) change the copy, and are merged into the session at the
-/// gateway key by key, so two workers that change different keys do not disturb each other. If two change the same key
-/// at once, the gateway's later one stays, and the other worker's copy may differ from it until the next change;
-/// [`Cluster::session`] asks the gateway itself. When a client moves to another worker, that one starts with the session
-/// as it then is, and a [`Client`] that was kept here is no longer brought up to date.
+/// gateway key by key, so two workers that change different keys do not disturb each other. A change that the gateway
+/// refuses, because the session would become too big, is in the copy until the gateway has said so. If two change the
+/// same key at once, the gateway's later one stays, and the other worker's copy may differ from it until the next
+/// change; [`Cluster::session`] asks the gateway itself. When a client moves to another worker, that one starts with
+/// the session as it then is, and a [`Client`] that was kept here is no longer brought up to date.
 #[derive(Clone)]
 pub struct Client {
     known: Arc<Known>,
@@ -33,7 +35,17 @@ pub(crate) struct Known {
     id: ClientId,
     hello: Hello,
     cluster: Cluster,
-    session: Mutex<BTreeMap<String, String>>,
+    session: Mutex<SessionCopy>,
+}
+
+/// A worker child's copy of a client's session.
+#[derive(Default)]
+pub(crate) struct SessionCopy {
+    session: BTreeMap<String, String>,
+    /// How often it has changed.
+    changes: u64,
+    /// The gateway has refused a change that is in the copy, and is being asked what it has.
+    in_doubt: bool,
 }
 
 impl Known {
@@ -42,21 +54,50 @@ impl Known {
             id,
             hello: attach.handshake.unwrap_or_default().into(),
             cluster,
-            session: Mutex::new(attach.session),
+            session: Mutex::new(SessionCopy {
+                session: attach.session,
+                ..SessionCopy::default()
+            }),
         })
     }
 
-    /// Another worker has changed the session.
-    pub(crate) fn session_changed(&self, change: wire::SessionChanged) {
-        let mut session = self.session();
-        session.extend(change.set);
-        for key in &change.remove {
-            session.remove(key);
-        }
+    pub(crate) fn session(&self) -> MutexGuard<'_, SessionCopy> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn session(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The copy is no longer what the gateway has. True if nobody looks after it yet: then the caller is to
+    /// [bring it up to date](Self::read_again).
+    pub(crate) fn doubt(&self) -> bool {
+        !std::mem::replace(&mut self.session().in_doubt, true)
+    }
+
+    /// Asks the gateway for the session, until the copy has not changed meanwhile. Once the link has ended, the client
+    /// comes with a new copy, if it does.
+    pub(crate) async fn read_again(&self, link: &Link) {
+        while !link.has_ended() {
+            let before = self.session().changes;
+            let answer = self.cluster.session(self.id).await;
+            let mut copy = self.session();
+            match answer.value {
+                Some(session) if copy.changes == before => {
+                    copy.session = session;
+                    copy.in_doubt = false;
+                    return;
+                }
+                None if answer.missing.is_empty() => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl SessionCopy {
+    pub(crate) fn change(&mut self, set: BTreeMap<String, String>, remove: &[String]) {
+        for key in remove {
+            self.session.remove(key);
+        }
+        self.session.extend(set);
+        self.changes += 1;
     }
 }
 
@@ -108,29 +149,22 @@ impl Client {
 
     /// The value of a key of its session.
     pub fn get(&self, key: &str) -> Option<String> {
-        self.known.session().get(key).cloned()
+        self.known.session().session.get(key).cloned()
     }
 
     /// Its whole session.
     pub fn session(&self) -> BTreeMap<String, String> {
-        self.known.session().clone()
+        self.known.session().session.clone()
     }
 
     /// Sets a key of its session; other keys stay as they are.
     pub fn set(&self, key: impl Into<String>, value: impl Into<String>) {
-        let (key, value) = (key.into(), value.into());
-        // The copy and the gateway see the changes of this worker in the same order.
-        let mut session = self.known.session();
-        session.insert(key.clone(), value.clone());
-        self.cluster().client(self.id()).set(key, value);
+        self.cluster().client(self.id()).known(&self.known).set(key, value);
     }
 
     /// Removes a key of its session.
     pub fn remove(&self, key: impl Into<String>) {
-        let key = key.into();
-        let mut session = self.known.session();
-        session.remove(&key);
-        self.cluster().client(self.id()).remove(key);
+        self.cluster().client(self.id()).known(&self.known).remove(key);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use meepo_node::stats::Slot;
@@ -12,6 +12,8 @@ use meepo_proto::link::send::To;
 use meepo_proto::{ClientId, GatewayId, codes};
 
 use crate::Message;
+use crate::client::Known;
+use crate::close::cut;
 use crate::link::{Link, NotSent};
 use crate::room::Room;
 
@@ -64,7 +66,11 @@ struct Shared {
     query_timeout: Duration,
     /// The room of all links together.
     room: Arc<Room>,
+    served: OnceLock<Box<Served>>,
 }
+
+/// Finds what this worker child knows of a client that it serves.
+type Served = dyn Fn(ClientId) -> Option<Arc<Known>> + Send + Sync;
 
 /// The gateway children that this worker child knows.
 #[derive(Debug, Default)]
@@ -83,13 +89,23 @@ impl Cluster {
                 stats,
                 query_timeout,
                 room,
+                served: OnceLock::new(),
             }),
         }
     }
 
+    /// Tells how to find a client that this worker child serves. It is told once.
+    pub(crate) fn serves(&self, served: impl Fn(ClientId) -> Option<Arc<Known>> + Send + Sync + 'static) {
+        let _ = self.shared.served.set(Box::new(served));
+    }
+
     /// One client.
     pub fn client(&self, id: ClientId) -> ClientTarget<'_> {
-        ClientTarget { cluster: self, id }
+        ClientTarget {
+            cluster: self,
+            id,
+            known: None,
+        }
     }
 
     /// Several clients, on any gateways.
@@ -137,8 +153,8 @@ impl Cluster {
         &self.shared.room
     }
 
-    /// Queues a command about a client at its gateway.
-    fn tell(&self, gateway: GatewayId, body: Body) {
+    /// Queues a command about a client at its gateway. False if that failed.
+    fn tell(&self, gateway: GatewayId, body: Body) -> bool {
         let sent = match self.gateways().up.get(&gateway) {
             Some(link) => link.send(body),
             None => Err(NotSent::Ended),
@@ -146,6 +162,7 @@ impl Cluster {
         if sent.is_err() {
             self.shared.stats.failed_sends.add(1);
         }
+        sent.is_ok()
     }
 
     fn count_sent(&self, message: &Message) {
@@ -251,13 +268,20 @@ fn send(message: &Message, except: Vec<u64>, to: To) -> Body {
 /// # }
 /// ```
 #[must_use = "nothing is done before one of its methods"]
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientTarget<'a> {
     cluster: &'a Cluster,
     id: ClientId,
+    /// What the caller knows of it. The client may have moved away since, and come back.
+    known: Option<&'a Arc<Known>>,
 }
 
-impl ClientTarget<'_> {
+impl<'a> ClientTarget<'a> {
+    pub(crate) fn known(mut self, known: &'a Arc<Known>) -> Self {
+        self.known = Some(known);
+        self
+    }
+
     /// Sends the client a message.
     pub fn send(&self, message: impl Into<Message>) {
         let message = message.into();
@@ -274,10 +298,7 @@ impl ClientTarget<'_> {
     /// and a warning is logged. A reason is cut after 123 bytes: a close frame has no room for more.
     pub fn close(&self, code: u16, reason: impl Into<String>) {
         let mut reason = reason.into();
-        if reason.len() > MAX_CLOSE_REASON {
-            let end = (0..=MAX_CLOSE_REASON).rev().find(|&end| reason.is_char_boundary(end));
-            reason.truncate(end.unwrap_or(0));
-        }
+        cut(&mut reason, MAX_CLOSE_REASON);
         let code = if codes::may_be_sent(code) {
             code
         } else {
@@ -318,15 +339,35 @@ impl ClientTarget<'_> {
     }
 
     fn change_session(&self, set: BTreeMap<String, String>, remove: Vec<String>) {
-        self.tell(Body::Session(wire::SessionUpdate {
+        let served = self.cluster.shared.served.get().and_then(|served| served(self.id));
+        let older = self
+            .known
+            .filter(|known| served.as_ref().is_none_or(|served| !Arc::ptr_eq(served, known)));
+        // The copies and the gateway see the changes of this worker in the same order. Where there are two copies, all
+        // lock the later one first.
+        let mut copies: Vec<_> = served.iter().chain(older).map(|known| known.session()).collect();
+        let update = Body::Session(wire::SessionUpdate {
             client: self.id.number,
-            set,
-            remove,
-        }));
+            set: set.clone(),
+            remove: remove.clone(),
+        });
+        if self.tell(update) {
+            for copy in &mut copies {
+                copy.change(set.clone(), &remove);
+            }
+        }
     }
 
-    fn tell(&self, body: Body) {
-        self.cluster.tell(self.id.gateway, body);
+    fn tell(&self, body: Body) -> bool {
+        self.cluster.tell(self.id.gateway, body)
+    }
+}
+
+impl fmt::Debug for ClientTarget<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTarget")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

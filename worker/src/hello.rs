@@ -7,6 +7,8 @@ use bytes::Bytes;
 use meepo_proto::link as wire;
 use percent_encoding::percent_decode_str;
 
+use crate::close::cut;
+
 /// How a client came: its address, and what its WebSocket request said.
 ///
 /// ```
@@ -135,6 +137,9 @@ impl fmt::Debug for Hello {
     }
 }
 
+/// Most bytes of the reason of a rejection: enough for people, and far below the gateway's limit for a command.
+const MAX_REASON: usize = 1024;
+
 /// Turns a client away: the WebSocket handshake fails with this HTTP status, other protocols are closed.
 ///
 /// ```
@@ -150,11 +155,14 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// A rejection with an HTTP status of 400 to 599 (any other becomes 500) and a reason that the client is told.
+    /// A rejection with an HTTP status of 400 to 599 (any other becomes 500) and a reason that the client is told, cut
+    /// after 1 KiB.
     pub fn new(status: u16, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        cut(&mut reason, MAX_REASON);
         Self {
             status: if (400..600).contains(&status) { status } else { 500 },
-            reason: reason.into(),
+            reason,
         }
     }
 

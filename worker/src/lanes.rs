@@ -67,12 +67,17 @@ struct InFlight(&'static Slot);
 
 impl<H: Handler> Lanes<H> {
     pub(crate) fn new(handler: H, cluster: Cluster) -> Arc<Self> {
-        Arc::new(Self {
+        let lanes = Arc::new(Self {
             handler,
             cluster,
             lanes: DashMap::new(),
             tasks: TaskTracker::new(),
-        })
+        });
+        let served = Arc::downgrade(&lanes);
+        lanes
+            .cluster
+            .serves(move |id| Some(served.upgrade()?.record(id)?.known));
+        lanes
     }
 
     pub(crate) fn handler(&self) -> &H {
@@ -106,7 +111,7 @@ impl<H: Handler> Lanes<H> {
                     Some(Event::Detached(_)) => self.forget(id, link),
                     Some(Event::SessionChanged(change)) => self.session_changed(id, change),
                     Some(Event::Reply(reply)) => link.answer(reply),
-                    Some(Event::Refused(refused)) => self.refused(id, &refused),
+                    Some(Event::Refused(refused)) => self.refused(link, &refused),
                     _ => tracing::debug!(gateway = %link.gateway, "event is not known to this worker"),
                 }
                 return link.done(event.seq);
@@ -178,14 +183,21 @@ impl<H: Handler> Lanes<H> {
 
     fn session_changed(&self, id: ClientId, change: wire::SessionChanged) {
         if let Some(record) = self.record(id) {
-            record.known.session_changed(change);
+            record.known.session().change(change.set, &change.remove);
         }
     }
 
-    fn refused(&self, client: ClientId, refused: &wire::Refused) {
+    fn refused(&self, link: &Link, refused: &wire::Refused) {
+        let client = ClientId::new(link.gateway, refused.client);
         self.cluster.stats().failed_sends.add(1);
         let (command, why, detail) = (&refused.command, refused.why(), &refused.detail);
         tracing::debug!(%client, command, ?why, detail, "gateway refused a command");
+        if command == "session"
+            && let Some(Record { known, link, .. }) = self.record(client)
+            && known.doubt()
+        {
+            self.tasks.spawn(async move { known.read_again(&link).await });
+        }
     }
 
     fn record(&self, id: ClientId) -> Option<Record> {

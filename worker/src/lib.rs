@@ -37,7 +37,8 @@
 //! - The events of a client are handled in order, never two at a time, and each is answered with `done` once.
 //! - What a handler sends leaves before its event is done: if this worker dies first, the event comes again elsewhere.
 //! - An error or a panic in a handler is logged and counted; nothing else ends.
-//! - A client that came in gets one `on_close`, also when its gateway dies.
+//! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
+//!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
 
 mod client;
 mod close;

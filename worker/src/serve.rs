@@ -117,7 +117,8 @@ impl<H: Handler> Worker<H> {
                 let _ = (&mut links).await;
                 lanes.idle().await;
             };
-            let time = self.stop.timeout - self.stop.timeout / STOP_SHARE;
+            let time = self.stop.timeout();
+            let time = time - time / STOP_SHARE;
             if timeout_at(asked + time, drained).await.is_err() {
                 let events = self.stats.events_in_flight.get();
                 tracing::warn!(

@@ -394,7 +394,7 @@ matchMedia("(min-width: 48rem)").addEventListener("change", closeSide);
 function wake() {
   if (document.hidden) return;
   if (inside) askWho();
-  else if (me.name) connection.open();
+  else connection.hurry();
   render();
 }
 document.addEventListener("visibilitychange", wake);

@@ -16,7 +16,7 @@ export class Connection {
   #on;
   #socket = null;
   #failures = 0;
-  #timer = 0;
+  #timer = 0; // runs while it waits, and not after it has ended for good
   #deadline = 0;
 
   // `on.state(state, detail)` is called with "connecting", "open", "waiting" (detail.until: when it tries again) or
@@ -34,6 +34,7 @@ export class Connection {
   open() {
     if (this.#socket) return;
     clearTimeout(this.#timer);
+    this.#timer = 0;
     this.#on.state("connecting");
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
@@ -52,6 +53,11 @@ export class Connection {
       clearTimeout(steady);
       this.#ended(event.code, event.reason);
     };
+  }
+
+  // Connects now if it would have done so later. What has ended for good stays so, until a person wants it.
+  hurry() {
+    if (this.#timer) this.open();
   }
 
   // Sends a value as JSON; false if there is no connection.

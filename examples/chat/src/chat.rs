@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meepo_worker::{Client, CloseCause, CloseReason, Handler, Hello, Message, Reject, Result};
+use meepo_worker::{Answer, Client, CloseCause, CloseReason, Handler, Hello, Message, Reject, Result};
 
 use crate::protocol::{Ask, Event, Person};
 
@@ -27,9 +27,8 @@ impl Handler for Chat {
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
-        if let Err(complaint) = carry_out(client, &message).await {
-            reply(client, &Event::Error(complaint));
-        }
+        let done = carry_out(client, &message).await;
+        done.unwrap_or_else(|complaint| reply(client, &Event::Error(complaint)));
         Ok(())
     }
 
@@ -71,7 +70,7 @@ async fn carry_out(client: &Client, message: &Message) -> Result<(), String> {
         }
         (Ask::Who, _) => reply(client, &Event::People(people(client, "everyone").await)),
         (Ask::Rooms, _) => {
-            let groups = client.cluster().groups().await.value.into_iter();
+            let groups = known(client, client.cluster().groups().await).into_iter();
             let rooms = groups.filter_map(|(group, people)| Some((group.strip_prefix("room/")?.into(), people)));
             reply(client, &Event::Rooms(rooms.collect()));
         }
@@ -129,12 +128,16 @@ fn named(name: &str) -> String {
 }
 
 async fn people(client: &Client, place: &str) -> Vec<Person> {
-    let members = client.cluster().members(place).await;
-    if !members.is_complete() {
+    let members = known(client, client.cluster().members(place).await);
+    members.iter().filter_map(|member| who_is(&member.session)).collect()
+}
+
+/// What the gateways know, with a word to the client if some did not answer.
+fn known<T>(client: &Client, answer: Answer<T>) -> T {
+    if !answer.is_complete() {
         reply(client, &Event::Error("Some gateways do not answer".into()));
     }
-    let sessions = members.value.iter().map(|member| &member.session);
-    sessions.filter_map(who_is).collect()
+    answer.value
 }
 
 fn who_is(session: &BTreeMap<String, String>) -> Option<Person> {
@@ -156,9 +159,8 @@ fn reply(client: &Client, event: &Event) {
 
 /// A message may have several lines; a name has one.
 fn checked(what: &str, text: &str, limit: usize) -> Result<String, String> {
-    let text = text.trim();
+    let (text, complaint) = (text.trim(), format!("{what} has 1 to {limit} characters"));
     let fits = (1..=limit).contains(&text.chars().count());
     let plain = limit > MAX_NAME || !text.contains(char::is_control);
-    let complaint = format!("{what} has 1 to {limit} characters");
     if fits && plain { Ok(text.into()) } else { Err(complaint) }
 }

@@ -64,9 +64,7 @@ impl Event {
         let line = match self {
             Self::You(you) => format!("* You are {} in {}. Try /help", you.name, you.room),
             Self::Presence(None, Some(now)) => format!("* {} joined {}", now.name, now.room),
-            Self::Presence(Some(was), Some(now)) if was.name == now.name => {
-                format!("* {} went to {}", now.name, now.room)
-            }
+            Self::Presence(Some(was), Some(is)) if was.name == is.name => format!("* {} went to {}", is.name, is.room),
             Self::Presence(Some(was), Some(now)) => format!("* {} is now {}", was.name, now.name),
             Self::Presence(was, _) => format!("* {} left", was.as_ref().map_or("Somebody", |was| &was.name)),
             Self::Message(from, text) => format!("{}: {text}", from.name),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, ConfigError};
@@ -28,8 +29,8 @@ pub struct NodeSection {
     /// How long a stop may take before what is left is ended by force. Default: `30s`.
     #[serde(with = "humantime_serde")]
     pub stop_timeout: Duration,
-    /// Where the pid file and the control socket are. Default: `$XDG_RUNTIME_DIR/meepo`, else `/run/meepo` for root, else
-    /// `/tmp/meepo-UID`.
+    /// Where the pid file and the control socket are. Default: `/run/meepo` for root, else `meepo` in `$XDG_STATE_HOME` or in
+    /// `~/.local/state`, else, without a home, `/tmp/meepo-UID`.
     pub run_dir: PathBuf,
     /// The file that logs go to. Default: the terminal, or `NAME.log` in the `run_dir` for a daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +130,11 @@ impl NodeSection {
         Ok(self)
     }
 
+    /// Whether the logs are as another section wants them.
+    pub(crate) fn logs_as(&self, other: &Self) -> bool {
+        (&self.log_file, self.log_format, &self.log_level) == (&other.log_file, other.log_format, &other.log_level)
+    }
+
     /// The file whose lock says that the node runs.
     pub(crate) fn pid_path(&self) -> PathBuf {
         self.run_dir.join(format!("{}.pid", self.name))
@@ -156,13 +162,46 @@ fn absolute(base: &Path, path: &Path) -> PathBuf {
 }
 
 fn default_run_dir() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute());
-    let user = nix::unistd::geteuid();
-    match runtime {
-        Some(dir) => dir.join("meepo"),
-        None if user.is_root() => "/run/meepo".into(),
-        None => format!("/tmp/meepo-{user}").into(),
+    let folder = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+    };
+    run_dir_of(nix::unistd::geteuid(), folder)
+}
+
+/// Where a user's nodes are. Not below `$XDG_RUNTIME_DIR`: that is taken away at the logout, which a daemon outlives.
+fn run_dir_of(user: Uid, folder: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
+    if user.is_root() {
+        return "/run/meepo".into();
+    }
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
+    state.map_or_else(|| format!("/tmp/meepo-{user}").into(), |state| state.join("meepo"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_directory_outlives_a_logout() {
+        let of = |user, folders: &[(&str, &str)]| {
+            let folder = |name: &str| {
+                folders
+                    .iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, path)| path.into())
+            };
+            run_dir_of(Uid::from_raw(user), folder)
+        };
+        let all = [
+            ("XDG_RUNTIME_DIR", "/run/user/7"),
+            ("XDG_STATE_HOME", "/s"),
+            ("HOME", "/h"),
+        ];
+        assert_eq!(of(0, &all), Path::new("/run/meepo"));
+        assert_eq!(of(7, &all), Path::new("/s/meepo"));
+        assert_eq!(of(7, &all[2..]), Path::new("/h/.local/state/meepo"));
+        assert_eq!(of(7, &all[..1]), Path::new("/tmp/meepo-7"));
     }
 }

@@ -141,6 +141,7 @@ impl Supervisor<'_> {
                 stats: self.stats.slot(slot),
                 siblings: self.stats.siblings(group),
                 node: Arc::clone(blueprint.node),
+                new_logs: !blueprint.node.logs_as(&self.node),
                 close: self.descriptors().into_iter().chain([ours.as_raw_fd()]).collect(),
                 master: theirs,
             };
@@ -271,7 +272,7 @@ impl Supervisor<'_> {
                     tracing::warn!(
                         instance = name,
                         index,
-                        "the child keeps dying at its start, pausing between attempts"
+                        "the child keeps dying soon after its start, pausing between attempts"
                     );
                 }
             }
@@ -280,7 +281,6 @@ impl Supervisor<'_> {
 
     /// Does what is due: starts children again, and ends those that take too long.
     pub(super) fn keep_deadlines(&mut self) {
-        self.go_on_leaving();
         let now = Instant::now();
         let past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         for process in self
@@ -290,14 +290,20 @@ impl Supervisor<'_> {
             .filter(|process| past(process.deadline))
         {
             process.deadline = None;
-            if process.life == Life::Starting {
-                let limit = humantime::format_duration(self.node.start_timeout);
-                process.failure = Some(format!("was not ready within {limit}"));
-            } else {
-                tracing::warn!(
+            match process.life {
+                // A reload has kept it for a while.
+                Life::Serving => {
+                    process.drain("reload", self.node.stop_timeout);
+                    continue;
+                }
+                Life::Starting => {
+                    let limit = humantime::format_duration(self.node.start_timeout);
+                    process.failure = Some(format!("was not ready within {limit}"));
+                }
+                Life::Draining => tracing::warn!(
                     pid = process.pid.as_raw(),
                     "a child did not drain in time and is ended by force"
-                );
+                ),
             }
             process.kill();
         }

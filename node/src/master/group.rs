@@ -15,10 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::listeners::{Listener, Reserved};
 use crate::instance::Plan;
 
-/// A child that served for less than this has died at its start.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// A child that lived for so long was well: that it dies then is no repetition of what was before.
+const LONG_LIFE: Duration = Duration::from_secs(30);
 /// The longest pause before a child is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a child is told to have less than it has, at most, so that it can give up by itself before it is ended by force.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// An instance that runs.
 pub(crate) struct Group {
@@ -28,7 +31,7 @@ pub(crate) struct Group {
     pub(crate) listeners: Vec<Rc<Listener>>,
     /// One for each child that there is to be, in the order of their indexes.
     pub(crate) places: Vec<Place>,
-    /// Children of former generations, which drain, or serve until those that need them are gone.
+    /// Children of former generations, which drain, or serve on for a moment.
     pub(crate) leaving: Vec<Process>,
     pub(crate) restarts: u64,
     pub(crate) last_exit: Option<String>,
@@ -45,7 +48,7 @@ pub(crate) struct Place {
     pub(crate) successor_own: Option<Own>,
     /// When to start the child again, if it died.
     pub(crate) retry_at: Option<Instant>,
-    /// How often in a row it died at its start.
+    /// How often in a row it died soon after its start.
     pub(crate) failures: u32,
     pub(crate) restarts: u64,
     pub(crate) last_exit: Option<String>,
@@ -121,8 +124,7 @@ impl Group {
 impl Place {
     /// Notes that its child has died, and says after which pause it is to be started again.
     pub(crate) fn died(&mut self, process: &Process, reason: &str, now: Instant) -> Duration {
-        let at_start = process.life == Life::Starting || now - process.started < SHORT_LIFE;
-        if at_start {
+        if process.life == Life::Starting || now - process.started < LONG_LIFE {
             return self.failed(reason, now);
         }
         self.failures = 0;
@@ -131,7 +133,7 @@ impl Place {
         Duration::ZERO
     }
 
-    /// Notes that its child could not begin to serve.
+    /// Notes that its child could not begin to serve, or did not for long.
     pub(crate) fn failed(&mut self, reason: &str, now: Instant) -> Duration {
         self.last_exit = Some(reason.into());
         self.failures += 1;
@@ -164,7 +166,8 @@ impl Process {
         if self.life != Life::Draining {
             self.life = Life::Draining;
             self.deadline = Some(Instant::now() + limit);
-            self.tell(&format!("drain {why}"));
+            let told = limit - MARGIN.min(limit / 10);
+            self.tell(&format!("drain {why} {}", told.as_millis()));
         }
     }
 
@@ -223,6 +226,34 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_long_life_ends_a_row_of_failures() {
+        let now = Instant::now();
+        let mut place = Place::default();
+        let mut die_after = |seconds| {
+            let process = Process {
+                pid: Pid::from_raw(1),
+                index: 0,
+                life: Life::Serving,
+                slot: 0,
+                started: now,
+                deadline: None,
+                failure: None,
+                address: None,
+                reserved: None,
+                socket: UnixStream::pair().unwrap().0,
+                heard: Vec::new(),
+                silent: false,
+                condemned: false,
+            };
+            place
+                .died(&process, "test", now + Duration::from_secs(seconds))
+                .as_millis()
+        };
+        let pauses = [1, 2, 2, 29, 30, 2, 2].map(&mut die_after);
+        assert_eq!(pauses, [0, 500, 1000, 2000, 0, 0, 500]);
+    }
 
     #[test]
     fn pauses_grow_to_half_a_minute() {

@@ -286,8 +286,16 @@ impl Supervisor<'_> {
                 _ => self.reload_wanted.get_or_insert_default().push(caller),
             },
             Request::Stop => {
-                self.control.answer(caller, &Answer::from(Ok(())));
                 self.stop("a command");
+                let limit = match &self.phase {
+                    Phase::Stopping(stopping) => Some(stopping.left()),
+                    _ => None,
+                };
+                let answer = Answer {
+                    limit,
+                    ..Answer::from(Ok(()))
+                };
+                self.control.answer(caller, &answer);
             }
             Request::Kill => {
                 self.control.answer(caller, &Answer::from(Ok(())));

@@ -4,7 +4,7 @@
 //! fails until then has changed nothing. The first child of each instance comes first, so that a mistake shows early.
 //!
 //! What stops last, the registry, is another matter: two of them at a time know different nodes. So its successors come last,
-//! and its old children stay until those of the others have told them that they leave.
+//! and its old children stay until those of the others have left them, and all have heard so.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use crate::logs;
 use crate::setup::Setup;
 use crate::stats::Use;
 
-/// How long what stops last outlives the others of its generation, unless they are gone before.
+/// How long what stops last serves on when the others of its generation are told to drain.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A reload that is under way.
@@ -171,13 +171,14 @@ impl Supervisor<'_> {
         };
         let limit = self.node.stop_timeout;
         let last = self.last_order();
+        let alone = self.groups.iter().all(|group| group.stop_order == last);
         for ((group, planned), listeners) in self.groups.iter_mut().zip(&reload.setup.plans).zip(reload.listeners) {
             group.plan = Rc::clone(&planned.plan);
             group.listeners = listeners;
             for place in &mut group.places {
                 if let Some(mut old) = std::mem::replace(&mut place.process, place.successor.take()) {
                     self.stats.mark(old.slot, Use::Draining);
-                    if group.stop_order == last && old.life == Life::Serving {
+                    if group.stop_order == last && !alone && old.life == Life::Serving {
                         old.deadline = Some(Instant::now() + FAREWELL);
                     } else {
                         old.drain("reload", limit);
@@ -192,28 +193,13 @@ impl Supervisor<'_> {
         }
         self.config_text = reload.setup.config.text().map(Into::into);
         let old = std::mem::replace(&mut self.node, Arc::clone(&reload.setup.node));
-        if (&old.log_file, old.log_format, &old.log_level)
-            != (&self.node.log_file, self.node.log_format, &self.node.log_level)
+        if !old.logs_as(&self.node)
             && let Err(error) = logs::change(&self.node)
         {
             tracing::error!(%error, "cannot change the logs");
         }
         tracing::info!("reloaded");
         self.end_reload(reload.callers, Ok(()));
-    }
-
-    /// Lets go of what has stayed for the others of its generation, once those are gone or its time is over.
-    pub(super) fn go_on_leaving(&mut self) {
-        let (last, now) = (self.last_order(), Instant::now());
-        let others_gone = self
-            .groups
-            .iter()
-            .all(|group| group.stop_order == last || group.leaving.is_empty());
-        for process in self.groups.iter_mut().flat_map(|group| &mut group.leaving) {
-            if process.life == Life::Serving && (others_gone || process.deadline.is_none_or(|at| at <= now)) {
-                process.drain("reload", self.node.stop_timeout);
-            }
-        }
     }
 
     /// The order of the instances that stop last.

@@ -14,6 +14,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub(super) struct Stopping {
     began: Instant,
     limit: Duration,
+    /// Up to when what is due has been done.
+    done: Instant,
     /// How many stages there are.
     stages: u32,
     /// All drain now, for a last moment.
@@ -24,11 +26,15 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
+    /// The time until all ends by force.
+    pub(super) fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.began.elapsed())
+    }
+
     /// When the next stage begins at the latest, or all ends by force.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let now = Instant::now();
         let stage = |number: u32| self.began + self.limit * number / self.stages.max(1);
-        (1..=self.stages.max(1)).map(stage).find(|at| *at > now)
+        (1..=self.stages.max(1)).map(stage).find(|at| *at > self.done)
     }
 }
 
@@ -78,8 +84,14 @@ impl Supervisor<'_> {
         let mut orders: Vec<u8> = self.groups.iter().map(|group| group.stop_order).collect();
         orders.sort_unstable();
         orders.dedup();
+        // Nothing is started any more.
+        for place in self.groups.iter_mut().flat_map(|group| &mut group.places) {
+            place.retry_at = None;
+        }
+        let now = Instant::now();
         let stopping = Stopping {
-            began: Instant::now(),
+            began: now,
+            done: now,
             limit: self.node.stop_timeout,
             stages: orders.len().try_into().unwrap_or(1),
             hurried: false,
@@ -102,7 +114,8 @@ impl Supervisor<'_> {
         if self.groups.iter().all(|group| group.processes().next().is_none()) {
             return true;
         }
-        let spent = stopping.began.elapsed();
+        stopping.done = Instant::now();
+        let spent = stopping.done - stopping.began;
         if spent >= stopping.limit && !stopping.forced {
             stopping.forced = true;
             let left = self.groups.iter().flat_map(Group::processes).count();
@@ -139,12 +152,36 @@ impl Supervisor<'_> {
                     }
                     Life::Serving => {
                         self.stats.mark(process.slot, Use::Draining);
-                        process.drain("stop", stopping.limit);
+                        process.drain("stop", stopping.limit.saturating_sub(spent));
                     }
                     Life::Draining => {}
                 }
             }
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_deadline_is_missed_between_two_looks() {
+        let began = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        let mut stopping = Stopping {
+            began,
+            limit: Duration::from_secs(30),
+            done: began + Duration::from_secs(9),
+            stages: 3,
+            hurried: false,
+            forced: false,
+            failure: None,
+        };
+        assert_eq!(stopping.next_deadline(), Some(began + Duration::from_secs(10)));
+        stopping.done = began + Duration::from_secs(29);
+        assert_eq!(stopping.next_deadline(), Some(began + Duration::from_secs(30)));
+        stopping.done = began + Duration::from_secs(30);
+        assert_eq!(stopping.next_deadline(), None);
     }
 }

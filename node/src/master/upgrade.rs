@@ -125,7 +125,9 @@ impl Supervisor<'_> {
     /// Has the new binary check the configuration, and say that it can read what this one leaves to it.
     fn check_binary(&self) -> Result<(), String> {
         let mut check = Command::new(&self.binary.path);
-        check.args(self.binary.prefix.iter().skip(1)).args(["check", "--takeover"]);
+        check
+            .args(self.binary.prefix.iter().skip(1))
+            .args(["check", "--takeover"]);
         if let Some(file) = &self.options.config {
             check.arg("-c").arg(file);
         } else {

@@ -43,6 +43,14 @@ async fn a_rejected_client_gets_no_close() {
 }
 
 #[tokio::test]
+async fn a_long_reason_is_cut_and_told() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    let seq = link.opened(1, "reject-long");
+    assert_eq!(link.until_done(seq).await, [reject(1, 403, &"ä".repeat(512))]);
+    assert_eq!(worker.stats.failed_sends.get(), 0);
+}
+
+#[tokio::test]
 async fn a_panic_in_on_connect_rejects() {
     let (worker, _gateway, mut link) = Running::linked().await;
     let seq = link.opened(1, "panic");

@@ -81,6 +81,7 @@ impl Handler for Script {
         self.tell(client, "connect");
         match hello.query() {
             "reject" => return Err(Reject::new(403, "no")),
+            "reject-long" => return Err(Reject::new(403, "ä".repeat(1 << 20))),
             "panic" => panic!("asked to"),
             "hold" => self.pass_gate().await,
             "hold-reject" => {
@@ -100,6 +101,11 @@ impl Handler for Script {
             ["hold", ..] => {
                 self.pass_gate().await;
                 self.tell(client, "held");
+            }
+            ["late-set", key, value] => {
+                self.pass_gate().await;
+                client.set(key, value);
+                client.send(client.get(key).unwrap_or_default());
             }
             ["panic"] => panic!("asked to"),
             ["fail"] => return Err("asked to".into()),

@@ -3,21 +3,67 @@
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
+use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::reply::Body as Reply;
+use meepo_proto::{ClientId, GatewayId};
 
-use super::Running;
-use super::gateway::{attach, message, text_to};
+use super::gateway::{Link, attach, message, text_to};
+use super::{Running, eventually};
+
+const ONE: ClientId = ClientId {
+    gateway: GatewayId(1),
+    number: 1,
+};
+
+fn set_to(client: u64, key: &str, value: &str) -> Command {
+    Command::Session(wire::SessionUpdate {
+        client,
+        set: [(key.to_owned(), value.to_owned())].into(),
+        remove: Vec::new(),
+    })
+}
+
+/// The next question, which is about a client's session.
+async fn question(link: &mut Link) -> u64 {
+    let Command::Query(query) = command(link).await else {
+        panic!("not a question")
+    };
+    assert_eq!(query.body, Some(Question::Session(1)));
+    query.id
+}
+
+fn answer(link: &mut Link, query: u64, session: &[(&str, &str)]) {
+    let session = attach(session).session;
+    let body = Some(Reply::Session(wire::Sessions { online: true, session }));
+    link.event(0, Event::Reply(wire::Reply { query, body }));
+}
+
+fn refuse(link: &mut Link) {
+    let refused = wire::Refused {
+        command: "session".into(),
+        client: 1,
+        why: wire::RefusedWhy::OverLimit.into(),
+        ..wire::Refused::default()
+    };
+    link.event(1, Event::Refused(refused));
+}
+
+/// The next command that is not `done`.
+async fn command(link: &mut Link) -> Command {
+    loop {
+        match link.next().await {
+            Command::Done(_) => {}
+            command => return command,
+        }
+    }
+}
 
 #[tokio::test]
 async fn the_copy_is_read_and_changes_are_merged() {
     let (mut worker, _gateway, mut link) = Running::linked().await;
     link.attached(1, Some(attach(&[("name", "ann"), ("room", "a")])), message("get name"));
     let set = link.message(1, "set room b");
-    let update = Command::Session(wire::SessionUpdate {
-        client: 1,
-        set: [("room".to_owned(), "b".to_owned())].into(),
-        remove: Vec::new(),
-    });
-    assert_eq!(link.until_done(set).await, [text_to(1, "ann"), update]);
+    assert_eq!(link.until_done(set).await, [text_to(1, "ann"), set_to(1, "room", "b")]);
 
     // A read right behind a write, without the gateway's word.
     let get = link.message(1, "get room");
@@ -26,7 +72,8 @@ async fn the_copy_is_read_and_changes_are_merged() {
     // Another worker changes it.
     let change = wire::SessionChanged {
         set: [("mood".to_owned(), "good".to_owned())].into(),
-        remove: vec!["room".into()],
+        // What is set is there afterwards.
+        remove: vec!["room".into(), "mood".into()],
     };
     link.event(1, Event::SessionChanged(change));
     link.message(1, "get mood");
@@ -43,6 +90,74 @@ async fn the_copy_is_read_and_changes_are_merged() {
     });
     assert_eq!(link.until_done(remove).await, [update]);
     while worker.told().await != "1 remove name" {}
+}
+
+#[tokio::test]
+async fn what_is_changed_through_the_cluster_is_in_the_copy() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    link.hand_over(1, &[("room", "a"), ("name", "ann")]);
+    eventually("the client", || worker.stats.connections.get() == 1).await;
+    let client = worker.cluster().client(ONE);
+    client.set("room", "b");
+    client.remove("name");
+    assert_eq!(link.next().await, set_to(1, "room", "b"));
+    assert!(matches!(link.next().await, Command::Session(update) if update.remove == ["name"]));
+    link.message(1, "get room");
+    let get = link.message(1, "get name");
+    assert_eq!(link.until_done(get).await, [text_to(1, "b"), text_to(1, "")]);
+
+    // What cannot be sent is not in the copy either.
+    client.set("room", "x".repeat(2 << 20));
+    let get = link.message(1, "get room");
+    assert_eq!(link.until_done(get).await, [text_to(1, "b")]);
+    assert_eq!(worker.stats.failed_sends.get(), 1);
+}
+
+#[tokio::test]
+async fn a_handler_that_outlives_its_link_changes_the_copy_that_came_since() {
+    let (mut worker, mut gateway, mut link) = Running::linked().await;
+    link.attached(1, Some(attach(&[("room", "a")])), message("late-set room b"));
+    worker.expect("1 late-set room b").await;
+    link.end();
+    link.ended().await;
+    let mut again = gateway.link().await;
+    again.hand_over(1, &[("room", "a")]);
+    let get = again.message(1, "get room");
+    eventually("the client", || worker.stats.messages_in.get() == 2).await;
+    worker.let_pass(1);
+    let commands = again.until_done(get).await;
+    assert_eq!(commands, [set_to(1, "room", "b"), text_to(1, "b"), text_to(1, "b")]);
+}
+
+#[tokio::test]
+async fn a_refused_change_is_taken_back() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    link.hand_over(1, &[("room", "a")]);
+    eventually("the client", || worker.stats.connections.get() == 1).await;
+    let client = worker.cluster().client(ONE);
+    client.set("room", "too much");
+    client.set("mood", "too much");
+    for key in ["room", "mood"] {
+        assert_eq!(command(&mut link).await, set_to(1, key, "too much"));
+    }
+    refuse(&mut link);
+    refuse(&mut link);
+    // It is asked once, and once more as the copy has changed meanwhile.
+    let query = question(&mut link).await;
+    client.set("name", "ann");
+    assert_eq!(command(&mut link).await, set_to(1, "name", "ann"));
+    answer(&mut link, query, &[("room", "a")]);
+    let query = question(&mut link).await;
+    answer(&mut link, query, &[("room", "a"), ("name", "ann")]);
+    let mut get = link.message(1, "get room");
+    while link.until_done(get).await != [text_to(1, "a")] {
+        get = link.message(1, "get room");
+    }
+    for (key, value) in [("mood", ""), ("name", "ann")] {
+        let get = link.message(1, &format!("get {key}"));
+        assert_eq!(link.until_done(get).await, [text_to(1, value)]);
+    }
+    assert_eq!(worker.stats.failed_sends.get(), 2);
 }
 
 #[tokio::test]
