@@ -10,7 +10,7 @@ use meepo_proto::codes;
 use meepo_proto::link::CloseCause;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::task::consume_budget;
+use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::{Client, Condition, STUCK};
@@ -73,7 +73,8 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
                 Step::Heard => {
                     heart.heard();
                     client.flush();
-                    consume_budget().await;
+                    // As much as may be read at a time: it is the others' turn.
+                    yield_now().await;
                     continue;
                 }
                 Step::Blocked { heard } => {
@@ -192,7 +193,8 @@ async fn see_off(client: &Client, socket: &TcpStream, mut rest: Rest, mut decode
             Rest::Nothing => return,
         };
         match step {
-            Step::Message { .. } | Step::Heard => consume_budget().await,
+            Step::Message { .. } => consume_budget().await,
+            Step::Heard => yield_now().await,
             Step::Blocked { .. } => {
                 if socket.readable().await.is_err() {
                     return;
