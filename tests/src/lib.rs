@@ -8,7 +8,7 @@
 //! - [`processes`]: the processes of a node, and signals to them.
 //! - [`status`]: `status --json` as types.
 //! - [`events`]: what the test worker wrote down.
-//! - [`ws`], [`raw`], [`line`]: clients; `raw` can break the protocol.
+//! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`http`]: one plain request.
 //! - [`wait`]: conditions with a deadline.
 //!
