@@ -38,9 +38,9 @@ fn a_renamed_file_is_opened_again() {
     let master = node.master();
     assert_eq!(std::fs::read_link(format!("/proc/{master}/fd/2")).unwrap(), log);
     signal(master, Signal::SIGKILL);
-    // Two of the echo, and the clock.
+    // Two of the echo, and the clock, whose predecessor may be there for a moment more.
     until("children have logged", || {
-        node.log().matches("the master is gone").count() == 3
+        node.log().matches("the master is gone").count() >= 3
     });
 }
 
