@@ -11,14 +11,19 @@
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`http`]: one plain request.
 //! - [`wait`]: conditions with a deadline.
+//! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
+//!   repeated or reordered.
 //!
 //! A test fails by panicking; the nodes that are dropped then print their logs.
 
 pub mod binaries;
+pub mod checker;
+pub mod cluster;
 pub mod events;
 pub mod host;
 pub mod http;
 pub mod line;
+pub mod load;
 pub mod node;
 pub mod processes;
 pub mod raw;
@@ -26,9 +31,12 @@ pub mod status;
 pub mod wait;
 pub mod ws;
 
+pub use checker::Verdict;
+pub use cluster::Cluster;
 pub use events::{Events, Record};
 pub use host::Host;
 pub use line::Line;
+pub use load::{Life, Load};
 pub use node::{Builder, Finished, Node};
 pub use raw::{Frame, Raw};
 pub use status::Status;

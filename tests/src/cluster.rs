@@ -1,0 +1,129 @@
+//! A cluster of masters whose workers write into one file.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::checker::{self, Verdict};
+use crate::events::Events;
+use crate::host::Host;
+use crate::load::Load;
+use crate::node::{Builder, Node};
+use crate::wait::DEADLINE;
+
+/// A registry, and gateways and workers of two children each.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The registry's master.
+    pub registry: Node,
+    /// The gateways' masters.
+    pub gateways: Vec<Node>,
+    /// The workers' masters.
+    pub workers: Vec<Node>,
+    place: Host,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts a registry, two gateways and two workers, and waits until they are linked.
+    pub async fn start() -> Self {
+        let place = Host::new();
+        let folder = tempfile::Builder::new()
+            .prefix("meepo-cluster-")
+            .tempdir()
+            .expect("a folder for temporary files");
+        let mut cluster = Self {
+            registry: Node::build("meepo-registry").host(&place).start().await,
+            gateways: Vec::new(),
+            workers: Vec::new(),
+            place,
+            folder,
+        };
+        for _ in 0..2 {
+            let worker = cluster.worker().start().await;
+            cluster.workers.push(worker);
+            let gateway = Node::build("meepo-gateway").registry(&cluster.place);
+            cluster.gateways.push(gateway.start().await);
+        }
+        cluster.linked().await;
+        cluster
+    }
+
+    /// A further worker, which is not started.
+    pub fn worker(&self) -> Builder {
+        let events = self.events_file();
+        Node::test().registry(&self.place).only("worker").env(
+            "MEEPO_TEST_EVENTS",
+            events.to_str().expect("the name of a temporary file"),
+        )
+    }
+
+    /// Waits until each child of each worker that serves is linked to each child of each gateway.
+    pub async fn linked(&self) {
+        for gateway in &self.gateways {
+            let links = 2 * self.workers.len() as u64;
+            gateway
+                .status_when("all links are up", |status| {
+                    status.all_serve() && status.children().all(|child| child.links == links)
+                })
+                .await;
+        }
+    }
+
+    /// Where clients come in.
+    pub fn clients(&self) -> Vec<SocketAddr> {
+        self.gateways.iter().map(|gateway| gateway.host().ws()).collect()
+    }
+
+    /// What all workers wrote down.
+    pub fn events(&self) -> Events {
+        Events::at(self.events_file())
+    }
+
+    /// Ends a load, waits until the last close is handled, and checks all that was seen.
+    ///
+    /// The workers that are there have to serve.
+    pub async fn verdict(&self, load: Load) -> Verdict {
+        let lives = load.finish().await;
+        let closes = async {
+            loop {
+                let closes = self.events().of("close");
+                let closed: BTreeSet<_> = closes.into_iter().map(|record| record.client).collect();
+                if closed.len() >= lives.len() {
+                    break;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        // If one is missing, the checker says which.
+        let _ = timeout(DEADLINE, closes).await;
+        for gateway in &self.gateways {
+            gateway
+                .status_when("nothing is left to do", |status| {
+                    status
+                        .children()
+                        .all(|child| child.events_in_flight + child.events_waiting == 0)
+                })
+                .await;
+        }
+        let verdict = checker::check(&lives, &self.events().all());
+        println!(
+            "{} connections ({} lost), {} messages sent, {} handled, {} events marked as redelivered, {} wrong",
+            verdict.lives,
+            verdict.lost_lives,
+            verdict.sent,
+            verdict.seen,
+            verdict.marked,
+            verdict.wrong.len()
+        );
+        verdict
+    }
+
+    fn events_file(&self) -> PathBuf {
+        self.folder.path().join("events")
+    }
+}

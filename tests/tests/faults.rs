@@ -1,0 +1,214 @@
+//! Nothing is lost: each kind of fault under load, on a cluster of two gateways and two workers with two children each.
+//!
+//! Clients number what they send, handlers write down what they see, and the checker compares.
+
+use std::time::Duration;
+
+use meepo_tests::{Cluster, Load, Node, processes, wait_for, wait_until};
+use nix::sys::signal::Signal;
+
+/// Waits until handlers have seen so many more messages: the load gets through.
+async fn more(cluster: &Cluster, messages: usize) {
+    let before = cluster.events().of("message").len();
+    let seen = async || (cluster.events().of("message").len() >= before + messages).then_some(());
+    wait_for("the load gets through", seen).await;
+}
+
+/// The load goes on for a while. Nothing is awaited: the time is the fault's length.
+async fn lasts(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+async fn replaced(node: &Node, instance: &str, old: u32) {
+    node.status_when("the child is replaced", |status| {
+        status.all_serve() && !status.instance(instance).pids().contains(&old)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn workers_that_are_killed_lose_nothing() {
+    let cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    for worker in [0, 1, 0] {
+        let victim = cluster.workers[worker].pids("worker").await[0];
+        processes::signal(victim, Signal::SIGKILL);
+        replaced(&cluster.workers[worker], "worker", victim).await;
+        more(&cluster, 200).await;
+    }
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.lost_lives, 0, "no client noticed");
+}
+
+#[tokio::test]
+async fn a_worker_machine_that_goes_at_once_loses_nothing() {
+    let mut cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    for process in cluster.workers[0].processes() {
+        processes::signal(process, Signal::SIGKILL);
+    }
+    cluster.workers[0].ended().await;
+    more(&cluster, 400).await;
+    cluster.workers[0].start().await;
+    cluster.linked().await;
+    more(&cluster, 200).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.lost_lives, 0, "no client noticed");
+}
+
+#[tokio::test]
+async fn workers_that_are_replaced_lose_and_repeat_nothing() {
+    let mut cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    for worker in &cluster.workers {
+        worker.command(&["reload"]).await.fine();
+        more(&cluster, 100).await;
+    }
+    // Scaled down, and up again.
+    cluster.workers[0].stop().await;
+    more(&cluster, 200).await;
+    cluster.workers[0].start().await;
+    cluster.linked().await;
+    more(&cluster, 200).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(
+        (verdict.lost_lives, verdict.marked),
+        (0, 0),
+        "no client noticed, nothing was seen twice"
+    );
+    assert_eq!(verdict.seen, verdict.sent);
+}
+
+#[tokio::test]
+async fn without_any_worker_everything_waits() {
+    let mut cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    for worker in &mut cluster.workers {
+        for process in worker.processes() {
+            processes::signal(process, Signal::SIGKILL);
+        }
+        worker.ended().await;
+    }
+    for gateway in &cluster.gateways {
+        gateway
+            .status_when("events wait for workers", |status| {
+                status
+                    .children()
+                    .all(|child| child.links == 0 && child.events_waiting > 100)
+            })
+            .await;
+    }
+    for worker in &mut cluster.workers {
+        worker.start().await;
+    }
+    more(&cluster, 1000).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.lost_lives, 0, "no client noticed");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_frozen_is_set_aside_and_comes_back() {
+    let cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    let frozen = cluster.workers[0].pids("worker").await[0];
+    processes::signal(frozen, Signal::SIGSTOP);
+    for gateway in &cluster.gateways {
+        gateway
+            .status_when("the frozen worker is given up", |status| {
+                status.children().all(|child| child.links == 3)
+            })
+            .await;
+    }
+    more(&cluster, 400).await;
+    processes::signal(frozen, Signal::SIGCONT);
+    cluster.linked().await;
+    more(&cluster, 400).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.lost_lives, 0, "no client noticed");
+}
+
+#[tokio::test]
+async fn the_close_of_a_killed_gateways_clients_is_told() {
+    let cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    for gateway in &cluster.gateways {
+        let victim = gateway.pids("gateway").await[0];
+        processes::signal(victim, Signal::SIGKILL);
+        replaced(gateway, "gateway", victim).await;
+        cluster.linked().await;
+        more(&cluster, 200).await;
+    }
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert!(verdict.lost_lives > 0, "clients noticed: {verdict:?}");
+    let closes = cluster.events().of("close");
+    let lost = closes.iter().filter(|close| close.cause == "gateway lost").count();
+    assert!(lost > 0 && lost <= verdict.lost_lives, "{lost} of {verdict:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_reloaded_passes_on_all_that_it_took() {
+    let cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    for gateway in &cluster.gateways {
+        gateway.command(&["reload"]).await.fine();
+        cluster.linked().await;
+        more(&cluster, 200).await;
+    }
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.marked, 0, "nothing was seen twice");
+    let closes = cluster.events().of("close");
+    assert!(
+        closes.iter().any(|close| close.code == Some(1012)),
+        "clients were told to come again"
+    );
+    assert!(
+        closes.iter().all(|close| matches!(close.code, Some(1000 | 1012))),
+        "nobody was cut off"
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_disturbs_nobody() {
+    let mut cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    more(&cluster, 200).await;
+    for process in cluster.registry.processes() {
+        processes::signal(process, Signal::SIGKILL);
+    }
+    cluster.registry.ended().await;
+    // Longer than registrations last.
+    lasts(Duration::from_secs(10)).await;
+    more(&cluster, 200).await;
+    cluster.registry.start().await;
+    // Gateways and workers come back by themselves, and a new worker finds them.
+    wait_until("all nodes are registered", Duration::from_secs(10), async || {
+        cluster
+            .registry
+            .status()
+            .await
+            .children()
+            .all(|child| child.connections == 8)
+    })
+    .await;
+    let worker = cluster.worker().start().await;
+    cluster.workers.push(worker);
+    cluster.linked().await;
+    more(&cluster, 200).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!((verdict.lost_lives, verdict.marked), (0, 0), "nobody noticed");
+}
