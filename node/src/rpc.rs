@@ -18,9 +18,9 @@ use tonic::transport::{Endpoint, Server};
 use crate::quota::{LogQuota, REFUSALS};
 
 /// How often a quiet connection is probed.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// How long the answer to a probe may take.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection attempt may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may take to show that it speaks HTTP/2.

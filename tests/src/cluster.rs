@@ -13,7 +13,7 @@ use crate::events::Events;
 use crate::host::Host;
 use crate::load::Load;
 use crate::node::{Builder, Node};
-use crate::wait::DEADLINE;
+use crate::wait::{DEADLINE, wait_for};
 
 /// A registry, and gateways and workers of two children each.
 #[derive(Debug)]
@@ -72,6 +72,23 @@ impl Cluster {
                 })
                 .await;
         }
+    }
+
+    /// Waits until the registry knows all nodes.
+    pub async fn registered(&self) {
+        let nodes = 2 * (self.gateways.len() + self.workers.len()) as u64;
+        self.registry
+            .status_when("all nodes are registered", |status| {
+                status.children().all(|child| child.connections == nodes)
+            })
+            .await;
+    }
+
+    /// Waits until handlers have seen so many more messages: the load gets through.
+    pub async fn more(&self, messages: usize) {
+        let before = self.events().of("message").len();
+        let through = async || (self.events().of("message").len() >= before + messages).then_some(());
+        wait_for("the load gets through", through).await;
     }
 
     /// Where clients come in.

@@ -10,6 +10,7 @@
 //! - [`events`]: what the test worker wrote down.
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`http`]: one plain request.
+//! - [`network`]: a network of a test's own, whose packets can be dropped.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
 //!   repeated or reordered.
@@ -24,6 +25,7 @@ pub mod host;
 pub mod http;
 pub mod line;
 pub mod load;
+pub mod network;
 pub mod node;
 pub mod processes;
 pub mod raw;
@@ -37,6 +39,7 @@ pub use events::{Events, Record};
 pub use host::Host;
 pub use line::Line;
 pub use load::{Life, Load};
+pub use network::Network;
 pub use node::{Builder, Finished, Node};
 pub use raw::{Frame, Raw};
 pub use status::Status;

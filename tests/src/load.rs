@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use crate::ws::{Incoming, Ws};
+
+/// How long a client waits for the last answers.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Clients under way. Each sends `token:1`, `token:2`, … and gets them back; one that loses its connection comes again
 /// as a new client, with a new token.
@@ -63,10 +66,6 @@ impl Load {
     }
 
     /// Lets every client wait for what it has not got yet, and close. Gives all connections that there were, by token.
-    ///
-    /// # Panics
-    ///
-    /// When a client is not answered in time.
     pub async fn finish(mut self) -> BTreeMap<String, Life> {
         self.stop.cancel();
         let mut all = BTreeMap::new();
@@ -83,7 +82,7 @@ async fn live(mut socket: Ws, token: String, stop: &CancellationToken) -> Life {
     while !stop.is_cancelled() {
         tokio::select! {
             () = stop.cancelled() => {}
-            incoming = socket.next() => {
+            incoming = socket.next_ever() => {
                 if life.take(incoming) {
                     return life;
                 }
@@ -102,7 +101,11 @@ async fn live(mut socket: Ws, token: String, stop: &CancellationToken) -> Life {
         }
     }
     while !life.answered {
-        if life.take(socket.next().await) {
+        // An answer that never comes is found by the checker.
+        let Ok(incoming) = timeout(PATIENCE, socket.next_ever()).await else {
+            break;
+        };
+        if life.take(incoming) {
             return life;
         }
     }

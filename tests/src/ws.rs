@@ -126,21 +126,23 @@ impl Ws {
 
     /// What comes next. Pings are answered and not shown.
     pub async fn next(&mut self) -> Incoming {
-        in_time("a message", async {
-            loop {
-                return match self.stream.next().await {
-                    Some(Ok(Message::Text(text))) => Incoming::Text(text.as_str().into()),
-                    Some(Ok(Message::Binary(bytes))) => Incoming::Binary(bytes.to_vec()),
-                    Some(Ok(Message::Pong(payload))) => Incoming::Pong(payload.to_vec()),
-                    Some(Ok(Message::Close(frame))) => {
-                        Incoming::Close(frame.map(|frame| (frame.code.into(), frame.reason.as_str().into())))
-                    }
-                    Some(Ok(Message::Ping(_) | Message::Frame(_))) => continue,
-                    Some(Err(_)) | None => Incoming::End,
-                };
-            }
-        })
-        .await
+        in_time("a message", self.next_ever()).await
+    }
+
+    /// What comes next, however long it takes.
+    pub async fn next_ever(&mut self) -> Incoming {
+        loop {
+            return match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => Incoming::Text(text.as_str().into()),
+                Some(Ok(Message::Binary(bytes))) => Incoming::Binary(bytes.to_vec()),
+                Some(Ok(Message::Pong(payload))) => Incoming::Pong(payload.to_vec()),
+                Some(Ok(Message::Close(frame))) => {
+                    Incoming::Close(frame.map(|frame| (frame.code.into(), frame.reason.as_str().into())))
+                }
+                Some(Ok(Message::Ping(_) | Message::Frame(_))) => continue,
+                Some(Err(_)) | None => Incoming::End,
+            };
+        }
     }
 
     /// The next message, which must be text.

@@ -4,15 +4,8 @@
 
 use std::time::Duration;
 
-use meepo_tests::{Cluster, Load, Node, processes, wait_for, wait_until};
+use meepo_tests::{Cluster, Load, Node, Ws, processes};
 use nix::sys::signal::Signal;
-
-/// Waits until handlers have seen so many more messages: the load gets through.
-async fn more(cluster: &Cluster, messages: usize) {
-    let before = cluster.events().of("message").len();
-    let seen = async || (cluster.events().of("message").len() >= before + messages).then_some(());
-    wait_for("the load gets through", seen).await;
-}
 
 /// The load goes on for a while. Nothing is awaited: the time is the fault's length.
 async fn lasts(time: Duration) {
@@ -30,12 +23,12 @@ async fn replaced(node: &Node, instance: &str, old: u32) {
 async fn workers_that_are_killed_lose_nothing() {
     let cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     for worker in [0, 1, 0] {
         let victim = cluster.workers[worker].pids("worker").await[0];
         processes::signal(victim, Signal::SIGKILL);
         replaced(&cluster.workers[worker], "worker", victim).await;
-        more(&cluster, 200).await;
+        cluster.more(200).await;
     }
     let verdict = cluster.verdict(load).await;
     verdict.fine();
@@ -46,15 +39,15 @@ async fn workers_that_are_killed_lose_nothing() {
 async fn a_worker_machine_that_goes_at_once_loses_nothing() {
     let mut cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     for process in cluster.workers[0].processes() {
         processes::signal(process, Signal::SIGKILL);
     }
     cluster.workers[0].ended().await;
-    more(&cluster, 400).await;
+    cluster.more(400).await;
     cluster.workers[0].start().await;
     cluster.linked().await;
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     let verdict = cluster.verdict(load).await;
     verdict.fine();
     assert_eq!(verdict.lost_lives, 0, "no client noticed");
@@ -64,17 +57,17 @@ async fn a_worker_machine_that_goes_at_once_loses_nothing() {
 async fn workers_that_are_replaced_lose_and_repeat_nothing() {
     let mut cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     for worker in &cluster.workers {
         worker.command(&["reload"]).await.fine();
-        more(&cluster, 100).await;
+        cluster.more(100).await;
     }
     // Scaled down, and up again.
     cluster.workers[0].stop().await;
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     cluster.workers[0].start().await;
     cluster.linked().await;
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     let verdict = cluster.verdict(load).await;
     verdict.fine();
     assert_eq!(
@@ -89,7 +82,7 @@ async fn workers_that_are_replaced_lose_and_repeat_nothing() {
 async fn without_any_worker_everything_waits() {
     let mut cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     for worker in &mut cluster.workers {
         for process in worker.processes() {
             processes::signal(process, Signal::SIGKILL);
@@ -108,7 +101,7 @@ async fn without_any_worker_everything_waits() {
     for worker in &mut cluster.workers {
         worker.start().await;
     }
-    more(&cluster, 1000).await;
+    cluster.more(1000).await;
     let verdict = cluster.verdict(load).await;
     verdict.fine();
     assert_eq!(verdict.lost_lives, 0, "no client noticed");
@@ -118,7 +111,7 @@ async fn without_any_worker_everything_waits() {
 async fn a_worker_that_is_frozen_is_set_aside_and_comes_back() {
     let cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     let frozen = cluster.workers[0].pids("worker").await[0];
     processes::signal(frozen, Signal::SIGSTOP);
     for gateway in &cluster.gateways {
@@ -128,10 +121,10 @@ async fn a_worker_that_is_frozen_is_set_aside_and_comes_back() {
             })
             .await;
     }
-    more(&cluster, 400).await;
+    cluster.more(400).await;
     processes::signal(frozen, Signal::SIGCONT);
     cluster.linked().await;
-    more(&cluster, 400).await;
+    cluster.more(400).await;
     let verdict = cluster.verdict(load).await;
     verdict.fine();
     assert_eq!(verdict.lost_lives, 0, "no client noticed");
@@ -141,13 +134,13 @@ async fn a_worker_that_is_frozen_is_set_aside_and_comes_back() {
 async fn the_close_of_a_killed_gateways_clients_is_told() {
     let cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     for gateway in &cluster.gateways {
         let victim = gateway.pids("gateway").await[0];
         processes::signal(victim, Signal::SIGKILL);
         replaced(gateway, "gateway", victim).await;
         cluster.linked().await;
-        more(&cluster, 200).await;
+        cluster.more(200).await;
     }
     let verdict = cluster.verdict(load).await;
     verdict.fine();
@@ -161,11 +154,11 @@ async fn the_close_of_a_killed_gateways_clients_is_told() {
 async fn a_gateway_that_is_reloaded_passes_on_all_that_it_took() {
     let cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     for gateway in &cluster.gateways {
         gateway.command(&["reload"]).await.fine();
         cluster.linked().await;
-        more(&cluster, 200).await;
+        cluster.more(200).await;
     }
     let verdict = cluster.verdict(load).await;
     verdict.fine();
@@ -185,30 +178,44 @@ async fn a_gateway_that_is_reloaded_passes_on_all_that_it_took() {
 async fn a_registry_that_is_away_disturbs_nobody() {
     let mut cluster = Cluster::start().await;
     let load = Load::start(&cluster.clients(), 24);
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     for process in cluster.registry.processes() {
         processes::signal(process, Signal::SIGKILL);
     }
     cluster.registry.ended().await;
     // Longer than registrations last.
     lasts(Duration::from_secs(10)).await;
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     cluster.registry.start().await;
     // Gateways and workers come back by themselves, and a new worker finds them.
-    wait_until("all nodes are registered", Duration::from_secs(10), async || {
-        cluster
-            .registry
-            .status()
-            .await
-            .children()
-            .all(|child| child.connections == 8)
-    })
-    .await;
+    cluster.registered().await;
     let worker = cluster.worker().start().await;
     cluster.workers.push(worker);
     cluster.linked().await;
-    more(&cluster, 200).await;
+    cluster.more(200).await;
     let verdict = cluster.verdict(load).await;
     verdict.fine();
     assert_eq!((verdict.lost_lives, verdict.marked), (0, 0), "nobody noticed");
+}
+
+#[tokio::test]
+async fn a_message_that_ends_its_worker_each_time_is_given_up() {
+    let cluster = Cluster::start().await;
+    let load = Load::start(&cluster.clients(), 24);
+    cluster.more(200).await;
+    let mut client = Ws::connect(cluster.clients()[0]).await;
+    client.send("exit").await;
+    assert_eq!(client.closed().await.0, 1011);
+    let tries = cluster
+        .events()
+        .messages()
+        .iter()
+        .filter(|text| *text == "exit")
+        .count();
+    assert_eq!(tries, 3, "it is tried this often, as documented");
+    cluster.linked().await;
+    cluster.more(200).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.lost_lives, 0, "nobody else noticed");
 }

@@ -24,14 +24,18 @@ fn main() -> ExitCode {
 /// Writes each event to the file `MEEPO_TEST_EVENTS`, and answers messages.
 struct Recorder {
     events: File,
+    /// The longest that a handler of a message takes, in milliseconds: `MEEPO_TEST_SLOW`.
+    slow: u64,
 }
 
 impl Recorder {
     fn new() -> Self {
         let path = std::env::var_os("MEEPO_TEST_EVENTS").unwrap_or_else(|| "/dev/null".into());
         let events = File::options().create(true).append(true).open(path);
+        let slow = std::env::var("MEEPO_TEST_SLOW").unwrap_or_default();
         Self {
             events: events.expect("the file of events can be opened"),
+            slow: slow.parse().unwrap_or(0),
         }
     }
 
@@ -122,6 +126,9 @@ impl Handler for Recorder {
                 ..Record::default()
             },
         );
+        if self.slow > 0 {
+            sleep(Duration::from_millis(fastrand::u64(..=self.slow))).await;
+        }
         let answer = match message.text() {
             Some(text) => self.act(client, text).await?,
             None => Some(message.clone()),
