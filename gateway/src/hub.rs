@@ -20,7 +20,7 @@ use crate::client::{Client, Turn, Verdict};
 use crate::dispatch::{Dispatch, Events, Held};
 use crate::end::End;
 use crate::roster::Roster;
-use crate::router::{Bounds, Flow, LinkId, Router};
+use crate::router::{Bounds, Ending, Flow, LinkId, Router};
 use crate::settings::{GatewaySettings, Protocol};
 
 /// Shared by all tasks of a child.
@@ -54,6 +54,7 @@ impl Hub {
             client_waiting_bytes: bytes(settings.client_waiting),
             waiting_bytes: bytes(settings.waiting),
             max_deliveries: MAX_DELIVERIES,
+            max_returns: MAX_RETURNS,
         };
         let dispatch = Dispatch {
             router: Router::new(bounds),
@@ -221,11 +222,11 @@ impl Hub {
         self.carry_out(dispatch);
     }
 
-    pub(crate) fn link_down(&self, link: LinkId) {
+    pub(crate) fn link_down(&self, link: LinkId, ending: Ending) {
         let mut dispatch = self.dispatch.lock();
         dispatch.links.remove(&link);
         let Dispatch { router, out, .. } = &mut *dispatch;
-        router.link_down(link, out);
+        router.link_down(link, ending, out);
         self.carry_out(dispatch);
     }
 
@@ -339,8 +340,11 @@ impl Hub {
     }
 }
 
-/// Links that may end with the same event in front before it is given up.
+/// Workers that may die with the same event in front before it is given up.
 const MAX_DELIVERIES: u32 = 3;
+/// Links that may end, in whatever way, with the same event in front: far more than a cut network takes in one go, but
+/// a handler that blocks its whole process must not block every worker there is.
+const MAX_RETURNS: u32 = 16;
 
 /// The session would be over its limit.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::client::Turn;
 use crate::commands::Commands;
 use crate::hub::Hub;
-use crate::router::LinkId;
+use crate::router::{Ending, LinkId};
 
 /// Serves the links of one child.
 #[derive(Debug, Clone)]
@@ -76,19 +76,36 @@ async fn serve(
         ..Event::default()
     }));
     let link = hub.link_up(events);
-    let up = Up { hub: &hub, link };
+    let mut up = Up {
+        hub: &hub,
+        link,
+        ending: Ending::Silent,
+    };
     tracing::debug!(worker = %hello.name, %peer, "link up");
 
     let mut applied = Commands::new(&hub, link);
     let mut turn = Turn::default();
     // A worker ends its stream when ours has ended: after the last event of a draining worker is done.
-    while let Ok(Some(command)) = commands.message().await {
+    // A connection that keep-alive ended ends like a stream that the worker ended: without an error.
+    loop {
+        let command = match commands.message().await {
+            Ok(Some(command)) => command,
+            Ok(None) => break,
+            Err(_) => {
+                up.ending = Ending::Died;
+                break;
+            }
+        };
         applied.apply(command, &mut turn);
         // All that is there is applied before anyone is written to: a client gets it in one piece.
         for _ in 1..COMMANDS_PER_TURN {
             match commands.message().now_or_never() {
                 Some(Ok(Some(command))) => applied.apply(command, &mut turn),
-                Some(_) | None => break,
+                Some(Err(_)) => {
+                    up.ending = Ending::Died;
+                    break;
+                }
+                Some(Ok(None)) | None => break,
             }
         }
         turn.flush();
@@ -102,11 +119,12 @@ async fn serve(
 struct Up<'a> {
     hub: &'a Hub,
     link: LinkId,
+    ending: Ending,
 }
 
 impl Drop for Up<'_> {
     fn drop(&mut self) {
-        self.hub.link_down(self.link);
+        self.hub.link_down(self.link, self.ending);
     }
 }
 

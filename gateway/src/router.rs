@@ -35,8 +35,19 @@ pub struct Bounds {
     pub client_waiting_bytes: usize,
     /// Bytes of all clients that may wait before those who add to it are paused.
     pub waiting_bytes: usize,
-    /// After how many links that ended with it in front an event is given up.
+    /// After how many workers that died with it in front an event is given up.
     pub max_deliveries: u32,
+    /// The same, for links that ended in whatever way.
+    pub max_returns: u32,
+}
+
+/// How a link has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The connection broke: the worker has died, and an event may be the cause.
+    Died,
+    /// It was not heard any more, or it went by itself: a network that is cut ends all links in turn.
+    Silent,
 }
 
 /// What the caller has to do.
@@ -222,13 +233,13 @@ impl Router {
     }
 
     /// A link has ended: what was in flight over it is delivered again.
-    pub fn link_down(&mut self, link: LinkId, out: &mut Vec<Output>) {
+    pub fn link_down(&mut self, link: LinkId, ending: Ending, out: &mut Vec<Output>) {
         let Some(state) = self.links.remove(&link) else { return };
         // Clients that have waited longest (the lowest numbers) are served first.
         let mut clients: Vec<_> = state.clients.into_iter().collect();
         clients.sort_unstable();
         for &client in &clients {
-            self.take_back(client, out);
+            self.take_back(client, ending, out);
         }
         for client in clients {
             self.pump(client, out);
@@ -373,7 +384,7 @@ impl Router {
     }
 
     /// Puts a client's events in flight back to the front of its queue, after their link has ended.
-    fn take_back(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+    fn take_back(&mut self, client: ClientNumber, ending: Ending, out: &mut Vec<Output>) {
         let Some(lane) = self.lanes.get_mut(&client) else {
             return;
         };
@@ -393,8 +404,9 @@ impl Router {
         // A worker handles a client's events one after the other: only the first can have ended it.
         let mut lost = None;
         if let Some(first) = events.front_mut() {
-            first.failed += 1;
-            if first.failed >= self.bounds.max_deliveries {
+            first.failed += u32::from(ending == Ending::Died);
+            first.returned += 1;
+            if first.failed >= self.bounds.max_deliveries || first.returned >= self.bounds.max_returns {
                 lost = events.pop_front();
             }
         }

@@ -19,8 +19,11 @@ use crate::quota::{LogQuota, REFUSALS};
 
 /// How often a quiet connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// How long the answer to a probe may take.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the answer to a server's probe may take.
+const SERVER_PATIENCE: Duration = Duration::from_secs(5);
+/// The client waits longer: of a network that is cut the server is to find out by silence, not by a connection that the
+/// client has broken, which looks as if it had died.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection attempt may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may take to show that it speaks HTTP/2.
@@ -34,7 +37,7 @@ pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_timeout(CLIENT_PATIENCE)
         .keep_alive_while_idle(true))
 }
 
@@ -42,7 +45,7 @@ pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
 pub fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_keepalive_timeout(Some(SERVER_PATIENCE))
 }
 
 /// Accepts connections for [`server`].

@@ -43,8 +43,10 @@ pub(super) struct Link {
 pub(super) struct Pending {
     pub(super) body: Body,
     pub(super) bytes: usize,
-    /// Links that ended while it was in front of its client's events.
+    /// Workers that died while it was in front of its client's events.
     pub(super) failed: u32,
+    /// Links that ended, in whatever way, while it was.
+    pub(super) returned: u32,
     pub(super) redelivered: bool,
 }
 
@@ -67,6 +69,7 @@ impl Pending {
             body,
             bytes: EVENT_OVERHEAD + payload,
             failed: 0,
+            returned: 0,
             redelivered: false,
         }
     }

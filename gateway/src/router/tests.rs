@@ -13,6 +13,7 @@ const BOUNDS: Bounds = Bounds {
     client_waiting_bytes: 1_500,
     waiting_bytes: 6_000,
     max_deliveries: 3,
+    max_returns: 16,
 };
 
 fn message(number: u32) -> Body {
@@ -182,7 +183,7 @@ proptest! {
                 },
                 Step::Down(n) => if let Some(link) = nth(&workers, n) {
                     workers.links.remove(&link);
-                    router.link_down(link, &mut out);
+                    router.link_down(link, Ending::Died, &mut out);
                 },
                 Step::Finish(n, client) => if let Some(link) = nth(&workers, n) {
                     workers.finish(&mut router, link, client, &mut out);
@@ -282,7 +283,7 @@ fn an_event_that_ends_link_after_link_is_given_up() {
     for link in 1..=3 {
         assert_eq!(deliveries(&up(&mut router, link)), [(link, 1, link > 1)]);
         out.clear();
-        router.link_down(LinkId(link), &mut out);
+        router.link_down(LinkId(link), Ending::Died, &mut out);
     }
     assert_eq!(out, [Output::GiveUp { client: 1 }]);
     assert!(router.is_idle());
@@ -307,7 +308,7 @@ fn a_rejected_client_is_not_asked_about_again() {
     let mut out = Vec::new();
     router.push(1, Body::Opened(Opened {}), &mut out);
     router.dismiss(1, &mut out);
-    router.link_down(LinkId(1), &mut out);
+    router.link_down(LinkId(1), Ending::Died, &mut out);
     assert_eq!(out.last(), Some(&Output::Forget { client: 1 }));
     assert!(deliveries(&up(&mut router, 2)).is_empty());
 }
@@ -352,7 +353,7 @@ fn idle_clients_are_handed_over() {
     router.push(1, Body::Opened(Opened {}), &mut out);
     router.done(LinkId(1), 1, &mut out);
     out.clear();
-    router.link_down(LinkId(1), &mut out);
+    router.link_down(LinkId(1), Ending::Died, &mut out);
     assert_eq!(out, [], "nobody is there");
     assert_eq!(
         up(&mut router, 2),
@@ -390,12 +391,12 @@ fn a_suspect_is_tried_alone() {
             3,
             "all of them go to the link"
         );
-        router.link_down(LinkId(link), &mut out);
+        router.link_down(LinkId(link), Ending::Died, &mut out);
     }
     // The next end of a link would be the last for an event: of the three only one is risked at a time.
     assert_eq!(deliveries(&up(&mut router, 3)), [(3, 1, true)]);
     out.clear();
-    router.link_down(LinkId(3), &mut out);
+    router.link_down(LinkId(3), Ending::Died, &mut out);
     assert_eq!(out, [Output::GiveUp { client: 1 }]);
     assert_eq!(deliveries(&up(&mut router, 4)), [(4, 2, true)]);
     out.clear();
@@ -453,4 +454,20 @@ fn a_worker_out_of_order_harms_nothing() {
     router.done(LinkId(1), 1, &mut out);
     router.done(LinkId(1), 99, &mut out);
     assert!(router.is_idle() && router.lanes.is_empty());
+}
+
+#[test]
+fn a_network_that_is_cut_is_no_death() {
+    let mut router = Router::new(BOUNDS);
+    let mut out = Vec::new();
+    router.push(1, Body::Opened(Opened {}), &mut out);
+    for link in 1..BOUNDS.max_returns.into() {
+        assert_eq!(deliveries(&up(&mut router, link)), [(link, 1, link > 1)]);
+        out.clear();
+        router.link_down(LinkId(link), Ending::Silent, &mut out);
+        assert_eq!(out, []);
+    }
+    up(&mut router, 16);
+    router.link_down(LinkId(16), Ending::Silent, &mut out);
+    assert_eq!(out, [Output::GiveUp { client: 1 }], "but not for ever");
 }
