@@ -51,6 +51,10 @@ pub fn check(lives: &BTreeMap<String, Life>, records: &[Record]) -> Verdict {
                 .push(format!("{record:?}: before the connect of its client"));
             continue;
         };
+        if !lives.contains_key(token) {
+            // Not of the load, or a connection that did not come about.
+            continue;
+        }
         let Some(number) = number.filter(|_| record.event != "message" || stem(&record.text) == token) else {
             verdict
                 .wrong
