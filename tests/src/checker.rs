@@ -149,6 +149,17 @@ impl Verdict {
         assert!(shown.is_empty(), "{} wrong, among them {shown:#?}", self.wrong.len());
         assert!(self.sent > 0 && self.lives > 0, "there was a load: {self:?}");
     }
+
+    /// The same, and no client lost its connection.
+    ///
+    /// # Panics
+    ///
+    /// When it is not so.
+    #[track_caller]
+    pub fn unnoticed(&self) {
+        self.fine();
+        assert_eq!(self.lost_lives, 0, "no client noticed");
+    }
 }
 
 fn stem(text: &str) -> &str {

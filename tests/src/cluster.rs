@@ -53,13 +53,26 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a cluster and so many clients, and waits until their messages get through.
+    pub async fn under_load(clients: usize) -> (Self, Load) {
+        let cluster = Self::start().await;
+        let load = Load::start(&cluster.clients(), clients);
+        cluster.more(200).await;
+        (cluster, load)
+    }
+
     /// A further worker, which is not started.
     pub fn worker(&self) -> Builder {
         let events = self.events_file();
-        Node::test().registry(&self.place).only("worker").env(
-            "MEEPO_TEST_EVENTS",
-            events.to_str().expect("the name of a temporary file"),
-        )
+        Node::test()
+            .registry(&self.place)
+            .only("worker")
+            .env(
+                "MEEPO_TEST_EVENTS",
+                events.to_str().expect("the name of a temporary file"),
+            )
+            // So that something is in flight when a fault comes.
+            .env("MEEPO_TEST_SLOW", "20")
     }
 
     /// Waits until each child of each worker that serves is linked to each child of each gateway.

@@ -3,23 +3,19 @@
 use std::time::Duration;
 
 use meepo_tests::network::{INNER, REGISTRY, Way};
-use meepo_tests::{Cluster, Load, Network};
+use meepo_tests::{Cluster, Network};
 use tokio::time::sleep;
 
 /// A load on a cluster whose second gateway is cut off from all workers for a while.
 async fn gateway_without_workers(network: &Network, way: Way, time: Duration) {
-    let cluster = Cluster::start().await;
-    let load = Load::start(&cluster.clients(), 16);
-    cluster.more(200).await;
+    let (cluster, load) = Cluster::under_load(16).await;
     network.cut(cluster.gateways[1].host().ip(), INNER, way);
     // Not awaited: the time is the fault's length.
     sleep(time).await;
     network.heal();
     cluster.linked().await;
     cluster.more(400).await;
-    let verdict = cluster.verdict(load).await;
-    verdict.fine();
-    assert_eq!(verdict.lost_lives, 0, "no client noticed");
+    cluster.verdict(load).await.unnoticed();
 }
 
 #[tokio::test]
@@ -49,9 +45,7 @@ async fn workers_do_not_hear_a_gateway() {
 #[tokio::test]
 async fn a_registry_that_is_cut_off_disturbs_nobody() {
     let Some(network) = Network::own() else { return };
-    let cluster = Cluster::start().await;
-    let load = Load::start(&cluster.clients(), 16);
-    cluster.more(200).await;
+    let (cluster, load) = Cluster::under_load(16).await;
     for way in [Way::To, Way::From, Way::Both] {
         network.cut(cluster.registry.host().ip(), REGISTRY, way);
         // Longer than registrations last.
@@ -61,22 +55,18 @@ async fn a_registry_that_is_cut_off_disturbs_nobody() {
     }
     cluster.more(400).await;
     let verdict = cluster.verdict(load).await;
-    verdict.fine();
-    assert_eq!((verdict.lost_lives, verdict.marked), (0, 0), "nobody noticed");
+    verdict.unnoticed();
+    assert_eq!(verdict.marked, 0, "nothing was seen twice");
 }
 
 #[tokio::test]
 async fn a_slow_and_lossy_network_only_delays() {
     let Some(network) = Network::own() else { return };
-    let cluster = Cluster::start().await;
-    let load = Load::start(&cluster.clients(), 16);
-    cluster.more(200).await;
+    let (cluster, load) = Cluster::under_load(16).await;
     network.worsen("19911:19919", 0.03, "20mbit");
     sleep(Duration::from_secs(15)).await;
     network.heal();
     cluster.linked().await;
     cluster.more(400).await;
-    let verdict = cluster.verdict(load).await;
-    verdict.fine();
-    assert_eq!(verdict.lost_lives, 0, "no client noticed");
+    cluster.verdict(load).await.unnoticed();
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use meepo_tests::network::{INNER, REGISTRY, Way};
-use meepo_tests::{Cluster, Load, Network, Node, processes};
+use meepo_tests::{Cluster, Network, Node, processes};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
@@ -49,8 +49,7 @@ async fn nothing_is_lost_whatever_fails() {
     let mut rng = Rng::with_seed(seed);
 
     let Some(network) = Network::own() else { return };
-    let mut cluster = Cluster::start().await;
-    let load = Load::start(&cluster.clients(), 24);
+    let (mut cluster, load) = Cluster::under_load(24).await;
     let start = Instant::now();
     while start.elapsed() < time {
         let fault = *rng.choice(FAULTS.iter()).expect("there are faults");
