@@ -88,7 +88,13 @@ async fn strike(fault: Fault, cluster: &mut Cluster, network: &Network, rng: &mu
             processes::signal(pid, Signal::SIGCONT);
         }
         Fault::ReloadWorker => cluster.workers[which].command(&["reload"]).await.fine(),
-        Fault::ReloadGateway => cluster.gateways[which].command(&["reload"]).await.fine(),
+        Fault::ReloadGateway => {
+            let node = &cluster.gateways[which];
+            node.command(&["reload"]).await.fine();
+            // A worker that is away until an old child has gone takes it for dead, as documented.
+            node.status_when("the old children have gone", |status| status.all_serve())
+                .await;
+        }
         Fault::RestartWorker => {
             cluster.workers[which].stop().await;
             sleep(length / 4).await;
