@@ -8,12 +8,17 @@ use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 
 use crate::link::Link;
-use crate::{Cluster, Hello, Message};
+use crate::{ClientTarget, Cluster, Hello, Message};
 
 /// A client that this worker child serves.
 ///
 /// It is cheap to clone, and can be kept for longer than a handler runs: in a timer, for example. What is sent to a
 /// client that has gone is counted as a failed send, and reaches nobody else: ids are never used again.
+///
+/// It stands for the client as this worker serves it. When the link to its gateway ends, another worker serves the client
+/// from then on, and is given again what was not finished here. So what is still done through this `Client` is refused
+/// and counted as a failed send, lest the client gets an answer from both. What is to reach it in any case goes through
+/// [`Cluster::client`] with its id.
 ///
 /// # The session
 ///
@@ -35,6 +40,8 @@ pub(crate) struct Known {
     id: ClientId,
     hello: Hello,
     cluster: Cluster,
+    /// The link that it came through. What a handler sends once that has ended is refused.
+    link: Arc<Link>,
     session: Mutex<SessionCopy>,
 }
 
@@ -49,16 +56,21 @@ pub(crate) struct SessionCopy {
 }
 
 impl Known {
-    pub(crate) fn new(id: ClientId, cluster: Cluster, attach: wire::Attach) -> Arc<Self> {
+    pub(crate) fn new(id: ClientId, cluster: Cluster, link: Arc<Link>, attach: wire::Attach) -> Arc<Self> {
         Arc::new(Self {
             id,
             hello: attach.handshake.unwrap_or_default().into(),
             cluster,
+            link,
             session: Mutex::new(SessionCopy {
                 session: attach.session,
                 ..SessionCopy::default()
             }),
         })
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     pub(crate) fn session(&self) -> MutexGuard<'_, SessionCopy> {
@@ -73,8 +85,8 @@ impl Known {
 
     /// Asks the gateway for the session, until the copy has not changed meanwhile. Once the link has ended, the client
     /// comes with a new copy, if it does.
-    pub(crate) async fn read_again(&self, link: &Link) {
-        while !link.has_ended() {
+    pub(crate) async fn read_again(&self) {
+        while !self.link.has_ended() {
             let before = self.session().changes;
             let answer = self.cluster.session(self.id).await;
             let mut copy = self.session();
@@ -127,24 +139,28 @@ impl Client {
         self.redelivered
     }
 
+    fn target(&self) -> ClientTarget<'_> {
+        self.cluster().client(self.id()).known(&self.known)
+    }
+
     /// Sends the client a message.
     pub fn send(&self, message: impl Into<Message>) {
-        self.cluster().client(self.id()).send(message);
+        self.target().send(message);
     }
 
     /// Closes the client after all that it was sent before; as [`ClientTarget::close`](crate::ClientTarget::close).
     pub fn close(&self, code: u16, reason: impl Into<String>) {
-        self.cluster().client(self.id()).close(code, reason);
+        self.target().close(code, reason);
     }
 
     /// Makes the client a member of a group. It leaves by itself when it goes.
     pub fn join(&self, group: impl Into<String>) {
-        self.cluster().client(self.id()).join(group);
+        self.target().join(group);
     }
 
     /// Takes the client out of a group.
     pub fn leave(&self, group: impl Into<String>) {
-        self.cluster().client(self.id()).leave(group);
+        self.target().leave(group);
     }
 
     /// The value of a key of its session.
@@ -159,12 +175,12 @@ impl Client {
 
     /// Sets a key of its session; other keys stay as they are.
     pub fn set(&self, key: impl Into<String>, value: impl Into<String>) {
-        self.cluster().client(self.id()).known(&self.known).set(key, value);
+        self.target().set(key, value);
     }
 
     /// Removes a key of its session.
     pub fn remove(&self, key: impl Into<String>) {
-        self.cluster().client(self.id()).known(&self.known).remove(key);
+        self.target().remove(key);
     }
 }
 

@@ -153,16 +153,9 @@ impl Cluster {
         &self.shared.room
     }
 
-    /// Queues a command about a client at its gateway. False if that failed.
-    fn tell(&self, gateway: GatewayId, body: Body) -> bool {
-        let sent = match self.gateways().up.get(&gateway) {
-            Some(link) => link.send(body),
-            None => Err(NotSent::Ended),
-        };
-        if sent.is_err() {
-            self.shared.stats.failed_sends.add(1);
-        }
-        sent.is_ok()
+    /// What this worker child knows of a client, if it serves it.
+    fn served(&self, id: ClientId) -> Option<Arc<Known>> {
+        self.shared.served.get().and_then(|served| served(id))
     }
 
     fn count_sent(&self, message: &Message) {
@@ -272,7 +265,7 @@ fn send(message: &Message, except: Vec<u64>, to: To) -> Body {
 pub struct ClientTarget<'a> {
     cluster: &'a Cluster,
     id: ClientId,
-    /// What the caller knows of it. The client may have moved away since, and come back.
+    /// What a handler knows of it, which acts through the link that the client came through, or not at all.
     known: Option<&'a Arc<Known>>,
 }
 
@@ -339,27 +332,34 @@ impl<'a> ClientTarget<'a> {
     }
 
     fn change_session(&self, set: BTreeMap<String, String>, remove: Vec<String>) {
-        let served = self.cluster.shared.served.get().and_then(|served| served(self.id));
-        let older = self
-            .known
-            .filter(|known| served.as_ref().is_none_or(|served| !Arc::ptr_eq(served, known)));
-        // The copies and the gateway see the changes of this worker in the same order. Where there are two copies, all
-        // lock the later one first.
-        let mut copies: Vec<_> = served.iter().chain(older).map(|known| known.session()).collect();
+        let known = self.known.cloned().or_else(|| self.cluster.served(self.id));
+        // It is held while sending: the copy and the gateway see the changes of this worker in the same order.
+        let mut copy = known.as_ref().map(|known| known.session());
         let update = Body::Session(wire::SessionUpdate {
             client: self.id.number,
             set: set.clone(),
             remove: remove.clone(),
         });
-        if self.tell(update) {
-            for copy in &mut copies {
-                copy.change(set.clone(), &remove);
-            }
+        if self.tell(update)
+            && let Some(copy) = &mut copy
+        {
+            copy.change(set, &remove);
         }
     }
 
+    /// Queues a command. False if that failed.
     fn tell(&self, body: Body) -> bool {
-        self.cluster.tell(self.id.gateway, body)
+        let sent = match self.known {
+            Some(known) => known.link().send(body),
+            None => match self.cluster.gateways().up.get(&self.id.gateway) {
+                Some(link) => link.send(body),
+                None => Err(NotSent::Ended),
+            },
+        };
+        if sent.is_err() {
+            self.cluster.stats().failed_sends.add(1);
+        }
+        sent.is_ok()
     }
 }
 

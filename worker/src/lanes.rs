@@ -41,7 +41,6 @@ struct Lane {
 #[derive(Clone)]
 struct Record {
     known: Arc<Known>,
-    link: Arc<Link>,
     /// It came in, here or at another worker: it gets `on_close`.
     accepted: bool,
 }
@@ -160,8 +159,7 @@ impl<H: Handler> Lanes<H> {
 
     fn attach(&self, id: ClientId, link: &Arc<Link>, attach: wire::Attach, accepted: bool) {
         let record = Record {
-            known: Known::new(id, self.cluster.clone(), attach),
-            link: link.clone(),
+            known: Known::new(id, self.cluster.clone(), link.clone(), attach),
             accepted,
         };
         let stats = self.cluster.stats();
@@ -174,7 +172,10 @@ impl<H: Handler> Lanes<H> {
     /// Forgets a client, unless it has been attached through another link since.
     fn forget(&self, id: ClientId, link: &Arc<Link>) {
         if let Some(mut lane) = self.lanes.get_mut(&id)
-            && lane.record.take_if(|record| Arc::ptr_eq(&record.link, link)).is_some()
+            && lane
+                .record
+                .take_if(|record| Arc::ptr_eq(record.known.link(), link))
+                .is_some()
         {
             self.cluster.stats().connections.sub(1);
         }
@@ -193,10 +194,10 @@ impl<H: Handler> Lanes<H> {
         let (command, why, detail) = (&refused.command, refused.why(), &refused.detail);
         tracing::debug!(%client, command, ?why, detail, "gateway refused a command");
         if command == "session"
-            && let Some(Record { known, link, .. }) = self.record(client)
+            && let Some(Record { known, .. }) = self.record(client)
             && known.doubt()
         {
-            self.tasks.spawn(async move { known.read_again(&link).await });
+            self.tasks.spawn(async move { known.read_again().await });
         }
     }
 
@@ -208,7 +209,7 @@ impl<H: Handler> Lanes<H> {
     fn left_behind(&self, gateway: GatewayId) -> Vec<(ClientId, Arc<Link>)> {
         let of_gateway = self.lanes.iter().filter(|lane| lane.key().gateway == gateway);
         of_gateway
-            .filter_map(|lane| Some((*lane.key(), lane.record.as_ref()?.link.clone())))
+            .filter_map(|lane| Some((*lane.key(), lane.record.as_ref()?.known.link().clone())))
             .filter(|(_, link)| link.has_ended())
             .collect()
     }
@@ -232,7 +233,7 @@ impl<H: Handler> Lanes<H> {
             }
             let (link, seq) = (job.link.clone(), job.seq);
             match self.record(id) {
-                Some(record) if Arc::ptr_eq(&record.link, &link) => self.handle(record, job).await,
+                Some(record) if Arc::ptr_eq(record.known.link(), &link) => self.handle(record, job).await,
                 // Of a client that was rejected, or has gone already.
                 _ => drop(job),
             }
@@ -310,7 +311,7 @@ impl<H: Handler> Lanes<H> {
     fn accepted(&self, id: ClientId, link: &Arc<Link>) {
         if let Some(mut lane) = self.lanes.get_mut(&id)
             && let Some(record) = &mut lane.record
-            && Arc::ptr_eq(&record.link, link)
+            && Arc::ptr_eq(record.known.link(), link)
         {
             record.accepted = true;
         }

@@ -175,6 +175,9 @@ impl Link {
 
     /// Queues a command. It never waits.
     pub(crate) fn send(&self, body: Body) -> Result<(), NotSent> {
+        if self.has_ended() {
+            return Err(NotSent::Ended);
+        }
         let command = command(body);
         let bytes = command.encoded_len();
         if bytes > self.max_command {
