@@ -31,6 +31,15 @@ pub(crate) struct Held {
     pub(crate) client: Weak<Client>,
 }
 
+/// What is left to do once the lock is let go.
+#[derive(Debug, Default)]
+pub(crate) struct Later {
+    /// Clients to close.
+    pub(crate) given_up: Vec<Arc<Client>>,
+    /// Clients to release after a while.
+    pub(crate) held: Vec<u64>,
+}
+
 impl Dispatch {
     pub(crate) fn push(&mut self, client: u64, body: Body) -> Flow {
         self.router.push(client, body, &mut self.out)
@@ -43,9 +52,8 @@ impl Dispatch {
         }
     }
 
-    /// Returns the clients that were given up.
-    pub(crate) fn carry_out(&mut self) -> Vec<Arc<Client>> {
-        let mut given_up = Vec::new();
+    pub(crate) fn carry_out(&mut self) -> Later {
+        let mut later = Later::default();
         let mut out = std::mem::take(&mut self.out);
         for output in out.drain(..) {
             match output {
@@ -94,7 +102,8 @@ impl Dispatch {
                 Output::Finished { link } => {
                     self.links.remove(&link);
                 }
-                Output::GiveUp { client } => given_up.extend(self.client(client)),
+                Output::Hold { client } => later.held.push(client),
+                Output::GiveUp { client } => later.given_up.extend(self.client(client)),
                 Output::Settled { client } => {
                     if let Some(client) = self.client(client) {
                         client.wake.notify_one();
@@ -111,7 +120,7 @@ impl Dispatch {
             }
         }
         self.out = out;
-        given_up
+        later
     }
 
     /// The client, unless it is closed.

@@ -1,8 +1,9 @@
 //! What one gateway child knows: its clients, its links, and how the two meet.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use meepo_node::quota::LogQuota;
@@ -17,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Turn, Verdict};
-use crate::dispatch::{Dispatch, Events, Held};
+use crate::dispatch::{Dispatch, Events, Held, Later};
 use crate::end::End;
 use crate::roster::Roster;
 use crate::router::{Bounds, Ending, Flow, LinkId, Router};
@@ -43,6 +44,8 @@ pub(crate) struct Hub {
     pub(crate) stopping: CancellationToken,
     /// Told when the last event was done.
     idle: Notify,
+    /// For what has to be done later, if the child still runs then.
+    this: Weak<Self>,
 }
 
 impl Hub {
@@ -62,7 +65,7 @@ impl Hub {
             clients: HashMap::new(),
             out: Vec::new(),
         };
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
             id: GatewayId::random(),
             send_buffer: bytes(settings.send_buffer),
             full: AtomicBool::new(false),
@@ -75,6 +78,7 @@ impl Hub {
             last_link: AtomicU64::new(0),
             stopping: CancellationToken::new(),
             idle: Notify::new(),
+            this: this.clone(),
         })
     }
 
@@ -240,6 +244,22 @@ impl Hub {
         self.carry_out(dispatch);
     }
 
+    /// A worker has cut a handler off.
+    pub(crate) fn undone(&self, link: LinkId, number: u64) {
+        let mut dispatch = self.dispatch.lock();
+        let Dispatch { router, out, .. } = &mut *dispatch;
+        router.undone(link, number, out);
+        self.carry_out(dispatch);
+    }
+
+    /// Tries an event again that has ended links before.
+    fn release(&self, client: u64) {
+        let mut dispatch = self.dispatch.lock();
+        let Dispatch { router, out, .. } = &mut *dispatch;
+        router.release(client, out);
+        self.carry_out(dispatch);
+    }
+
     /// Sends something beside the numbered events: a reply or a refusal.
     pub(crate) fn tell(&self, link: LinkId, client: u64, body: Body) {
         self.dispatch.lock().send(
@@ -320,7 +340,7 @@ impl Hub {
 
     /// Carries out what the router decided, then lets go of the lock and closes whom it gave up.
     fn carry_out(&self, mut dispatch: MutexGuard<'_, Dispatch>) {
-        let given_up = dispatch.carry_out();
+        let Later { given_up, held } = dispatch.carry_out();
         let router = &dispatch.router;
         self.full.store(router.is_full(), Ordering::Relaxed);
         self.stats.events_waiting.set(router.waiting() as u64);
@@ -330,6 +350,15 @@ impl Hub {
             self.idle.notify_waiters();
         }
         drop(dispatch);
+        for client in held {
+            let hub = self.this.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(HOLD).await;
+                if let Some(hub) = hub.upgrade() {
+                    hub.release(client);
+                }
+            });
+        }
         for client in given_up {
             tracing::error!(client = %self.client_id(client.number), "gave up an event that ended several workers in turn");
             self.close(
@@ -345,6 +374,10 @@ const MAX_DELIVERIES: u32 = 3;
 /// Links that may end, in whatever way, with the same event in front: far more than a cut network takes in one go, but
 /// a handler that blocks its whole process must not block every worker there is.
 const MAX_RETURNS: u32 = 16;
+
+/// How long an event waits before the delivery that may be its last: workers that were killed together, or with the
+/// machine, are all known to be dead by then.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// The session would be over its limit.
 #[derive(Debug)]

@@ -7,14 +7,17 @@
 //!   nothing of it is in flight.
 //! - An event stays here until the worker says `done`. When a link ends, what was in flight over it goes back to the
 //!   front of its client's queue and is delivered again, marked.
+//! - An event in front when workers died may be the cause: it is tried with a pause, then alone, then given up.
 //! - A draining link gets nothing new and is finished once nothing is in flight over it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use meepo_proto::link::event::Body;
 
+mod output;
 mod state;
 
+pub use output::{Flow, Output};
 use state::{Lane, Link, Pending, choose_link};
 
 /// A link to a worker child, numbered by the caller and never reused.
@@ -48,44 +51,6 @@ pub enum Ending {
     Died,
     /// It was not heard any more, or it went by itself: a network that is cut ends all links in turn.
     Silent,
-}
-
-/// What the caller has to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// Send this event over the link.
-    Deliver {
-        link: LinkId,
-        seq: u64,
-        client: ClientNumber,
-        body: Body,
-        redelivered: bool,
-        /// It is the first event of the client that the link sees.
-        first: bool,
-    },
-    /// The client, which has nothing to say now, has come to this link.
-    Attach { link: LinkId, client: ClientNumber },
-    /// The client has left this link for another one.
-    Detach { link: LinkId, client: ClientNumber },
-    /// The draining link has nothing in flight any more: end it.
-    Finished { link: LinkId },
-    /// An event of this client has ended too many links and was dropped.
-    GiveUp { client: ClientNumber },
-    /// What the client had sent by [`Router::settle`] is done.
-    Settled { client: ClientNumber },
-    /// The client may be read again.
-    Resume { client: ClientNumber },
-    /// Nothing is left of the client here.
-    Forget { client: ClientNumber },
-}
-
-/// Whether a client may be read on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Read on.
-    Go,
-    /// Stop reading until [`Output::Resume`].
-    Pause,
 }
 
 /// See the module's head.
@@ -282,6 +247,37 @@ impl Router {
         self.check_resume(client, out);
     }
 
+    /// The worker has cut the handler of an event off: what it has of the client is delivered again.
+    pub fn undone(&mut self, link: LinkId, seq: u64, out: &mut Vec<Output>) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        let Some(&client) = state.in_flight.get(&seq) else {
+            return;
+        };
+        let lane = self
+            .lanes
+            .get(&client)
+            .expect("a client with an event in flight has a lane");
+        let suspect = state.remove(client, lane);
+        self.take_back(client, Ending::Died, out);
+        self.pump(client, out);
+        self.hand_over(client, out);
+        if suspect {
+            self.try_next_suspect(link, out);
+        }
+        self.unblock(link, out);
+        self.check_finished(link, out);
+        self.check_resume(client, out);
+    }
+
+    /// Tries a client's next event again, a while after [`Output::Hold`].
+    pub fn release(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
+        if let Some(lane) = self.lanes.get_mut(&client) {
+            lane.held = false;
+        }
+        self.pump(client, out);
+        self.check_resume(client, out);
+    }
+
     // === how events move ===
 
     /// Delivers what can be delivered of a client's waiting events.
@@ -299,7 +295,7 @@ impl Router {
             next.bytes,
             next.failed > 0 && next.failed + 1 >= self.bounds.max_deliveries,
         );
-        if lane.blocked || lane.in_flight.len() >= self.bounds.client_in_flight {
+        if lane.blocked || lane.held || lane.in_flight.len() >= self.bounds.client_in_flight {
             return false;
         }
         let Some(link) = choose_link(client, lane, &mut self.links, out) else {
@@ -408,6 +404,10 @@ impl Router {
             first.returned += 1;
             if first.failed >= self.bounds.max_deliveries || first.returned >= self.bounds.max_returns {
                 lost = events.pop_front();
+            } else if ending == Ending::Died && first.failed + 1 == self.bounds.max_deliveries {
+                // Workers that are killed together would each be the next one for it.
+                lane.held = true;
+                out.push(Output::Hold { client });
             }
         }
         for mut event in events.into_iter().rev() {
@@ -490,13 +490,8 @@ impl Router {
         self.in_flight -= lane.in_flight.len();
         self.paused.remove(&client);
         if let Some(state) = lane.link.and_then(|link| self.links.get_mut(&link)) {
-            state.clients.remove(&client);
             // A worker that is out of order may say `closed` is done before what came earlier.
-            for (seq, event) in &lane.in_flight {
-                state.in_flight.remove(seq);
-                state.in_flight_bytes -= event.bytes;
-                state.suspect.take_if(|suspect| suspect == seq);
-            }
+            state.remove(client, &lane);
         }
         out.push(Output::Forget { client });
     }

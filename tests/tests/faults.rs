@@ -42,6 +42,27 @@ async fn a_worker_machine_that_goes_at_once_loses_nothing() {
 }
 
 #[tokio::test]
+async fn several_machines_that_go_at_once_are_not_the_doing_of_a_message() {
+    let (mut cluster, load) = Cluster::under_load(24).await;
+    let worker = cluster.worker().start().await;
+    cluster.workers.push(worker);
+    cluster.linked().await;
+    // Six children: more than an event may end.
+    for worker in &cluster.workers {
+        for process in worker.processes() {
+            processes::signal(process, Signal::SIGKILL);
+        }
+    }
+    for worker in &mut cluster.workers {
+        worker.ended().await;
+        worker.start().await;
+    }
+    cluster.linked().await;
+    cluster.more(200).await;
+    cluster.verdict(load).await.unnoticed();
+}
+
+#[tokio::test]
 async fn workers_that_are_replaced_lose_and_repeat_nothing() {
     let (mut cluster, load) = Cluster::under_load(24).await;
     for worker in &cluster.workers {
@@ -64,7 +85,6 @@ async fn workers_that_are_replaced_lose_and_repeat_nothing() {
 async fn without_any_worker_everything_waits() {
     let (mut cluster, load) = Cluster::under_load(24).await;
     cluster.workers[0].stop().await;
-    // Two children: three that die one after the other would be taken for the work of a message.
     for process in cluster.workers[1].processes() {
         processes::signal(process, Signal::SIGKILL);
     }
@@ -184,4 +204,61 @@ async fn a_message_that_ends_its_worker_each_time_is_given_up() {
     cluster.linked().await;
     cluster.more(200).await;
     cluster.verdict(load).await.unnoticed();
+}
+
+#[tokio::test]
+async fn a_handler_that_never_ends_is_cut_off() {
+    let (mut cluster, load) = Cluster::under_load(24).await;
+    // Only workers with a short limit stay.
+    let limit = ("MEEPO_WORKER__HANDLER_TIMEOUT", "1s");
+    let worker = cluster.worker().env(limit.0, limit.1).start().await;
+    for mut other in std::mem::replace(&mut cluster.workers, vec![worker]) {
+        other.stop().await;
+    }
+    cluster.linked().await;
+    let mut client = Ws::connect(cluster.clients()[0]).await;
+    client.send("hang").await;
+    client.send("after").await;
+    for answer in ["hang", "after"] {
+        assert_eq!(client.text().await, answer);
+    }
+    // One that hangs each time is given up.
+    client.send("hang-always").await;
+    assert_eq!(client.closed().await.0, 1011);
+    assert_eq!(
+        cluster
+            .events()
+            .messages()
+            .iter()
+            .filter(|text| *text == "hang-always")
+            .count(),
+        3
+    );
+    cluster.more(200).await;
+    cluster.verdict(load).await.unnoticed();
+}
+
+#[tokio::test]
+async fn a_handler_that_never_ends_does_not_hold_up_a_replacement() {
+    let (mut cluster, load) = Cluster::under_load(24).await;
+    let worker = cluster.worker().env("MEEPO_NODE__STOP_TIMEOUT", "4s").start().await;
+    for mut other in std::mem::replace(&mut cluster.workers, vec![worker]) {
+        other.stop().await;
+    }
+    cluster.linked().await;
+    let mut client = Ws::connect(cluster.clients()[0]).await;
+    client.send("hang").await;
+    cluster
+        .events()
+        .wait("the handler hangs", |record| record.text == "hang")
+        .await;
+    client.send("after").await;
+    cluster.workers[0].command(&["reload"]).await.fine();
+    for answer in ["hang", "after"] {
+        assert_eq!(client.text().await, answer);
+    }
+    cluster.more(200).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.unnoticed();
+    assert_eq!(verdict.marked, 0, "nobody else saw anything twice");
 }

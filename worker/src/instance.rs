@@ -54,6 +54,10 @@ pub struct WorkerSection {
     pub children: usize,
     /// Threads of each child. With more than one, handlers of several clients run at the same instant. Default: `1`.
     pub threads: usize,
+    /// How long a handler may take. One that takes longer is cut off where it waits, and its event is delivered again,
+    /// marked; after three times it is given up and its client closed with 1011. Default: `60s`.
+    #[serde(with = "humantime_serde")]
+    pub handler_timeout: Duration,
     /// How long a question to all gateways may take; those that have not answered by then are named in the answer.
     /// Default: `5s`.
     #[serde(with = "humantime_serde")]
@@ -68,6 +72,7 @@ impl Default for WorkerSection {
         Self {
             children: 2,
             threads: 1,
+            handler_timeout: Duration::from_secs(60),
             query_timeout: Duration::from_secs(5),
             send_queue: ByteSize::mib(8),
         }
@@ -83,6 +88,7 @@ impl WorkerSection {
         let wrong = [
             ("worker.children", self.children == 0),
             ("worker.threads", self.threads == 0),
+            ("worker.handler_timeout", self.handler_timeout.is_zero()),
             ("worker.query_timeout", self.query_timeout.is_zero()),
             ("worker.send_queue", self.send_queue.as_u64() == 0),
         ];
@@ -143,6 +149,7 @@ mod tests {
         assert_eq!(planned.children, 3);
         for (text, key) in [
             ("[worker]\nchildren = 0", "worker.children"),
+            ("[worker]\nhandler_timeout = \"0s\"", "worker.handler_timeout"),
             ("[worker]\nquery_timeout = \"0s\"", "worker.query_timeout"),
             ("[worker]\nthread = 1", "threads"),
         ] {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use futures_util::FutureExt;
@@ -14,6 +15,7 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::{ClientId, GatewayId};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Known;
@@ -23,6 +25,8 @@ use crate::{Client, CloseReason, Cluster, Handler, Message, Reject};
 /// The lanes of all clients that this worker child serves.
 pub(crate) struct Lanes<H> {
     handler: H,
+    /// How long a handler may take.
+    limit: Duration,
     cluster: Cluster,
     lanes: DashMap<ClientId, Lane>,
     tasks: TaskTracker,
@@ -48,6 +52,8 @@ struct Record {
 struct Job {
     link: Arc<Link>,
     seq: u64,
+    /// The client as it was when this came: it may be forgotten since, and have come again.
+    known: Option<Arc<Known>>,
     redelivered: bool,
     what: What,
     _in_flight: InFlight,
@@ -65,9 +71,10 @@ enum What {
 struct InFlight(&'static Slot);
 
 impl<H: Handler> Lanes<H> {
-    pub(crate) fn new(handler: H, cluster: Cluster) -> Arc<Self> {
+    pub(crate) fn new(handler: H, limit: Duration, cluster: Cluster) -> Arc<Self> {
         let lanes = Arc::new(Self {
             handler,
+            limit,
             cluster,
             lanes: DashMap::new(),
             tasks: TaskTracker::new(),
@@ -119,6 +126,7 @@ impl<H: Handler> Lanes<H> {
         let job = Job {
             link: link.clone(),
             seq: event.seq,
+            known: None,
             redelivered: event.redelivered,
             what,
             _in_flight: InFlight::new(stats),
@@ -143,6 +151,7 @@ impl<H: Handler> Lanes<H> {
             let job = Job {
                 link,
                 seq: 0,
+                known: None,
                 redelivered: false,
                 what: What::Lost,
                 _in_flight: InFlight::new(self.cluster.stats()),
@@ -214,8 +223,10 @@ impl<H: Handler> Lanes<H> {
             .collect()
     }
 
-    fn push(self: &Arc<Self>, id: ClientId, job: Job) {
+    fn push(self: &Arc<Self>, id: ClientId, mut job: Job) {
         let mut lane = self.lanes.entry(id).or_default();
+        let known = lane.record.as_ref().map(|record| &record.known);
+        job.known = known.filter(|known| Arc::ptr_eq(known.link(), &job.link)).cloned();
         lane.waiting.push_back(job);
         if !lane.busy {
             lane.busy = true;
@@ -232,12 +243,16 @@ impl<H: Handler> Lanes<H> {
                 continue;
             }
             let (link, seq) = (job.link.clone(), job.seq);
-            match self.record(id) {
-                Some(record) if Arc::ptr_eq(record.known.link(), &link) => self.handle(record, job).await,
-                // Of a client that was rejected, or has gone already.
-                _ => drop(job),
+            let Some(record) = self.record(id).filter(|record| job.is_of(record)) else {
+                // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
+                link.done(seq);
+                continue;
+            };
+            let handler = job.what.handler();
+            match timeout(self.limit, self.handle(record, job)).await {
+                Ok(()) => link.done(seq),
+                Err(_) => self.cut_off(id, &link, seq, handler),
             }
-            link.done(seq);
         }
     }
 
@@ -266,6 +281,14 @@ impl<H: Handler> Lanes<H> {
                 self.close(&client, &job.link, record.accepted, reason).await;
             }
         }
+    }
+
+    /// A handler has taken too long: a worker gets its event again, and with it those behind it.
+    fn cut_off(&self, id: ClientId, link: &Arc<Link>, seq: u64, handler: &'static str) {
+        self.cluster.stats().handler_errors.add(1);
+        tracing::warn!(client = %id, handler, limit = ?self.limit, "handler has taken too long and was cut off");
+        self.forget(id, link);
+        link.undone(seq);
     }
 
     async fn connect(&self, client: &Client, link: &Arc<Link>) {
@@ -326,6 +349,24 @@ impl<H: Handler> Lanes<H> {
 impl Lane {
     fn is_over(&self) -> bool {
         !self.busy && self.record.is_none() && self.waiting.is_empty()
+    }
+}
+
+impl Job {
+    fn is_of(&self, record: &Record) -> bool {
+        self.known
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, &record.known))
+    }
+}
+
+impl What {
+    fn handler(&self) -> &'static str {
+        match self {
+            Self::Opened => "on_connect",
+            Self::Message(_) => "on_message",
+            Self::Closed(_) | Self::Lost => "on_close",
+        }
     }
 }
 

@@ -99,6 +99,8 @@ pub(crate) struct Link {
 enum Queued {
     Command(wire::Command, Charge),
     Done(u64),
+    /// After all that was done before.
+    Undone(u64),
     End,
 }
 
@@ -143,6 +145,7 @@ impl Link {
         let outgoing = Outgoing {
             queue,
             done: Vec::new(),
+            undone: None,
         };
 
         let greeting = async {
@@ -196,6 +199,13 @@ impl Link {
         if seq != 0 {
             // A link that has ended needs no answer: the gateway hands the event to another worker.
             let _ = self.out.send(Queued::Done(seq));
+        }
+    }
+
+    /// Says that the handler of an event was cut off.
+    pub(crate) fn undone(&self, seq: u64) {
+        if seq != 0 {
+            let _ = self.out.send(Queued::Undone(seq));
         }
     }
 
@@ -265,16 +275,30 @@ struct Outgoing {
     queue: mpsc::UnboundedReceiver<Queued>,
     /// Events to be answered with the next `done`: once the queue is empty, or enough of them.
     done: Vec<u64>,
+    /// One that comes right after these.
+    undone: Option<u64>,
 }
 
 impl Stream for Outgoing {
     type Item = wire::Command;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
+        if self.done.is_empty()
+            && let Some(seq) = self.undone.take()
+        {
+            return Poll::Ready(Some(command(Body::Undone(wire::Undone { seq }))));
+        }
         while self.done.len() < DONE_AT_ONCE {
             match self.queue.poll_recv(cx) {
                 Poll::Ready(Some(Queued::Command(command, _charge))) => return Poll::Ready(Some(command)),
                 Poll::Ready(Some(Queued::Done(seq))) => self.done.push(seq),
+                Poll::Ready(Some(Queued::Undone(seq))) if self.done.is_empty() => {
+                    return Poll::Ready(Some(command(Body::Undone(wire::Undone { seq }))));
+                }
+                Poll::Ready(Some(Queued::Undone(seq))) => {
+                    self.undone = Some(seq);
+                    break;
+                }
                 Poll::Ready(Some(Queued::End) | None) => return Poll::Ready(None),
                 Poll::Pending if self.done.is_empty() => return Poll::Pending,
                 Poll::Pending => break,

@@ -90,7 +90,7 @@ impl<H: Handler> Worker<H> {
         };
         started??;
 
-        let lanes = Lanes::new(self.handler, cluster);
+        let lanes = Lanes::new(self.handler, self.section.handler_timeout, cluster);
         let cut = CancellationToken::new();
         let links = Arc::new(Links {
             lanes: lanes.clone(),

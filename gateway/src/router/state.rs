@@ -15,6 +15,8 @@ pub(super) struct Lane {
     pub(super) known: bool,
     /// The link is full and has this client in its `blocked`.
     pub(super) blocked: bool,
+    /// Its next event is not to be tried now.
+    pub(super) held: bool,
     /// It was rejected: it is forgotten with the end of what is in flight.
     pub(super) dismissed: bool,
     /// Somebody waits for the end of its events.
@@ -52,6 +54,24 @@ pub(super) struct Pending {
 
 /// What an event costs beside its payload, roughly.
 const EVENT_OVERHEAD: usize = 128;
+
+impl Link {
+    /// Takes a client out, with what is in flight of it. True if that was the suspect.
+    pub(super) fn remove(&mut self, client: ClientNumber, lane: &Lane) -> bool {
+        self.clients.remove(&client);
+        if lane.blocked {
+            self.blocked.retain(|blocked| *blocked != client);
+            self.suspects.retain(|suspect| *suspect != client);
+        }
+        let mut suspect = false;
+        for (seq, event) in &lane.in_flight {
+            self.in_flight.remove(seq);
+            self.in_flight_bytes -= event.bytes;
+            suspect |= self.suspect.take_if(|suspect| suspect == seq).is_some();
+        }
+        suspect
+    }
+}
 
 impl Lane {
     pub(super) fn is_idle(&self) -> bool {

@@ -180,6 +180,9 @@ impl Recorder {
                 sleep(millis(first)).await;
                 answer = Some("slept".into());
             }
+            // For ever, but at the first time only.
+            "hang" if !client.redelivered() => std::future::pending().await,
+            "hang-always" => std::future::pending().await,
             "id" => answer = Some(client.id().to_string()),
             "pid" => answer = Some(std::process::id().to_string()),
             "version" => answer = Some(std::env::var("MEEPO_TEST_VERSION").unwrap_or_default()),

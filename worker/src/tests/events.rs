@@ -1,11 +1,14 @@
 //! Events of clients: in order, side by side, done once.
 
+use std::time::Duration;
+
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 
-use super::gateway::{attach, message, text_to};
+use super::gateway::{Gateway, attach, message, text_to};
 use super::{Running, eventually};
+use crate::instance::WorkerSection;
 
 #[tokio::test]
 async fn a_client_is_handled_in_order_and_others_meanwhile() {
@@ -120,4 +123,48 @@ async fn a_handler_can_tell_that_an_event_comes_again() {
     }
     worker.expect("5 m again").await;
     worker.expect("5 m").await;
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_too_long_is_cut_off_and_its_event_comes_again() {
+    let mut worker = Running::with(WorkerSection {
+        handler_timeout: Duration::from_millis(100),
+        ..WorkerSection::default()
+    });
+    let mut gateway = Gateway::start(1).await;
+    worker.name(&gateway);
+    let mut link = gateway.link().await;
+    worker.expect("start, 0 gateways").await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let first = link.message(1, "a");
+    let held = link.message(1, "hold");
+    let behind = link.message(1, "b");
+    let mut done = Vec::new();
+    loop {
+        match link.next().await {
+            Command::Done(wire::Done { seq }) => done.extend(seq),
+            Command::Undone(wire::Undone { seq }) => break assert_eq!(seq, held),
+            _ => {}
+        }
+    }
+    assert!(done.contains(&first), "what was done before is said before");
+    assert!(!done.contains(&behind));
+    for what in ["1 a", "1 hold"] {
+        worker.expect(what).await;
+    }
+    // It comes again, and with it what is behind; what was on its way meanwhile is dropped.
+    let on_its_way = link.message(1, "c");
+    worker.let_pass(1);
+    for (attach, text) in [(Some(attach(&[])), "hold"), (None, "b"), (None, "c")] {
+        link.redelivered(1, attach, message(text));
+    }
+    for what in ["1 hold again", "1 held again", "1 b again", "1 c again"] {
+        worker.expect(what).await;
+    }
+    link.until_done(on_its_way + 3).await;
+    worker.expect_no_more();
+    assert_eq!(worker.stats.handler_errors.get(), 1);
+    eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
+    assert_eq!(worker.stats.connections.get(), 1);
 }

@@ -136,15 +136,29 @@ impl Link {
     }
 
     pub(super) fn attached(&mut self, client: u64, attach: Option<wire::Attach>, body: Event) -> u64 {
-        self.last_seq += 1;
-        self.push(wire::Event {
-            seq: self.last_seq,
+        self.about(wire::Event {
             client,
             attach,
             body: Some(body),
             ..wire::Event::default()
-        });
-        self.last_seq
+        })
+    }
+
+    pub(super) fn redelivered(&mut self, client: u64, attach: Option<wire::Attach>, body: Event) -> u64 {
+        self.about(wire::Event {
+            client,
+            attach,
+            redelivered: true,
+            body: Some(body),
+            ..wire::Event::default()
+        })
+    }
+
+    fn about(&mut self, event: wire::Event) -> u64 {
+        self.last_seq += 1;
+        let seq = self.last_seq;
+        self.push(wire::Event { seq, ..event });
+        seq
     }
 
     /// A client that has nothing to say is handed over, with this session.
