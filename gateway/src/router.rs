@@ -55,6 +55,7 @@ pub enum Ending {
 
 /// See the module's head.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Router {
     bounds: Bounds,
     lanes: HashMap<ClientNumber, Lane>,
@@ -209,6 +210,7 @@ impl Router {
         for client in clients {
             self.pump(client, out);
             self.hand_over(client, out);
+            self.check_resume(client, out);
         }
     }
 
@@ -497,5 +499,7 @@ impl Router {
     }
 }
 
+#[cfg(test)]
+mod exhaustive;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use meepo_proto::link::event::Body;
 use super::{ClientNumber, LinkId, Output};
 
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Lane {
     pub(super) link: Option<LinkId>,
     /// The link has seen an event of this client.
@@ -27,6 +28,7 @@ pub(super) struct Lane {
 }
 
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Link {
     pub(super) draining: bool,
     pub(super) last_seq: u64,
@@ -42,6 +44,7 @@ pub(super) struct Link {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Pending {
     pub(super) body: Body,
     pub(super) bytes: usize,
