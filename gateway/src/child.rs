@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use meepo_node::membership::Membership;
 use meepo_node::secret::{SecretCheck, warn_if_open};
-use meepo_node::{BoxError, Child, StopReason, advertise, rpc};
-use meepo_proto::codes;
-use meepo_proto::link::CloseCause;
+use meepo_node::{BoxError, Child, advertise, rpc};
 use meepo_proto::link::link_server::LinkServer;
 use meepo_proto::registry::{Kind, Node};
 use tokio::net::TcpListener;
@@ -18,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
 
 use crate::accept::{self, Service};
-use crate::end::End;
+use crate::farewell::Farewell;
 use crate::hub::Hub;
 use crate::link::LinkService;
 use crate::settings::GatewaySettings;
@@ -88,7 +86,9 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     }
     let deadline = Instant::now() + child.stop.timeout();
     let drained = tokio::time::timeout_at(deadline, async {
-        close_all(&hub, child.stop.reason(), child.stop.timeout() / 2).await;
+        Farewell::new(&hub.settings, child.stop.reason(), child.stop.timeout())
+            .say(&hub)
+            .await;
         clients.close();
         clients.wait().await;
         hub.drained().await;
@@ -105,29 +105,6 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     // A worker that does not answer does not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     Ok(())
-}
-
-/// Closes every client: at once for a stop, spread for a reload so that they do not all come back together.
-async fn close_all(hub: &Hub, reason: Option<StopReason>, longest: Duration) {
-    let reload = reason == Some(StopReason::Reload);
-    let code = if reload { codes::RESTART } else { codes::GOING_AWAY };
-    let all: Vec<_> = hub.roster().all().cloned().collect();
-    let spread = hub.settings.reload_spread.min(longest);
-    let pause = spread.checked_div(u32::try_from(all.len()).unwrap_or(u32::MAX));
-    let pause = pause.filter(|_| reload).unwrap_or_default();
-    let start = Instant::now();
-    for (index, client) in (0u32..).zip(all) {
-        if !pause.is_zero() {
-            let jitter = pause.mul_f64(fastrand::f64());
-            tokio::time::sleep_until(start + pause.saturating_mul(index) + jitter).await;
-        }
-        hub.close(&client, End::by_gateway(client.protocol, CloseCause::GatewayStop, code));
-    }
-    // Those that came in between.
-    let late: Vec<_> = hub.roster().all().cloned().collect();
-    for client in late {
-        hub.close(&client, End::by_gateway(client.protocol, CloseCause::GatewayStop, code));
-    }
 }
 
 /// What workers are told to dial. It waits for the network if it has to.
