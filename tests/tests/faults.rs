@@ -2,7 +2,7 @@
 //!
 //! Clients number what they send, handlers write down what they see, and the checker compares.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meepo_tests::{Cluster, Node, Ws, processes};
 use nix::sys::signal::Signal;
@@ -156,9 +156,14 @@ async fn a_registry_that_is_away_disturbs_nobody() {
     // Not awaited: the time is the fault's length, more than registrations last.
     sleep(Duration::from_secs(10)).await;
     cluster.more(200).await;
+    let back = Instant::now();
     cluster.registry.start().await;
     // Gateways and workers come back by themselves, and a new worker finds them.
     cluster.registered().await;
+    println!(
+        "all nodes are registered {:?} after the registry was started",
+        back.elapsed()
+    );
     let worker = cluster.worker().start().await;
     cluster.workers.push(worker);
     cluster.linked().await;
@@ -166,6 +171,35 @@ async fn a_registry_that_is_away_disturbs_nobody() {
     let verdict = cluster.verdict(load).await;
     verdict.unnoticed();
     assert_eq!(verdict.marked, 0, "nothing was seen twice");
+}
+
+#[tokio::test]
+async fn a_gateway_that_goes_while_the_registry_is_frozen_is_forgotten() {
+    let (mut cluster, load) = Cluster::under_load(24).await;
+    let registry = cluster.registry.pids("registry").await[0];
+    processes::signal(registry, Signal::SIGSTOP);
+    for process in cluster.gateways[0].processes() {
+        processes::signal(process, Signal::SIGKILL);
+    }
+    cluster.gateways[0].ended().await;
+    // Not awaited: the time is the fault's length, more than registrations last.
+    sleep(Duration::from_secs(10)).await;
+    processes::signal(registry, Signal::SIGCONT);
+    let nodes = 2 * (1 + cluster.workers.len()) as u64;
+    cluster
+        .registry
+        .status_when("the dead children are forgotten, and the others are not", |status| {
+            status.children().all(|child| child.connections == nodes)
+        })
+        .await;
+    // Its successor at the same addresses is found, and nobody is linked twice.
+    cluster.gateways[0].start().await;
+    cluster.registered().await;
+    cluster.linked().await;
+    cluster.more(400).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert!(verdict.lost_lives > 0, "clients noticed: {verdict:?}");
 }
 
 #[tokio::test]
