@@ -8,8 +8,9 @@ use meepo_node::membership::Membership;
 use meepo_node::secret::{SecretCheck, warn_if_open};
 use meepo_node::{BoxError, Child, advertise, rpc};
 use meepo_proto::link::link_server::LinkServer;
-use meepo_proto::registry::{Kind, Node};
+use meepo_proto::registry::{Kind, Node, State};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,15 +71,19 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
         name: "gateway".into(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
+        state: State::Serving.into(),
     };
     let membership = Membership::new(&child.node);
-    let announced = accepting.clone();
-    let announcement = tokio::spawn(async move { membership.announce(node, announced).await });
+    let (node, announced) = watch::channel(node);
+    let gone = CancellationToken::new();
+    let until = gone.clone();
+    let announcement = tokio::spawn(async move { membership.announce_changing(&announced, until).await });
     child.ready();
 
     child.stop.requested().await;
 
-    // Out of the registry, no new clients, no new links; those that stand go on.
+    // Off the registry's list, no new clients, no new links; those that stand go on.
+    node.send_modify(|node| node.set_state(State::Leaving));
     accepting.cancel();
     hub.stopping.cancel();
     for accept in accepts {
@@ -92,9 +97,14 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
         clients.close();
         clients.wait().await;
         hub.drained().await;
-        let _ = announcement.await;
     });
-    if drained.await.is_err() || hub.unfinished() > 0 {
+    let in_time = drained.await.is_ok();
+    if hub.is_done() {
+        node.send_modify(|node| node.set_state(State::Done));
+    }
+    gone.cancel();
+    let _ = announcement.await;
+    if !in_time || hub.unfinished() > 0 {
         tracing::warn!(
             clients = clients.len(),
             events = hub.unfinished(),

@@ -307,6 +307,11 @@ impl Hub {
         }
     }
 
+    /// Whether nobody is there any more, and workers have handled everyone's end.
+    pub(crate) fn is_done(&self) -> bool {
+        self.unfinished() == 0 && self.roster().all().next().is_none()
+    }
+
     /// Events that no worker has finished.
     pub(crate) fn unfinished(&self) -> usize {
         let dispatch = self.dispatch.lock();

@@ -81,8 +81,13 @@ impl Membership {
 
     /// Makes a node known to every registry until the token is cancelled. Then it leaves at once and returns.
     pub async fn announce(&self, node: Node, until: CancellationToken) {
+        self.announce_changing(&watch::channel(node).1, until).await;
+    }
+
+    /// The same with a node whose state changes. Each change is told at once; the last one also at the end, to those
+    /// registries that are there.
+    pub async fn announce_changing(&self, node: &watch::Receiver<Node>, until: CancellationToken) {
         join_all(self.registries.iter().map(|registry| {
-            let node = &node;
             let until = &until;
             async move {
                 let mut backoff = Backoff::new();
@@ -123,16 +128,14 @@ impl Membership {
     async fn announce_once(
         &self,
         registry: &Registry,
-        node: &Node,
+        node: &watch::Receiver<Node>,
         until: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<(), Status> {
-        let announce = Announce {
-            node: Some(node.clone()),
-        };
+        let mut node = node.clone();
         let (beats, outgoing) = mpsc::channel(1);
         // There is room: nothing was sent yet.
-        let _ = beats.try_send(announce.clone());
+        let _ = beats.try_send(announce(&mut node));
         let call = async {
             let mut client = self.connect(registry).await?;
             client.register(ReceiverStream::new(outgoing)).await
@@ -157,15 +160,24 @@ impl Membership {
                 }
                 () = &mut beat => {
                     // Full only if the connection is stuck, and then the silence ends it.
-                    let _ = beats.try_send(announce.clone());
+                    let _ = beats.try_send(announce(&mut node));
                     beat.as_mut().reset(Instant::now() + PATIENCE);
+                }
+                Ok(()) = node.changed() => {
+                    let _ = beats.try_send(announce(&mut node));
                 }
                 () = &mut silence => return Err(Status::deadline_exceeded("it does not answer")),
             }
         }
-        drop(beats);
-        // The registry ends its side once it has taken the node off the list.
-        let _ = timeout(GOODBYE, async { while let Ok(Some(_)) = acks.message().await {} }).await;
+        let goodbye = async {
+            let last = announce(&mut node);
+            // An error means that the registry has ended its side.
+            let _ = beats.send(last).await;
+            drop(beats);
+            // It does so once it has taken the node off the list.
+            while let Ok(Some(_)) = acks.message().await {}
+        };
+        let _ = timeout(GOODBYE, goodbye).await;
         Ok(())
     }
 
@@ -274,6 +286,12 @@ impl Union {
             *known = nodes;
             modified
         });
+    }
+}
+
+fn announce(node: &mut watch::Receiver<Node>) -> Announce {
+    Announce {
+        node: Some(node.borrow_and_update().clone()),
     }
 }
 

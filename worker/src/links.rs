@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
-use meepo_proto::registry::{Kind, Node};
+use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, coop};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,9 @@ use crate::room::Room;
 
 /// The pauses between two attempts to reach a gateway: twice as long each time, and a random part shorter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long the registry's word on a gateway may take when another one answers at its address.
+const NEWS: Duration = Duration::from_secs(3);
 
 /// What it takes to keep links up.
 pub(crate) struct Links<H> {
@@ -86,7 +89,8 @@ impl<H: Handler> Links<H> {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Keeps the link to one gateway, until the registry no longer names it and it cannot be reached either.
+    /// Keeps the link to one gateway, until the registry no longer names it, or says that it is done, and it cannot be
+    /// reached either.
     async fn keep(self: Arc<Self>, mut gateway: Gateway) -> GatewayId {
         let id = gateway.id;
         let cluster = self.lanes.cluster();
@@ -109,23 +113,35 @@ impl<H: Handler> Links<H> {
         cluster.change_gateways(|gateways| {
             gateways.away.remove(&id);
         });
-        if self.address(id).is_some() {
-            self.lanes.moved(id);
-        } else {
-            self.lanes.lost(id);
+        match self.word(id) {
+            // It has moved the clients to other workers, or will; or all their ends are handled.
+            Some(_) => self.lanes.moved(id),
+            None => self.lanes.lost(id),
         }
         id
     }
 
-    /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it. Cancel safe.
+    /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it, or says that it is
+    /// done. Cancel safe.
     async fn reach(&self, gateway: &mut Gateway) -> Option<(Arc<Link>, Streaming<wire::Event>)> {
+        let id = gateway.id;
+        // Since when another one answers in its place.
+        let mut gone = None;
         loop {
-            if let Some(address) = self.address(gateway.id) {
-                gateway.address = address;
+            match self.word(id) {
+                Some((State::Serving, address)) => gateway.address = address,
+                // It takes no new links, and is not lost as long as the registry hears it.
+                Some((State::Leaving, _)) => {
+                    gateway.first = None;
+                    self.other_word(id, State::Leaving).await;
+                    continue;
+                }
+                Some((State::Done, _)) => return None,
+                None => {}
             }
             let room = Room::new(self.queue_limit, Some(self.lanes.cluster().room().clone()));
-            let dialled = Link::dial(gateway.id, &gateway.address, &self.card, room).await;
-            let (id, address) = (gateway.id, &gateway.address);
+            let dialled = Link::dial(id, &gateway.address, &self.card, room).await;
+            let address = &gateway.address;
             match dialled {
                 Ok(linked) => {
                     gateway.failures = 0;
@@ -133,10 +149,10 @@ impl<H: Handler> Links<H> {
                     return Some(linked);
                 }
                 Err(DialError::Another) => {
-                    if gateway.failures == 0 {
+                    if gone.is_none() {
                         tracing::info!(gateway = %id, address, "another gateway answers");
                     }
-                    self.lanes.lost(id);
+                    gone.get_or_insert_with(Instant::now);
                 }
                 // It need not be news: a gateway that has gone is named for a moment longer.
                 Err(error) if gateway.failures == 2 => tracing::warn!(gateway = %id, address, %error, "no link"),
@@ -144,10 +160,14 @@ impl<H: Handler> Links<H> {
             }
             gateway.failures = gateway.failures.saturating_add(1);
             gateway.first = None;
-            self.address(id)?;
+            // The registry may know whether it was done; whoever was frozen has to hear from it first.
+            if gone.is_some_and(|since| since.elapsed() > NEWS) && self.serves(id) {
+                self.lanes.lost(id);
+            }
+            self.word(id)?;
             tokio::select! {
                 () = gateway.pause() => {}
-                () = self.forgotten(id) => {}
+                () = self.other_word(id, State::Serving) => {}
             }
         }
     }
@@ -202,15 +222,22 @@ impl<H: Handler> Links<H> {
         }
     }
 
-    fn address(&self, id: GatewayId) -> Option<String> {
+    /// What the registry says of a gateway: how it is, and where.
+    fn word(&self, id: GatewayId) -> Option<(State, String)> {
         let nodes = self.nodes.borrow();
-        Some(nodes.get(&id.0).filter(|node| is_gateway(node))?.address.clone())
+        let node = nodes.get(&id.0).filter(|node| node.kind() == Kind::Gateway)?;
+        Some((node.state(), node.address.clone()))
     }
 
-    /// Waits until the registry no longer names a gateway. Cancel safe.
-    async fn forgotten(&self, id: GatewayId) {
+    fn serves(&self, id: GatewayId) -> bool {
+        self.word(id).is_some_and(|(state, _)| state == State::Serving)
+    }
+
+    /// Waits until the registry no longer says this of a gateway. Cancel safe.
+    async fn other_word(&self, id: GatewayId, state: State) {
         let mut nodes = self.nodes.clone();
-        if nodes.wait_for(|nodes| !nodes.contains_key(&id.0)).await.is_err() {
+        let other = nodes.wait_for(|nodes| nodes.get(&id.0).is_none_or(|node| node.state() != state));
+        if other.await.is_err() {
             std::future::pending().await
         }
     }
@@ -234,11 +261,9 @@ impl Gateway {
     }
 }
 
-fn is_gateway(node: &Node) -> bool {
-    node.kind() == Kind::Gateway
-}
-
+/// The gateways that take links.
 fn gateways(nodes: &BTreeMap<u64, Node>) -> Vec<GatewayId> {
-    let gateways = nodes.iter().filter(|(_, node)| is_gateway(node));
+    let serving = |node: &Node| node.kind() == Kind::Gateway && node.state() == State::Serving;
+    let gateways = nodes.iter().filter(|(_, node)| serving(node));
     gateways.map(|(id, _)| GatewayId(*id)).collect()
 }
