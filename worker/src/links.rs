@@ -10,6 +10,7 @@ use meepo_proto::link::command::Body as Command;
 use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, coop};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -21,6 +22,8 @@ use crate::room::Room;
 /// The pauses between two attempts to reach a gateway: twice as long each time, and a random part shorter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// How often a quiet link is looked after.
+const TEND: Duration = Duration::from_secs(1);
 /// How long the registry's word on a gateway may take when another one answers at its address.
 const NEWS: Duration = Duration::from_secs(3);
 
@@ -203,6 +206,8 @@ impl<H: Handler> Links<H> {
 
     async fn take_all(&self, link: &Arc<Link>, events: &mut Streaming<wire::Event>) -> Result<bool, Status> {
         let mut draining = false;
+        let mut tend = tokio::time::interval(TEND);
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -212,11 +217,17 @@ impl<H: Handler> Links<H> {
                     let _ = link.send(Command::Draining(wire::Draining {}));
                 }
                 () = self.cut.cancelled() => return Ok(false),
+                _ = tend.tick() => {}
                 event = events.message() => match event? {
-                    Some(event) => self.lanes.take(link, event),
+                    Some(event) if !link.has_ended() => self.lanes.take(link, event),
+                    Some(_) => {}
                     None => return Ok(draining),
                 }
             }
+            if link.has_ended() {
+                return Err(Status::aborted("this worker was frozen or blocked for too long"));
+            }
+            link.tend();
             // Many events may be there at once; handlers get their turn in between.
             coop::consume_budget().await;
         }
