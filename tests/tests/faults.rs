@@ -2,9 +2,10 @@
 //!
 //! Clients number what they send, handlers write down what they see, and the checker compares.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use meepo_tests::{Cluster, Node, Ws, processes};
+use meepo_tests::{Cluster, Node, Ws, processes, wait_for};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
@@ -144,6 +145,34 @@ async fn a_gateway_that_is_reloaded_passes_on_all_that_it_took() {
         closes.iter().all(|close| matches!(close.code, Some(1000 | 1012))),
         "nobody was cut off"
     );
+}
+
+#[tokio::test]
+async fn a_worker_that_sleeps_through_a_gateways_reload_does_not_take_it_for_dead() {
+    let (cluster, load) = Cluster::under_load(24).await;
+    let frozen = cluster.workers[0].pids("worker").await[0];
+    processes::signal(frozen, Signal::SIGSTOP);
+    let gateway = &cluster.gateways[0];
+    let old = gateway.pids("gateway").await;
+    gateway.command(&["reload"]).await.fine();
+    // They wait for the frozen worker until they give it up, and pass on what it had.
+    wait_for("the old children have gone", async || {
+        let running = gateway.processes();
+        old.iter().all(|pid| !running.contains(pid)).then_some(())
+    })
+    .await;
+    processes::signal(frozen, Signal::SIGCONT);
+    cluster.linked().await;
+    cluster.more(400).await;
+    cluster.verdict(load).await.fine();
+    let closes = cluster.events().of("close");
+    assert!(closes.iter().any(|close| close.code == Some(1012)));
+    assert!(
+        closes.iter().all(|close| close.cause != "gateway lost"),
+        "no gateway was lost"
+    );
+    let told: BTreeSet<_> = closes.iter().map(|close| &close.client).collect();
+    assert_eq!(told.len(), closes.len(), "each close was told once");
 }
 
 #[tokio::test]
