@@ -34,6 +34,7 @@ const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
     let hub = Hub::new(settings, child.stats);
     let accepting = CancellationToken::new();
+    let gone = CancellationToken::new();
     let clients = TaskTracker::new();
 
     let own = child.own.take().ok_or("the gateway has no inner listener")?;
@@ -44,7 +45,7 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
         Arc::clone(&hub),
         inner,
         child.node.secret.clone(),
-        accepting.clone(),
+        gone.clone(),
     ));
 
     let mut accepts = Vec::new();
@@ -75,14 +76,13 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     };
     let membership = Membership::new(&child.node);
     let (node, announced) = watch::channel(node);
-    let gone = CancellationToken::new();
     let until = gone.clone();
     let announcement = tokio::spawn(async move { membership.announce_changing(&announced, until).await });
     child.ready();
 
     child.stop.requested().await;
 
-    // Off the registry's list, no new clients, no new links; those that stand go on.
+    // Off the registry's list, and no new clients. Workers that come may help to finish.
     node.send_modify(|node| node.set_state(State::Leaving));
     accepting.cancel();
     hub.stopping.cancel();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use meepo_node::quota::LogQuota;
@@ -14,6 +15,7 @@ use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Turn, Verdict};
@@ -293,17 +295,28 @@ impl Hub {
 
     // === the end ===
 
-    /// Waits until every event is done, or nobody is there to do them. Cancel safe.
+    /// Waits until every event is done, or nobody has been there to do them for a while. Cancel safe.
     pub(crate) async fn drained(&self) {
+        let mut alone = None;
         loop {
             let notified = self.idle.notified();
-            {
+            let links = {
                 let dispatch = self.dispatch.lock();
-                if dispatch.router.is_idle() || dispatch.router.links() == 0 {
+                if dispatch.router.is_idle() {
                     return;
                 }
+                dispatch.router.links()
+            };
+            if links > 0 {
+                alone = None;
+                notified.await;
+                continue;
             }
-            notified.await;
+            let since = *alone.get_or_insert_with(Instant::now);
+            if since.elapsed() >= ALONE {
+                return;
+            }
+            let _ = tokio::time::timeout_at(since + ALONE, notified).await;
         }
     }
 
@@ -350,6 +363,9 @@ const MAX_DELIVERIES: u32 = 3;
 /// Links that may end, in whatever way, with the same event in front: far more than a cut network takes in one go, but
 /// a handler that blocks its whole process must not block every worker there is.
 const MAX_RETURNS: u32 = 16;
+
+/// How long a child that drains waits for workers when it has no link: longer than the pauses between their attempts.
+const ALONE: Duration = Duration::from_secs(3);
 
 /// The session would be over its limit.
 #[derive(Debug)]

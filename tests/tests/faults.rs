@@ -176,6 +176,27 @@ async fn a_worker_that_sleeps_through_a_gateways_reload_does_not_take_it_for_dea
 }
 
 #[tokio::test]
+async fn workers_that_come_while_a_gateway_drains_help_it_to_finish() {
+    let (mut cluster, load) = Cluster::under_load(24).await;
+    cluster.gateways[0].command(&["reload"]).await.fine();
+    // All that it had a link to have gone before the last of its clients are closed.
+    for worker in &mut cluster.workers {
+        worker.stop().await;
+        worker.start().await;
+    }
+    cluster.linked().await;
+    cluster.more(400).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.marked, 0, "nothing was seen twice");
+    let closes = cluster.events().of("close");
+    assert!(
+        closes.iter().all(|close| matches!(close.code, Some(1000 | 1012))),
+        "nobody was cut off"
+    );
+}
+
+#[tokio::test]
 async fn a_registry_that_is_away_disturbs_nobody() {
     let (mut cluster, load) = Cluster::under_load(24).await;
     for process in cluster.registry.processes() {

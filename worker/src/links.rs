@@ -132,14 +132,8 @@ impl<H: Handler> Links<H> {
         let mut gone = None;
         loop {
             match self.word(id) {
-                Some((State::Serving, address)) => gateway.address = address,
-                // It takes no new links, and is not lost as long as the registry hears it.
-                Some((State::Leaving, _)) => {
-                    gateway.first = None;
-                    self.other_word(id, State::Leaving).await;
-                    continue;
-                }
                 Some((State::Done, _)) => return None,
+                Some((_, address)) => gateway.address = address,
                 None => {}
             }
             let room = Room::new(self.queue_limit, Some(self.lanes.cluster().room().clone()));
@@ -164,13 +158,13 @@ impl<H: Handler> Links<H> {
             gateway.failures = gateway.failures.saturating_add(1);
             gateway.first = None;
             // The registry may know whether it was done; whoever was frozen has to hear from it first.
-            if gone.is_some_and(|since| since.elapsed() > NEWS) && self.serves(id) {
+            let (state, _) = self.word(id)?;
+            if gone.is_some_and(|since| since.elapsed() > NEWS) && state == State::Serving {
                 self.lanes.lost(id);
             }
-            self.word(id)?;
             tokio::select! {
                 () = gateway.pause() => {}
-                () = self.other_word(id, State::Serving) => {}
+                () = self.other_word(id, state) => {}
             }
         }
     }
@@ -240,10 +234,6 @@ impl<H: Handler> Links<H> {
         Some((node.state(), node.address.clone()))
     }
 
-    fn serves(&self, id: GatewayId) -> bool {
-        self.word(id).is_some_and(|(state, _)| state == State::Serving)
-    }
-
     /// Waits until the registry no longer says this of a gateway. Cancel safe.
     async fn other_word(&self, id: GatewayId, state: State) {
         let mut nodes = self.nodes.clone();
@@ -272,9 +262,9 @@ impl Gateway {
     }
 }
 
-/// The gateways that take links.
+/// The gateways that take links: one that leaves may have nobody else to finish what it has.
 fn gateways(nodes: &BTreeMap<u64, Node>) -> Vec<GatewayId> {
-    let serving = |node: &Node| node.kind() == Kind::Gateway && node.state() == State::Serving;
-    let gateways = nodes.iter().filter(|(_, node)| serving(node));
+    let there = |node: &Node| node.kind() == Kind::Gateway && node.state() != State::Done;
+    let gateways = nodes.iter().filter(|(_, node)| there(node));
     gateways.map(|(id, _)| GatewayId(*id)).collect()
 }

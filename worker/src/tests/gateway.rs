@@ -95,12 +95,6 @@ impl Gateway {
         soon("a link", self.links.recv()).await.expect("the gateway serves")
     }
 
-    /// No worker dials, for longer than the first pauses between attempts are.
-    pub(super) async fn no_link(&mut self) {
-        let dialled = tokio::time::timeout(std::time::Duration::from_millis(500), self.links.recv()).await;
-        assert!(dialled.is_err(), "nobody is to dial");
-    }
-
     /// The next link that a worker dials, made welcome.
     pub(super) async fn link(&mut self) -> Link {
         let mut link = self.silent_link().await;
