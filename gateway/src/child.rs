@@ -181,7 +181,35 @@ async fn serve_links(
 
 #[cfg(test)]
 mod tests {
+    use meepo_proto::link::Handshake;
+    use tokio::sync::mpsc;
+    use tokio::time::{sleep, timeout};
+
     use super::*;
+    use crate::router::Ending;
+    use crate::settings::Protocol;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_a_while_for_a_worker_that_comes() {
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
+        hub.drained().await;
+        let start = Instant::now();
+        hub.open(Protocol::Line, Handshake::default(), None);
+        hub.drained().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3), "nobody comes");
+
+        let (events, _stream) = mpsc::unbounded_channel();
+        let comes = async {
+            sleep(Duration::from_secs(2)).await;
+            let link = hub.link_up(events);
+            sleep(Duration::from_secs(60)).await;
+            hub.link_down(link, Ending::Died);
+        };
+        let start = Instant::now();
+        let drained = timeout(Duration::from_secs(600), hub.drained());
+        assert!(tokio::join!(drained, comes).0.is_ok());
+        assert_eq!(start.elapsed(), Duration::from_secs(65), "as long as it is there");
+    }
 
     #[test]
     fn an_advertised_port_follows_the_inner_one() {
