@@ -163,15 +163,8 @@ async fn a_worker_that_sleeps_through_a_gateways_reload_does_not_take_it_for_dea
     .await;
     processes::signal(frozen, Signal::SIGCONT);
     cluster.linked().await;
-    // Whatever the frozen worker makes of the clients that it had: in the end each is known to one worker.
-    wait_for("no client is left behind at a worker", async || {
-        let mut known = 0;
-        for worker in &cluster.workers {
-            known += worker.status().await.instance("worker").sum(|child| child.connections);
-        }
-        (known == 24).then_some(())
-    })
-    .await;
+    // Whatever the frozen worker makes of the clients that it had.
+    cluster.settled(24).await;
     cluster.more(400).await;
     cluster.verdict(load).await.fine();
     let closes = cluster.events().of("close");

@@ -59,6 +59,7 @@ async fn nothing_is_lost_whatever_fails() {
     }
     network.heal();
     cluster.linked().await;
+    cluster.settled(24).await;
     cluster.more(400).await;
     cluster.verdict(load).await.fine();
 }
