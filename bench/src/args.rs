@@ -20,7 +20,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Every connection sends messages and gets each back
-    Echo(Load),
+    Echo(Echo),
     /// Every connection joins one room, and one of them publishes
     Fanout(Load),
     /// Opens connections and holds them
@@ -82,6 +82,18 @@ pub struct Load {
     /// How long to wait for late messages after the measured time, in seconds
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
     pub drain: Duration,
+}
+
+/// Options of `echo`.
+#[derive(Debug, Clone, Args)]
+pub struct Echo {
+    /// What `fanout` has as well.
+    #[command(flatten)]
+    pub load: Load,
+    /// A shell command that is run in the middle of the measured time; latencies until a second after its end are also
+    /// told apart, beside those from before it
+    #[arg(long, value_name = "COMMAND")]
+    pub halfway: Option<String>,
 }
 
 /// Options of `idle`.

@@ -1,9 +1,10 @@
 //! Every connection sends messages and gets each back.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::args::Load;
+use crate::args;
 use crate::client::Outbox;
+use crate::disturbance::Disturbance;
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::procs::Procs;
@@ -13,6 +14,9 @@ use crate::stats::{Meter, Pace};
 
 /// Connections that are opened at the same time.
 pub(crate) const OPENING: usize = 128;
+
+/// How often to look whether a command has ended.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What one connection has sent and got back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +32,7 @@ struct Echo {
     payload: Payload,
     talks: Vec<Talk>,
     meter: Meter,
+    disturbance: Option<Disturbance>,
     /// Each answer is followed by the next message.
     closed_loop: bool,
     /// Messages whose answers have not come.
@@ -37,7 +42,8 @@ struct Echo {
 }
 
 /// Runs the load.
-pub fn run(load: &Load) -> Result<Report, Error> {
+pub fn run(args: &args::Echo) -> Result<Report, Error> {
+    let load = &args.load;
     let common = &load.common;
     let procs = Procs::watch(&common.pids)?;
     let mut pool = Pool::new(common)?;
@@ -49,6 +55,7 @@ pub fn run(load: &Load) -> Result<Report, Error> {
         payload: Payload::new(load.size),
         talks: vec![Talk::default(); common.conns],
         meter: Meter::new(procs, load.warmup, common.secs),
+        disturbance: args.halfway.as_deref().map(Disturbance::new),
         closed_loop: load.rate.is_none(),
         waiting: 0,
         reordered: 0,
@@ -63,6 +70,10 @@ pub fn run(load: &Load) -> Result<Report, Error> {
     let mut turns = (0..common.conns).cycle();
     while echo.meter.goes_on()? {
         let mut until = echo.meter.until();
+        if let Some(disturbance) = &mut echo.disturbance {
+            disturbance.go_on(clock.now(), echo.meter.is_halfway())?;
+            until = until.min(Instant::now() + LOOK);
+        }
         if let Some(pace) = &mut pace {
             let now = clock.now();
             while let Some(at) = pace.due(now) {
@@ -88,12 +99,13 @@ pub fn run(load: &Load) -> Result<Report, Error> {
     let measured = echo.meter.measured().expect("the loop ends with the window");
     let mut report = Report::new("echo", common, &measured, faults);
     report.load = Some(Offered::from(load));
+    report.disturbed = echo.disturbance.as_ref().map(Disturbance::report).transpose()?;
     Ok(report)
 }
 
 impl Echo {
     /// The next message of a connection.
-    fn next(&mut self, number: usize, at: std::time::Duration) -> &[u8] {
+    fn next(&mut self, number: usize, at: Duration) -> &[u8] {
         let talk = &mut self.talks[number];
         let stamp = Stamp {
             kind: Kind::Echo,
@@ -116,7 +128,13 @@ impl Echo {
                     self.reordered += 1;
                 }
                 talk.expected = talk.expected.max(stamp.number + 1);
-                self.meter.record(now.saturating_sub(stamp.at));
+                let latency = now.saturating_sub(stamp.at);
+                self.meter.record(latency);
+                if self.meter.in_window()
+                    && let Some(disturbance) = &mut self.disturbance
+                {
+                    disturbance.record(stamp.at, latency);
+                }
             }
             None => {
                 self.corrupt += 1;

@@ -54,6 +54,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The command that was to run meanwhile.
+    #[error("`{command}`: {reason}")]
+    Command {
+        /// As it was given.
+        command: String,
+        /// What happened.
+        reason: String,
+    },
     /// The operating system refused.
     #[error(transparent)]
     Io(#[from] io::Error),

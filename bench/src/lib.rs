@@ -6,7 +6,7 @@
 //! # Layout
 //!
 //! - [`args`]: the command line.
-//! - [`echo`], [`fanout`], [`idle`]: the loads.
+//! - [`echo`], [`fanout`], [`idle`]: the loads. `disturbance`: what is done to the servers meanwhile.
 //! - `stamp`: what a payload carries. `wire`: its frames. `client`: one connection. `pool`: all of them.
 //! - `stats`: the measured window. [`procs`]: what the server's processes use. [`report`]: what is printed.
 //! - [`cluster`], [`handler`]: servers to put load on, and their business logic.
@@ -15,6 +15,7 @@
 pub mod args;
 mod client;
 pub mod cluster;
+mod disturbance;
 pub mod echo;
 pub mod error;
 pub mod fanout;

@@ -54,6 +54,9 @@ pub struct Report {
     /// What connections cost while they are held.
     #[serde(flatten)]
     pub held: Option<Held>,
+    /// How late messages were while something was done to the servers.
+    #[serde(flatten)]
+    pub disturbed: Option<Disturbed>,
 }
 
 /// What a run asked for.
@@ -95,6 +98,27 @@ pub struct Held {
     pub server_cores_idle: Option<f64>,
     /// What connections cost while they are held.
     pub held_secs: f64,
+}
+
+/// How late messages were before and during a disturbance.
+#[derive(Debug, Clone, Serialize)]
+pub struct Disturbed {
+    /// How long its command took, in seconds.
+    pub command_s: f64,
+    /// Half of the messages that were due before it were not later than this, in milliseconds.
+    pub quiet_p50_ms: Option<f64>,
+    /// Ninety-nine of a hundred.
+    pub quiet_p99_ms: Option<f64>,
+    /// All.
+    pub quiet_max_ms: Option<f64>,
+    /// The same for those that were due from its start until a second after its end.
+    pub disturbed_p50_ms: Option<f64>,
+    /// Ninety-nine of a hundred.
+    pub disturbed_p99_ms: Option<f64>,
+    /// All.
+    pub disturbed_max_ms: Option<f64>,
+    /// How many times the quiet one `disturbed_p99_ms` is.
+    pub disturbed_p99_times: Option<f64>,
 }
 
 impl Faults {
@@ -165,6 +189,7 @@ impl Report {
             client_bottleneck: client_cores > BUSY_CLIENT,
             publishes: None,
             held: None,
+            disturbed: None,
         }
     }
 }

@@ -131,6 +131,11 @@ impl Meter {
         matches!(self.phase, Phase::Measuring(_))
     }
 
+    /// Whether half of the window is over.
+    pub(crate) fn is_halfway(&self) -> bool {
+        self.in_window() && Instant::now() + self.secs / 2 >= self.until
+    }
+
     /// When to look again.
     pub(crate) fn until(&self) -> Instant {
         self.until

@@ -172,3 +172,35 @@ fn the_worker_runs_alone() {
     cluster.succeeds("worker stop");
     cluster.succeeds("cluster stop");
 }
+
+#[test]
+fn workers_are_reloaded_under_load() {
+    let cluster = Cluster::new();
+    cluster.succeeds("cluster start -d --only registry --only gateway");
+    cluster.succeeds("worker start -d");
+    let children = || -> Value {
+        let status: Value = serde_json::from_slice(&cluster.succeeds("worker status --json")).unwrap();
+        status["instances"][0]["children"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|child| child["pid"].clone())
+            .collect()
+    };
+    let before = children();
+    let url = format!("ws://{}/", cluster.host.ws());
+    let reload = format!(
+        "{} worker reload -c {}",
+        env!("CARGO_BIN_EXE_meepo-bench"),
+        cluster.file().display()
+    );
+    let load = format!("echo --url {url} --conns 10 --rate 200 --secs 10 --warmup 0.1 --halfway");
+    let output = bench().args(load.split(' ')).arg(reload).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["errors"], 0, "{report}");
+    for field in ["command_s", "quiet_p99_ms", "disturbed_p99_ms", "disturbed_p99_times"] {
+        assert!(report[field].as_f64() > Some(0.0), "{field} in {report}");
+    }
+    assert_ne!(children(), before, "they were reloaded");
+}

@@ -235,6 +235,19 @@ fn echo_at_a_rate_sends_that_many() {
 }
 
 #[test]
+fn what_is_done_meanwhile_is_told_apart() {
+    let url = serve("ws", Habit::Right);
+    let quiet = format!("echo --url {url} --conns 2 --rate 500 --secs 3 --warmup 0.1");
+    let report = report(&format!("{quiet} --halfway true"), true);
+    check(&report);
+    for field in ["quiet_max_ms", "disturbed_p50_ms", "disturbed_p99_times"] {
+        assert!(number(&report, field) > 0.0, "{field} in {report}");
+    }
+    let refusal = refused(&format!("{quiet} --halfway false"));
+    assert!(refusal.contains("`false`") && refusal.contains('1'), "{refusal}");
+}
+
+#[test]
 fn large_messages_come_in_pieces() {
     let url = serve("ws", Habit::Right);
     let report = report(

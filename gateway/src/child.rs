@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use meepo_node::membership::Membership;
 use meepo_node::secret::{SecretCheck, warn_if_open};
-use meepo_node::{BoxError, Child, StopReason, advertise, rpc};
-use meepo_proto::codes;
-use meepo_proto::link::CloseCause;
+use meepo_node::{BoxError, Child, advertise, rpc};
 use meepo_proto::link::link_server::LinkServer;
-use meepo_proto::registry::{Kind, Node};
+use meepo_proto::registry::{Kind, Node, State};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
 
 use crate::accept::{self, Service};
-use crate::end::End;
+use crate::farewell::Farewell;
 use crate::hub::Hub;
 use crate::link::LinkService;
 use crate::settings::GatewaySettings;
@@ -35,6 +34,7 @@ const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
     let hub = Hub::new(settings, child.stats);
     let accepting = CancellationToken::new();
+    let gone = CancellationToken::new();
     let clients = TaskTracker::new();
 
     let own = child.own.take().ok_or("the gateway has no inner listener")?;
@@ -45,7 +45,7 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
         Arc::clone(&hub),
         inner,
         child.node.secret.clone(),
-        accepting.clone(),
+        gone.clone(),
     ));
 
     let mut accepts = Vec::new();
@@ -72,15 +72,18 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
         name: "gateway".into(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
+        state: State::Serving.into(),
     };
     let membership = Membership::new(&child.node);
-    let announced = accepting.clone();
-    let announcement = tokio::spawn(async move { membership.announce(node, announced).await });
+    let (node, announced) = watch::channel(node);
+    let until = gone.clone();
+    let announcement = tokio::spawn(async move { membership.announce_changing(&announced, until).await });
     child.ready();
 
     child.stop.requested().await;
 
-    // Out of the registry, no new clients, no new links; those that stand go on.
+    // Off the registry's list, and no new clients. Workers that come may help to finish.
+    node.send_modify(|node| node.set_state(State::Leaving));
     accepting.cancel();
     hub.stopping.cancel();
     for accept in accepts {
@@ -88,13 +91,20 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     }
     let deadline = Instant::now() + child.stop.timeout();
     let drained = tokio::time::timeout_at(deadline, async {
-        close_all(&hub, child.stop.reason(), child.stop.timeout() / 2).await;
+        Farewell::new(&hub.settings, child.stop.reason(), child.stop.timeout())
+            .say(&hub)
+            .await;
         clients.close();
         clients.wait().await;
         hub.drained().await;
-        let _ = announcement.await;
     });
-    if drained.await.is_err() || hub.unfinished() > 0 {
+    let in_time = drained.await.is_ok();
+    if hub.is_done() {
+        node.send_modify(|node| node.set_state(State::Done));
+    }
+    gone.cancel();
+    let _ = announcement.await;
+    if !in_time || hub.unfinished() > 0 {
         tracing::warn!(
             clients = clients.len(),
             events = hub.unfinished(),
@@ -105,29 +115,6 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     // A worker that does not answer does not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     Ok(())
-}
-
-/// Closes every client: at once for a stop, spread for a reload so that they do not all come back together.
-async fn close_all(hub: &Hub, reason: Option<StopReason>, longest: Duration) {
-    let reload = reason == Some(StopReason::Reload);
-    let code = if reload { codes::RESTART } else { codes::GOING_AWAY };
-    let all: Vec<_> = hub.roster().all().cloned().collect();
-    let spread = hub.settings.reload_spread.min(longest);
-    let pause = spread.checked_div(u32::try_from(all.len()).unwrap_or(u32::MAX));
-    let pause = pause.filter(|_| reload).unwrap_or_default();
-    let start = Instant::now();
-    for (index, client) in (0u32..).zip(all) {
-        if !pause.is_zero() {
-            let jitter = pause.mul_f64(fastrand::f64());
-            tokio::time::sleep_until(start + pause.saturating_mul(index) + jitter).await;
-        }
-        hub.close(&client, End::by_gateway(client.protocol, CloseCause::GatewayStop, code));
-    }
-    // Those that came in between.
-    let late: Vec<_> = hub.roster().all().cloned().collect();
-    for client in late {
-        hub.close(&client, End::by_gateway(client.protocol, CloseCause::GatewayStop, code));
-    }
 }
 
 /// What workers are told to dial. It waits for the network if it has to.
@@ -194,7 +181,35 @@ async fn serve_links(
 
 #[cfg(test)]
 mod tests {
+    use meepo_proto::link::Handshake;
+    use tokio::sync::mpsc;
+    use tokio::time::{sleep, timeout};
+
     use super::*;
+    use crate::router::Ending;
+    use crate::settings::Protocol;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_a_while_for_a_worker_that_comes() {
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
+        hub.drained().await;
+        let start = Instant::now();
+        hub.open(Protocol::Line, Handshake::default(), None);
+        hub.drained().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3), "nobody comes");
+
+        let (events, _stream) = mpsc::unbounded_channel();
+        let comes = async {
+            sleep(Duration::from_secs(2)).await;
+            let link = hub.link_up(events);
+            sleep(Duration::from_secs(60)).await;
+            hub.link_down(link, Ending::Died);
+        };
+        let start = Instant::now();
+        let drained = timeout(Duration::from_secs(600), hub.drained());
+        assert!(tokio::join!(drained, comes).0.is_ok());
+        assert_eq!(start.elapsed(), Duration::from_secs(65), "as long as it is there");
+    }
 
     #[test]
     fn an_advertised_port_follows_the_inner_one() {

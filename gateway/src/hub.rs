@@ -15,6 +15,7 @@ use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Turn, Verdict};
@@ -313,18 +314,34 @@ impl Hub {
 
     // === the end ===
 
-    /// Waits until every event is done, or nobody is there to do them. Cancel safe.
+    /// Waits until every event is done, or nobody has been there to do them for a while. Cancel safe.
     pub(crate) async fn drained(&self) {
+        let mut alone = None;
         loop {
             let notified = self.idle.notified();
-            {
+            let links = {
                 let dispatch = self.dispatch.lock();
-                if dispatch.router.is_idle() || dispatch.router.links() == 0 {
+                if dispatch.router.is_idle() {
                     return;
                 }
+                dispatch.router.links()
+            };
+            if links > 0 {
+                alone = None;
+                notified.await;
+                continue;
             }
-            notified.await;
+            let since = *alone.get_or_insert_with(Instant::now);
+            if since.elapsed() >= ALONE {
+                return;
+            }
+            let _ = tokio::time::timeout_at(since + ALONE, notified).await;
         }
+    }
+
+    /// Whether nobody is there any more, and workers have handled everyone's end.
+    pub(crate) fn is_done(&self) -> bool {
+        self.unfinished() == 0 && self.roster().all().next().is_none()
     }
 
     /// Events that no worker has finished.
@@ -378,6 +395,8 @@ const MAX_RETURNS: u32 = 16;
 /// How long an event waits before the delivery that may be its last: workers that were killed together, or with the
 /// machine, are all known to be dead by then.
 const HOLD: Duration = Duration::from_secs(1);
+/// How long a child that drains waits for workers when it has no link: longer than the pauses between their attempts.
+const ALONE: Duration = Duration::from_secs(3);
 
 /// The session would be over its limit.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`settings`]: the section `[gateway]`.
-//! - [`instance()`]: what the master runs; `child`: the life of one child.
+//! - [`instance()`]: what the master runs; `child`: the life of one child; `farewell`: the end of its clients.
 //! - `accept`, `http`, `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
 //! - `client`, `outbox`, `encode`, `end`: one client, what it is sent, and how it ends.
 //! - `roster`: which clients and groups there are.
@@ -24,6 +24,7 @@ mod connection;
 mod dispatch;
 mod encode;
 mod end;
+mod farewell;
 mod frames;
 mod http;
 mod hub;

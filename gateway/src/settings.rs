@@ -61,6 +61,10 @@ pub struct GatewaySettings {
     /// `stop_timeout` at most. Default: `5s`.
     #[serde(with = "humantime_serde")]
     pub reload_spread: Duration,
+    /// A stop closes clients with 1001 over this time, for the same reason; half of `stop_timeout` at most. It makes a
+    /// stop as much longer. Default: `1s`.
+    #[serde(with = "humantime_serde")]
+    pub stop_spread: Duration,
 }
 
 /// A listener for clients.
@@ -139,6 +143,7 @@ impl Default for GatewaySettings {
             client_waiting: ByteSize::kib(256),
             waiting: ByteSize::mib(64),
             reload_spread: Duration::from_secs(5),
+            stop_spread: Duration::from_secs(1),
         }
     }
 }

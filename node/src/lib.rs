@@ -12,7 +12,8 @@
 //! - `commands`: what `stop`, `status`, `reload`, `restart` and `kill` do with a node that is `running`.
 //! - [`stats`]: figures of all children in memory that the master shares with them; [`status`] shows them.
 //! - [`stop`]: how a child learns that it is to drain.
-//! - [`membership`]: how a node makes itself known to the registries, and learns who else is there.
+//! - [`membership`]: how a node makes itself known to the registries, and learns who else is there; `roster` puts their words
+//!   together, `backoff` paces the attempts.
 //! - [`advertise`]: the address that a node tells others.
 //! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
 //! - [`quota`]: a bound on log lines that a stranger can cause.
@@ -26,6 +27,7 @@
 //! - A child ends when its master is gone.
 
 pub mod advertise;
+mod backoff;
 mod child;
 mod cli;
 mod commands;

@@ -1,7 +1,7 @@
 //! How a node makes itself known to the registries, and learns who else is there.
 //!
-//! Registries may come and go: a node tries for ever, soon at first and then every two seconds or so. A name is resolved
-//! again at each attempt.
+//! Registries may come and go: a node tries each of them for ever, soon at first and then about every second, so that it is
+//! there within two seconds of a registry's return. A name is resolved again at each attempt.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -21,15 +21,15 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::backoff::Backoff;
 use crate::config::NodeSection;
 use crate::roster::Roster;
 use crate::rpc;
 use crate::secret::SecretHeader;
 
-/// The first pause between two attempts is at most this.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// No pause is longer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a registry may take to accept a connection. An attempt that began just before it was back is lost: with the
+/// longest pause after it, the next one still comes within two seconds.
+const CONNECT: Duration = Duration::from_millis(900);
 /// How long an answer of a registry may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a goodbye may take.
@@ -81,14 +81,19 @@ impl Membership {
 
     /// Makes a node known to every registry until the token is cancelled. Then it leaves at once and returns.
     pub async fn announce(&self, node: Node, until: CancellationToken) {
+        self.announce_changing(&watch::channel(node).1, until).await;
+    }
+
+    /// The same with a node whose state changes. Each change is told at once; the last one also at the end, to those
+    /// registries that are there.
+    pub async fn announce_changing(&self, node: &watch::Receiver<Node>, until: CancellationToken) {
         join_all(self.registries.iter().map(|registry| {
-            let node = &node;
             let until = &until;
             async move {
                 let mut backoff = Backoff::new();
                 while let Err(error) = self.announce_once(registry, node, until, &mut backoff).await {
                     registry.failed(&error);
-                    if until.run_until_cancelled(backoff.pause()).await.is_none() {
+                    if until.run_until_cancelled(sleep(backoff.pause())).await.is_none() {
                         break;
                     }
                 }
@@ -123,16 +128,14 @@ impl Membership {
     async fn announce_once(
         &self,
         registry: &Registry,
-        node: &Node,
+        node: &watch::Receiver<Node>,
         until: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<(), Status> {
-        let announce = Announce {
-            node: Some(node.clone()),
-        };
+        let mut node = node.clone();
         let (beats, outgoing) = mpsc::channel(1);
         // There is room: nothing was sent yet.
-        let _ = beats.try_send(announce.clone());
+        let _ = beats.try_send(announce(&mut node));
         let call = async {
             let mut client = self.connect(registry).await?;
             client.register(ReceiverStream::new(outgoing)).await
@@ -157,15 +160,24 @@ impl Membership {
                 }
                 () = &mut beat => {
                     // Full only if the connection is stuck, and then the silence ends it.
-                    let _ = beats.try_send(announce.clone());
+                    let _ = beats.try_send(announce(&mut node));
                     beat.as_mut().reset(Instant::now() + PATIENCE);
+                }
+                Ok(()) = node.changed() => {
+                    let _ = beats.try_send(announce(&mut node));
                 }
                 () = &mut silence => return Err(Status::deadline_exceeded("it does not answer")),
             }
         }
-        drop(beats);
-        // The registry ends its side once it has taken the node off the list.
-        let _ = timeout(GOODBYE, async { while let Ok(Some(_)) = acks.message().await {} }).await;
+        let goodbye = async {
+            let last = announce(&mut node);
+            // An error means that the registry has ended its side.
+            let _ = beats.send(last).await;
+            drop(beats);
+            // It does so once it has taken the node off the list.
+            while let Ok(Some(_)) = acks.message().await {}
+        };
+        let _ = timeout(GOODBYE, goodbye).await;
         Ok(())
     }
 
@@ -176,7 +188,7 @@ impl Membership {
             let Err(error) = self.watch_once(index, union, &mut backoff).await;
             union.change(|roster| roster.lost(index));
             registry.failed(&error);
-            backoff.pause().await;
+            sleep(backoff.pause()).await;
         }
     }
 
@@ -212,6 +224,7 @@ impl Membership {
         let endpoint = rpc::endpoint(&registry.address)
             .map_err(|error| Status::invalid_argument(format!("it is not an address: {}", causes(&error))))?;
         let channel = endpoint
+            .connect_timeout(CONNECT)
             .connect()
             .await
             .map_err(|error| Status::unavailable(causes(&error)))?;
@@ -276,22 +289,9 @@ impl Union {
     }
 }
 
-/// Pauses between attempts: twice as long each time, and never the same for two nodes.
-struct Backoff(Duration);
-
-impl Backoff {
-    fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
-    }
-
-    async fn pause(&mut self) {
-        let pause = self.0.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        sleep(pause).await;
+fn announce(node: &mut watch::Receiver<Node>) -> Announce {
+    Announce {
+        node: Some(node.borrow_and_update().clone()),
     }
 }
 
@@ -310,4 +310,15 @@ fn causes(error: &dyn Error) -> String {
         error = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backoff;
+
+    #[test]
+    fn an_attempt_and_a_pause_take_less_than_two_seconds() {
+        assert!(CONNECT + backoff::LONGEST < Duration::from_secs(2));
+    }
 }

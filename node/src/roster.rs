@@ -1,9 +1,10 @@
 //! What several registries say, put together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
-use meepo_proto::registry::Node;
 use meepo_proto::registry::change::Change;
+use meepo_proto::registry::{Node, State};
 
 /// The words of all registries.
 ///
@@ -61,16 +62,30 @@ impl Roster {
     /// All nodes.
     pub(crate) fn nodes(&self) -> BTreeMap<u64, Node> {
         let mut all = BTreeMap::new();
-        for view in &self.views {
-            all.extend(view.now.iter().map(|(&id, node)| (id, node.clone())));
+        for node in self.views.iter().flat_map(|view| view.now.values()) {
+            add(&mut all, node);
         }
-        let taken: BTreeSet<String> = all.values().map(|node| node.address.clone()).collect();
-        for (&id, node) in self.views.iter().flat_map(|view| &view.before) {
-            if node.address.is_empty() || !taken.contains(&node.address) {
-                all.entry(id).or_insert_with(|| node.clone());
+        let there = all.values().filter(|node| node.state() != State::Done);
+        let taken: BTreeSet<String> = there.map(|node| node.address.clone()).collect();
+        for node in self.views.iter().flat_map(|view| view.before.values()) {
+            if node.address.is_empty() || !taken.contains(&node.address) || all.contains_key(&node.id) {
+                add(&mut all, node);
             }
         }
         all
+    }
+}
+
+/// Adds a node. What one registry has heard later of it counts: a node's state never goes back.
+fn add(all: &mut BTreeMap<u64, Node>, node: &Node) {
+    match all.entry(node.id) {
+        Entry::Vacant(entry) => {
+            entry.insert(node.clone());
+        }
+        Entry::Occupied(mut entry) if entry.get().state < node.state => {
+            entry.insert(node.clone());
+        }
+        Entry::Occupied(_) => {}
     }
 }
 
@@ -120,6 +135,37 @@ mod tests {
         roster.said(0, Change::Joined(node(2, "")));
         roster.settled(0);
         assert_eq!(ids(&roster), [2]);
+    }
+
+    #[test]
+    fn the_latest_state_of_a_node_counts_whoever_has_heard_it() {
+        let in_state = |state: State| Node {
+            state: state.into(),
+            ..node(1, "a:1")
+        };
+        let mut roster = Roster::new(2);
+        for registry in [0, 1] {
+            roster.said(registry, snapshot(&[in_state(State::Serving)]));
+        }
+        for state in [State::Leaving, State::Done] {
+            roster.said(0, Change::Joined(in_state(state)));
+            assert_eq!(roster.nodes()[&1].state(), state);
+        }
+        // One registry lost the node before it was done, the other remembers.
+        roster.said(1, Change::Left(1));
+        assert_eq!(roster.nodes()[&1].state(), State::Done);
+
+        // The last word of a registry that was away is older than its new one.
+        let mut roster = Roster::new(1);
+        roster.said(0, snapshot(&[in_state(State::Serving)]));
+        roster.lost(0);
+        roster.said(0, snapshot(&[in_state(State::Done)]));
+        assert_eq!(roster.nodes()[&1].state(), State::Done);
+        // And the address of one that is done is nobody's.
+        roster.said(0, snapshot(&[node(2, "a:1")]));
+        roster.lost(0);
+        roster.said(0, snapshot(&[in_state(State::Done)]));
+        assert_eq!(ids(&roster), [1, 2]);
     }
 
     #[test]

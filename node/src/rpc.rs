@@ -21,6 +21,9 @@ use crate::quota::{LogQuota, REFUSALS};
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// How long the answer to a server's probe may take.
 const SERVER_PATIENCE: Duration = Duration::from_secs(5);
+/// The server may have given up a client that did nothing for this long, and no other: a little less than its patience.
+pub const UNHEARD: Duration = Duration::from_millis(4500);
+const _: () = assert!(UNHEARD.as_millis() < SERVER_PATIENCE.as_millis());
 /// The client waits longer: of a network that is cut the server is to find out by silence, not by a connection that the
 /// client has broken, which looks as if it had died.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);

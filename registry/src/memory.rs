@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use meepo_proto::registry::change::Change;
-use meepo_proto::registry::{Node, Snapshot};
+use meepo_proto::registry::{Node, Snapshot, State as NodeState};
 use tokio::sync::broadcast;
 
 use crate::store::{Lease, Refused, Store};
@@ -15,6 +15,8 @@ use crate::store::{Lease, Refused, Store};
 const MAX_NODES: usize = 65_536;
 /// A watcher that is this many changes behind is sent a snapshot instead.
 const MAX_BEHIND: usize = 1024;
+/// So many nodes that were done are remembered.
+const MAX_DONE: usize = 1024;
 /// Of so many nodes that lost their address to others it is remembered, for each address.
 const MAX_OUSTED: usize = 16;
 
@@ -27,6 +29,8 @@ pub struct Memory {
 #[derive(Debug)]
 struct State {
     nodes: BTreeMap<u64, (Lease, Node)>,
+    /// Nodes that have gone and were done, oldest first.
+    done: VecDeque<Node>,
     /// Which node an address belongs to.
     places: HashMap<String, Place>,
     leases: u64,
@@ -46,6 +50,7 @@ impl Memory {
     pub fn new() -> Self {
         let state = State {
             nodes: BTreeMap::new(),
+            done: VecDeque::new(),
             places: HashMap::new(),
             leases: 0,
             changes: broadcast::Sender::new(MAX_BEHIND),
@@ -62,7 +67,10 @@ impl Memory {
     /// A snapshot, and a receiver of all changes after it.
     fn subscribe(&self) -> (Change, broadcast::Receiver<Change>) {
         let state = self.state();
-        let snapshot = Snapshot { nodes: state.list() };
+        let done = state.done.iter().cloned();
+        let snapshot = Snapshot {
+            nodes: state.list().into_iter().chain(done).collect(),
+        };
         (Change::Snapshot(snapshot), state.changes.subscribe())
     }
 }
@@ -177,11 +185,20 @@ impl State {
         Ok(())
     }
 
-    /// Takes a node off, and frees its address for anyone.
+    /// Takes a node off, and frees its address for anyone. One that was done is remembered, and all know it already.
     fn remove(&mut self, id: u64) {
-        if let Some((_, node)) = self.nodes.remove(&id) {
-            self.places.remove(&node.address);
-            self.tell(Change::Left(id));
+        let Some((_, node)) = self.nodes.remove(&id) else {
+            return;
+        };
+        self.places.remove(&node.address);
+        if node.state() != NodeState::Done {
+            return self.tell(Change::Left(id));
+        }
+        self.done.push_back(node);
+        if self.done.len() > MAX_DONE
+            && let Some(oldest) = self.done.pop_front()
+        {
+            self.tell(Change::Left(oldest.id));
         }
     }
 }
@@ -294,6 +311,31 @@ mod tests {
         assert_eq!(ids(&store).await, [1, 2]);
         store.leave(lease).await;
         assert_eq!(ids(&store).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn one_that_was_done_is_remembered_and_its_address_is_free() {
+        let store = Memory::new();
+        let mut changes = store.watch().await.unwrap();
+        changes.next().await;
+        let done = |id| Node {
+            state: NodeState::Done.into(),
+            ..node(id, "a:1")
+        };
+        for id in 1..=MAX_DONE as u64 + 1 {
+            let lease = store.join(node(id, "a:1")).await.unwrap();
+            store.renew(lease, done(id)).await.unwrap();
+            store.leave(lease).await;
+            assert_eq!(changes.next().await, Some(Change::Joined(node(id, "a:1"))));
+            assert_eq!(changes.next().await, Some(Change::Joined(done(id))));
+        }
+        assert_eq!(changes.next().await, Some(Change::Left(1)), "the oldest is forgotten");
+        assert!(ids(&store).await.is_empty(), "they are no nodes any more");
+        let expected = Snapshot {
+            nodes: (2..=MAX_DONE as u64 + 1).map(done).collect(),
+        };
+        let later = store.watch().await.unwrap().next().await;
+        assert_eq!(later, Some(Change::Snapshot(expected)));
     }
 
     #[tokio::test]

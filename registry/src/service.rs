@@ -8,7 +8,7 @@ use futures_util::stream::BoxStream;
 use meepo_node::quota::REFUSALS;
 use meepo_node::stats::Slot;
 use meepo_proto::registry::registry_server::Registry;
-use meepo_proto::registry::{Ack, Announce, Change, Kind, ListRequest, Node, Snapshot, WatchRequest};
+use meepo_proto::registry::{Ack, Announce, Change, Kind, ListRequest, Node, Snapshot, State, WatchRequest};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -85,7 +85,8 @@ impl<S: Store> Registry for Service<S> {
     }
 
     async fn list(&self, _request: Request<ListRequest>) -> Result<Response<Snapshot>, Status> {
-        let nodes = self.shared.store.list().await.map_err(status)?;
+        let mut nodes = self.shared.store.list().await.map_err(status)?;
+        nodes.retain(|node| node.state() == State::Serving);
         Ok(Response::new(Snapshot { nodes }))
     }
 }

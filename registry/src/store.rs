@@ -44,6 +44,10 @@ pub trait Store: Send + Sync + 'static {
     fn renew(&self, lease: Lease, node: Node) -> impl Future<Output = Result<(), Refused>> + Send;
 
     /// The node has gone. A lease that another has replaced is left alone.
+    ///
+    /// One that was [`Done`](meepo_proto::registry::State::Done) by its last word is remembered for a while: watchers that
+    /// come later are told of it in the snapshot, and hear `Left` only when it is forgotten. It is in no list, and its
+    /// address is free.
     fn leave(&self, lease: Lease) -> impl Future<Output = ()> + Send;
 
     /// All nodes, in the order of their ids.

@@ -87,6 +87,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until each of so many clients that are connected is known to one worker child, and nobody else is: what
+    /// workers make of gateways that have gone is told.
+    pub async fn settled(&self, clients: u64) {
+        wait_for("each client is known to one worker", async || {
+            let mut known = 0;
+            for worker in &self.workers {
+                known += worker.status().await.instance("worker").sum(|child| child.connections);
+            }
+            (known == clients).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until the registry knows all nodes.
     pub async fn registered(&self) {
         let nodes = 2 * (self.gateways.len() + self.workers.len()) as u64;

@@ -2,9 +2,10 @@
 //!
 //! Clients number what they send, handlers write down what they see, and the checker compares.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use meepo_tests::{Cluster, Node, Ws, processes};
+use meepo_tests::{Cluster, Node, Ws, processes, wait_for};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
@@ -167,6 +168,57 @@ async fn a_gateway_that_is_reloaded_passes_on_all_that_it_took() {
 }
 
 #[tokio::test]
+async fn a_worker_that_sleeps_through_a_gateways_reload_does_not_take_it_for_dead() {
+    let (cluster, load) = Cluster::under_load(24).await;
+    let frozen = cluster.workers[0].pids("worker").await[0];
+    processes::signal(frozen, Signal::SIGSTOP);
+    let gateway = &cluster.gateways[0];
+    let old = gateway.pids("gateway").await;
+    gateway.command(&["reload"]).await.fine();
+    // They wait for the frozen worker until they give it up, and pass on what it had.
+    wait_for("the old children have gone", async || {
+        let running = gateway.processes();
+        old.iter().all(|pid| !running.contains(pid)).then_some(())
+    })
+    .await;
+    processes::signal(frozen, Signal::SIGCONT);
+    cluster.linked().await;
+    // Whatever the frozen worker makes of the clients that it had.
+    cluster.settled(24).await;
+    cluster.more(400).await;
+    cluster.verdict(load).await.fine();
+    let closes = cluster.events().of("close");
+    assert!(closes.iter().any(|close| close.code == Some(1012)));
+    assert!(
+        closes.iter().all(|close| close.cause != "gateway lost"),
+        "no gateway was lost"
+    );
+    let told: BTreeSet<_> = closes.iter().map(|close| &close.client).collect();
+    assert_eq!(told.len(), closes.len(), "each close was told once");
+}
+
+#[tokio::test]
+async fn workers_that_come_while_a_gateway_drains_help_it_to_finish() {
+    let (mut cluster, load) = Cluster::under_load(24).await;
+    cluster.gateways[0].command(&["reload"]).await.fine();
+    // All that it had a link to have gone before the last of its clients are closed.
+    for worker in &mut cluster.workers {
+        worker.stop().await;
+        worker.start().await;
+    }
+    cluster.linked().await;
+    cluster.more(400).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert_eq!(verdict.marked, 0, "nothing was seen twice");
+    let closes = cluster.events().of("close");
+    assert!(
+        closes.iter().all(|close| matches!(close.code, Some(1000 | 1012))),
+        "nobody was cut off"
+    );
+}
+
+#[tokio::test]
 async fn a_registry_that_is_away_disturbs_nobody() {
     let (mut cluster, load) = Cluster::under_load(24).await;
     for process in cluster.registry.processes() {
@@ -176,9 +228,14 @@ async fn a_registry_that_is_away_disturbs_nobody() {
     // Not awaited: the time is the fault's length, more than registrations last.
     sleep(Duration::from_secs(10)).await;
     cluster.more(200).await;
+    let back = Instant::now();
     cluster.registry.start().await;
     // Gateways and workers come back by themselves, and a new worker finds them.
     cluster.registered().await;
+    println!(
+        "all nodes are registered {:?} after the registry was started",
+        back.elapsed()
+    );
     let worker = cluster.worker().start().await;
     cluster.workers.push(worker);
     cluster.linked().await;
@@ -186,6 +243,35 @@ async fn a_registry_that_is_away_disturbs_nobody() {
     let verdict = cluster.verdict(load).await;
     verdict.unnoticed();
     assert_eq!(verdict.marked, 0, "nothing was seen twice");
+}
+
+#[tokio::test]
+async fn a_gateway_that_goes_while_the_registry_is_frozen_is_forgotten() {
+    let (mut cluster, load) = Cluster::under_load(24).await;
+    let registry = cluster.registry.pids("registry").await[0];
+    processes::signal(registry, Signal::SIGSTOP);
+    for process in cluster.gateways[0].processes() {
+        processes::signal(process, Signal::SIGKILL);
+    }
+    cluster.gateways[0].ended().await;
+    // Not awaited: the time is the fault's length, more than registrations last.
+    sleep(Duration::from_secs(10)).await;
+    processes::signal(registry, Signal::SIGCONT);
+    let nodes = 2 * (1 + cluster.workers.len()) as u64;
+    cluster
+        .registry
+        .status_when("the dead children are forgotten, and the others are not", |status| {
+            status.children().all(|child| child.connections == nodes)
+        })
+        .await;
+    // Its successor at the same addresses is found, and nobody is linked twice.
+    cluster.gateways[0].start().await;
+    cluster.registered().await;
+    cluster.linked().await;
+    cluster.more(400).await;
+    let verdict = cluster.verdict(load).await;
+    verdict.fine();
+    assert!(verdict.lost_lives > 0, "clients noticed: {verdict:?}");
 }
 
 #[tokio::test]

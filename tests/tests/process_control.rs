@@ -1,9 +1,11 @@
 //! The commands of the real programs. What holds for every program is tested with the node.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use meepo_tests::{Node, Ws, processes, wait_until};
 use nix::sys::signal::Signal;
+use tokio::task::JoinSet;
 
 /// One node of each program, on the registry of a host of its own.
 fn programs() -> Vec<(&'static str, Node)> {
@@ -209,6 +211,41 @@ async fn the_signals_of_a_terminal_and_of_an_init_system() {
         let code = node.ended().await;
         assert!(!graceful || code == Some(0), "{signals:?}: {code:?}");
         node.gone(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_spreads_the_closes_and_finishes_what_was_begun() {
+    const CLIENTS: usize = 60;
+    let mut node = Node::test().set("gateway", "stop_spread = \"3s\"").start().await;
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let mut client = Ws::connect(node.host().ws()).await;
+        client.send("sleep 500").await;
+        clients.spawn(async move { (client.closed().await.0, Instant::now()) });
+    }
+    node.events().wait_count("message", CLIENTS).await;
+    node.signal(Signal::SIGTERM);
+    let (mut codes, mut moments) = (Vec::new(), Vec::new());
+    while let Some(closed) = clients.join_next().await {
+        let (code, moment) = closed.expect("it does not panic");
+        codes.push(code);
+        moments.push(moment);
+    }
+    assert_eq!(codes, [1001; CLIENTS]);
+    moments.sort();
+    let took = moments[CLIENTS - 1] - moments[0];
+    assert!(
+        took > Duration::from_secs(1),
+        "they do not all come back at once: {took:?}"
+    );
+    assert_eq!(node.ended().await, Some(0));
+    assert_eq!(node.events().of("handled").len(), CLIENTS);
+    let closes = node.events().of("close");
+    let told: BTreeSet<_> = closes.iter().map(|close| close.client.as_str()).collect();
+    assert_eq!((told.len(), closes.len()), (CLIENTS, CLIENTS), "each once");
+    for close in &closes {
+        assert_eq!((close.cause.as_str(), close.code), ("gateway stop", Some(1001)));
     }
 }
 

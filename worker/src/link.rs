@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use meepo_node::rpc;
@@ -91,6 +91,9 @@ pub(crate) struct Link {
     /// Queries that wait for their reply, by number.
     queries: DashMap<u64, oneshot::Sender<wire::reply::Body>>,
     last_query: AtomicU64,
+    since: Instant,
+    /// When it was looked after last, in milliseconds since `since`.
+    tended: AtomicU64,
     ended: CancellationToken,
 }
 
@@ -171,6 +174,8 @@ impl Link {
             max_command: usize::try_from(max_command).unwrap_or(usize::MAX),
             queries: DashMap::new(),
             last_query: AtomicU64::new(0),
+            since: Instant::now(),
+            tended: AtomicU64::new(0),
             ended: CancellationToken::new(),
         });
         Ok((link, events))
@@ -244,8 +249,23 @@ impl Link {
         }
     }
 
+    /// Somebody reads it: it is to be said about every second.
+    pub(crate) fn tend(&self) {
+        self.tended.store(self.age(), Ordering::Relaxed);
+    }
+
+    /// Whether it has ended. One that nobody has read for long counts so as well, for good: this process was frozen, the
+    /// gateway may have given the link up, and others may have done since what is left here.
     pub(crate) fn has_ended(&self) -> bool {
+        let untended = self.age().saturating_sub(self.tended.load(Ordering::Relaxed));
+        if u128::from(untended) >= rpc::UNHEARD.as_millis() {
+            self.ended.cancel();
+        }
         self.ended.is_cancelled()
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The stream has ended: nobody is to wait for anything of it.

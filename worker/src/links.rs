@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
-use meepo_proto::registry::{Kind, Node};
+use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, coop};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -20,6 +21,11 @@ use crate::room::Room;
 
 /// The pauses between two attempts to reach a gateway: twice as long each time, and a random part shorter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How often a quiet link is looked after.
+const TEND: Duration = Duration::from_secs(1);
+/// How long the registry's word on a gateway may take when another one answers at its address.
+const NEWS: Duration = Duration::from_secs(3);
 
 /// What it takes to keep links up.
 pub(crate) struct Links<H> {
@@ -86,7 +92,8 @@ impl<H: Handler> Links<H> {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Keeps the link to one gateway, until the registry no longer names it and it cannot be reached either.
+    /// Keeps the link to one gateway, until the registry no longer names it, or says that it is done, and it cannot be
+    /// reached either.
     async fn keep(self: Arc<Self>, mut gateway: Gateway) -> GatewayId {
         let id = gateway.id;
         let cluster = self.lanes.cluster();
@@ -109,23 +116,29 @@ impl<H: Handler> Links<H> {
         cluster.change_gateways(|gateways| {
             gateways.away.remove(&id);
         });
-        if self.address(id).is_some() {
-            self.lanes.moved(id);
-        } else {
-            self.lanes.lost(id);
+        match self.word(id) {
+            // It has moved the clients to other workers, or will; or all their ends are handled.
+            Some(_) => self.lanes.moved(id),
+            None => self.lanes.lost(id),
         }
         id
     }
 
-    /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it. Cancel safe.
+    /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it, or says that it is
+    /// done. Cancel safe.
     async fn reach(&self, gateway: &mut Gateway) -> Option<(Arc<Link>, Streaming<wire::Event>)> {
+        let id = gateway.id;
+        // Since when another one answers in its place.
+        let mut gone = None;
         loop {
-            if let Some(address) = self.address(gateway.id) {
-                gateway.address = address;
+            match self.word(id) {
+                Some((State::Done, _)) => return None,
+                Some((_, address)) => gateway.address = address,
+                None => {}
             }
             let room = Room::new(self.queue_limit, Some(self.lanes.cluster().room().clone()));
-            let dialled = Link::dial(gateway.id, &gateway.address, &self.card, room).await;
-            let (id, address) = (gateway.id, &gateway.address);
+            let dialled = Link::dial(id, &gateway.address, &self.card, room).await;
+            let address = &gateway.address;
             match dialled {
                 Ok(linked) => {
                     gateway.failures = 0;
@@ -133,10 +146,10 @@ impl<H: Handler> Links<H> {
                     return Some(linked);
                 }
                 Err(DialError::Another) => {
-                    if gateway.failures == 0 {
+                    if gone.is_none() {
                         tracing::info!(gateway = %id, address, "another gateway answers");
                     }
-                    self.lanes.lost(id);
+                    gone.get_or_insert_with(Instant::now);
                 }
                 // It need not be news: a gateway that has gone is named for a moment longer.
                 Err(error) if gateway.failures == 2 => tracing::warn!(gateway = %id, address, %error, "no link"),
@@ -144,10 +157,14 @@ impl<H: Handler> Links<H> {
             }
             gateway.failures = gateway.failures.saturating_add(1);
             gateway.first = None;
-            self.address(id)?;
+            // The registry may know whether it was done; whoever was frozen has to hear from it first.
+            let (state, _) = self.word(id)?;
+            if gone.is_some_and(|since| since.elapsed() > NEWS) && state == State::Serving {
+                self.lanes.lost(id);
+            }
             tokio::select! {
                 () = gateway.pause() => {}
-                () = self.forgotten(id) => {}
+                () = self.other_word(id, state) => {}
             }
         }
     }
@@ -183,6 +200,8 @@ impl<H: Handler> Links<H> {
 
     async fn take_all(&self, link: &Arc<Link>, events: &mut Streaming<wire::Event>) -> Result<bool, Status> {
         let mut draining = false;
+        let mut tend = tokio::time::interval(TEND);
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -192,25 +211,34 @@ impl<H: Handler> Links<H> {
                     let _ = link.send(Command::Draining(wire::Draining {}));
                 }
                 () = self.cut.cancelled() => return Ok(false),
+                _ = tend.tick() => {}
                 event = events.message() => match event? {
-                    Some(event) => self.lanes.take(link, event),
+                    Some(event) if !link.has_ended() => self.lanes.take(link, event),
+                    Some(_) => {}
                     None => return Ok(draining),
                 }
             }
+            if link.has_ended() {
+                return Err(Status::aborted("this worker was frozen or blocked for too long"));
+            }
+            link.tend();
             // Many events may be there at once; handlers get their turn in between.
             coop::consume_budget().await;
         }
     }
 
-    fn address(&self, id: GatewayId) -> Option<String> {
+    /// What the registry says of a gateway: how it is, and where.
+    fn word(&self, id: GatewayId) -> Option<(State, String)> {
         let nodes = self.nodes.borrow();
-        Some(nodes.get(&id.0).filter(|node| is_gateway(node))?.address.clone())
+        let node = nodes.get(&id.0).filter(|node| node.kind() == Kind::Gateway)?;
+        Some((node.state(), node.address.clone()))
     }
 
-    /// Waits until the registry no longer names a gateway. Cancel safe.
-    async fn forgotten(&self, id: GatewayId) {
+    /// Waits until the registry no longer says this of a gateway. Cancel safe.
+    async fn other_word(&self, id: GatewayId, state: State) {
         let mut nodes = self.nodes.clone();
-        if nodes.wait_for(|nodes| !nodes.contains_key(&id.0)).await.is_err() {
+        let other = nodes.wait_for(|nodes| nodes.get(&id.0).is_none_or(|node| node.state() != state));
+        if other.await.is_err() {
             std::future::pending().await
         }
     }
@@ -234,11 +262,9 @@ impl Gateway {
     }
 }
 
-fn is_gateway(node: &Node) -> bool {
-    node.kind() == Kind::Gateway
-}
-
+/// The gateways that take links: one that leaves may have nobody else to finish what it has.
 fn gateways(nodes: &BTreeMap<u64, Node>) -> Vec<GatewayId> {
-    let gateways = nodes.iter().filter(|(_, node)| is_gateway(node));
+    let there = |node: &Node| node.kind() == Kind::Gateway && node.state() != State::Done;
+    let gateways = nodes.iter().filter(|(_, node)| there(node));
     gateways.map(|(id, _)| GatewayId(*id)).collect()
 }

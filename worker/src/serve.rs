@@ -57,6 +57,7 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, child:
         name: worker.card.hello.name.clone(),
         pid: std::process::id(),
         version: worker.card.hello.version.clone(),
+        ..Node::default()
     };
     // It leaves the registry as soon as it begins to drain.
     let announced = membership.announce(node, child.stop.token().clone());

@@ -10,7 +10,7 @@ use meepo_node::config::NodeSection;
 use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Membership, rpc};
 use meepo_proto::registry::registry_client::RegistryClient;
-use meepo_proto::registry::{Kind, ListRequest, Node};
+use meepo_proto::registry::{Kind, ListRequest, Node, State};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -139,6 +139,7 @@ pub(super) fn gateway(id: u64, address: &str) -> Node {
         name: "test".into(),
         pid: 1,
         version: "0".into(),
+        ..Node::default()
     }
 }
 
@@ -183,6 +184,19 @@ pub(super) async fn wait_for(nodes: &mut tokio::sync::watch::Receiver<BTreeMap<u
     let seen = tokio::time::timeout(DEADLINE, seen).await.map(|seen| seen.map(drop));
     let ids: Vec<u64> = nodes.borrow().keys().copied().collect();
     assert!(matches!(seen, Ok(Ok(()))), "expected {expected:?}, seen are {ids:?}");
+}
+
+/// Waits until a watcher sees a node in this state, or not at all.
+pub(super) async fn wait_for_state(
+    nodes: &mut tokio::sync::watch::Receiver<BTreeMap<u64, Node>>,
+    id: u64,
+    expected: Option<State>,
+) {
+    let state = |nodes: &BTreeMap<u64, Node>| nodes.get(&id).map(|node| node.state());
+    let seen = nodes.wait_for(|nodes| state(nodes) == expected);
+    let seen = tokio::time::timeout(DEADLINE, seen).await.map(|seen| seen.map(drop));
+    let last = state(&nodes.borrow());
+    assert!(matches!(seen, Ok(Ok(()))), "expected {expected:?}, seen is {last:?}");
 }
 
 /// Waits for a line in the log that has all these words.

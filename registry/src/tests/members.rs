@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use meepo_proto::registry::State;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::harness::*;
@@ -42,6 +44,37 @@ async fn leaving_is_known_at_once() {
     // As if its process had died: only the connection tells.
     abrupt.task.abort();
     server.wait_for(&[]).await;
+}
+
+#[tokio::test]
+async fn one_that_leaves_is_in_no_list_and_is_remembered_when_it_was_done() {
+    let server = Server::start(patient(), "").await;
+    let membership = membership(&[server.address.to_string()], "");
+    let mut early = membership.watch(CancellationToken::new());
+    for (id, done) in [(1, true), (2, false)] {
+        let (node, announced) = watch::channel(gateway(id, "a:1"));
+        let until = CancellationToken::new();
+        let (members, token) = (membership.clone(), until.clone());
+        let task = tokio::spawn(async move { members.announce_changing(&announced, token).await });
+        server.wait_for(&[id]).await;
+
+        node.send_modify(|node| node.set_state(State::Leaving));
+        server.wait_for(&[]).await;
+        wait_for_state(&mut early, id, Some(State::Leaving)).await;
+        // The last word comes with the goodbye.
+        if done {
+            node.send_modify(|node| node.set_state(State::Done));
+        }
+        until.cancel();
+        tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap();
+        let expected = done.then_some(State::Done);
+        wait_for_state(&mut early, id, expected).await;
+        let mut late = membership.watch(CancellationToken::new());
+        wait_for_state(&mut late, 1, Some(State::Done)).await;
+        wait_for_state(&mut late, id, expected).await;
+        assert_eq!(server.ids().await, [0u64; 0]);
+    }
+    assert_eq!(server.stats.connections.get(), 0);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
+use meepo_proto::registry::State;
 
 use super::gateway::{Gateway, attach, message, text_to};
 use super::{Running, eventually, soon};
@@ -62,6 +63,53 @@ async fn clients_of_a_gateway_that_dies_are_closed_once() {
     worker.expect_no_more();
     assert_eq!(worker.stats.connections.get(), 0);
     assert_eq!(worker.stats.links.get(), 0);
+}
+
+#[tokio::test]
+async fn clients_of_a_gateway_that_is_done_are_forgotten_silently() {
+    // Whether the worker hears of its leaving, or was away until all was over.
+    for leaving in [true, false] {
+        let (mut worker, mut gateway, mut link) = Running::linked().await;
+        link.open(1).await;
+        worker.expect("1 connect").await;
+        if leaving {
+            worker.name_as(&gateway, State::Leaving);
+        }
+        drop(link);
+        gateway.silent_link().await.refuse();
+        worker.name_as(&gateway, State::Done);
+        eventually("silence about the client", || worker.stats.connections.get() == 0).await;
+        worker.forget(&gateway);
+        eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
+        worker.expect_no_more();
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_comes_helps_a_gateway_that_leaves() {
+    let mut worker = Running::start();
+    let mut gateway = Gateway::start(1).await;
+    worker.name_as(&gateway, State::Leaving);
+    let mut link = gateway.link().await;
+    worker.expect("start, 0 gateways").await;
+    link.hand_over(1, &[]);
+    let seq = link.closed(1);
+    link.until_done(seq).await;
+    assert!(worker.told().await.starts_with("1 close: "));
+}
+
+#[tokio::test]
+async fn clients_of_a_gateway_that_dies_while_it_leaves_are_closed() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    worker.name_as(&gateway, State::Leaving);
+    drop(link);
+    eventually("the link's end", || worker.stats.links.get() == 0).await;
+    worker.forget(&gateway);
+    drop(gateway);
+    worker.expect("1 close: gateway lost").await;
+    worker.expect_no_more();
 }
 
 #[tokio::test]

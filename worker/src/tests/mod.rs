@@ -17,7 +17,7 @@ use meepo_node::secret::SecretHeader;
 use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Stop, StopReason};
 use meepo_proto::link as wire;
-use meepo_proto::registry::{Kind, Node};
+use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -208,10 +208,16 @@ impl Running {
 
     /// The registry names a gateway.
     fn name(&self, gateway: &Gateway) {
+        self.name_as(gateway, State::Serving);
+    }
+
+    /// The registry says how a gateway is.
+    fn name_as(&self, gateway: &Gateway, state: State) {
         let node = Node {
             id: gateway.id,
             kind: Kind::Gateway.into(),
             address: gateway.address.clone(),
+            state: state.into(),
             ..Node::default()
         };
         self.nodes.send_modify(|nodes| {
