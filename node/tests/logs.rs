@@ -89,6 +89,24 @@ fn a_full_disk_stops_no_service() {
     until("it goes on", || {
         node.serving().len() == 2 && node.status()["instances"][0]["restarts"] == 1
     });
+    let status = node.status();
+    assert_eq!(status["problems"][0], "master: log lines cannot be written");
+    assert!(status["lost_log_lines"].as_u64().unwrap() >= 4, "{status}");
+    node.run(&["status"])
+        .ok()
+        .says("now: master: log lines cannot be written")
+        .says(" log lines lost");
+    // Another file has room.
+    node.configure("log_file = \"log\"", "");
+    node.run(&["reload"]).ok();
+    until("it is told what was lost", || {
+        node.status()["problems"] == serde_json::json!([])
+    });
+    let log = std::fs::read_to_string(node.path("log")).unwrap();
+    assert!(
+        log.contains(" master[") && log.contains("log lines could not be written and are lost lost="),
+        "{log}"
+    );
     node.run(&["stop"]).ok();
     node.assert_clean(&[]);
 }

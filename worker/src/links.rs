@@ -123,7 +123,8 @@ impl<H: Handler> Links<H> {
             if let Some(address) = self.address(gateway.id) {
                 gateway.address = address;
             }
-            let room = Room::new(self.queue_limit, Some(self.lanes.cluster().room().clone()));
+            let cluster = self.lanes.cluster();
+            let room = Room::new(self.queue_limit, Some(cluster.room().clone()), cluster.stats());
             let dialled = Link::dial(gateway.id, &gateway.address, &self.card, room).await;
             let (id, address) = (gateway.id, &gateway.address);
             match dialled {
