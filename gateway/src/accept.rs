@@ -1,13 +1,12 @@
 //! Accepting clients on the listeners that all children share.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meepo_node::Acceptor;
 use meepo_node::stats::Siblings;
 use meepo_proto::link::{CloseCause, Handshake};
-use nix::sys::resource::{Resource, getrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -30,10 +29,6 @@ pub(crate) enum Service {
 
 /// How long a child with more clients than its siblings leaves a connection to them.
 const LET_OTHERS: Duration = Duration::from_millis(3);
-/// How long to wait when no file descriptor is free.
-const EXHAUSTED: Duration = Duration::from_millis(200);
-/// How often a failing accept is logged.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 /// What was sent is acknowledged in this time, or the client has vanished.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 /// A client that vanished is found after this time of silence.
@@ -48,33 +43,21 @@ pub(crate) async fn accept(
     tasks: TaskTracker,
     until: CancellationToken,
 ) {
-    let mut logged = None::<tokio::time::Instant>;
+    let mut acceptor = Acceptor::new(listener, "clients", hub.stats);
     loop {
         if holds_more_than_others(&hub, &siblings) {
             tokio::time::sleep(LET_OTHERS).await;
         }
-        let accepted = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = until.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = acceptor.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                set_up(&stream);
-                match &service {
-                    Service::Ws(site) => tasks.spawn(http::serve(Arc::clone(&hub), Arc::clone(site), stream, peer)),
-                    Service::Line => tasks.spawn(line(Arc::clone(&hub), stream, peer)),
-                };
-            }
-            Err(error) if is_about_one_client(&error) => {}
-            Err(error) => {
-                if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-                    logged = Some(tokio::time::Instant::now());
-                    tracing::warn!(%error, limit = descriptor_limit(), "cannot accept clients, trying on");
-                }
-                tokio::time::sleep(EXHAUSTED).await;
-            }
-        }
+        set_up(&stream);
+        match &service {
+            Service::Ws(site) => tasks.spawn(http::serve(Arc::clone(&hub), Arc::clone(site), stream, peer)),
+            Service::Line => tasks.spawn(line(Arc::clone(&hub), stream, peer)),
+        };
     }
 }
 
@@ -91,17 +74,6 @@ fn set_up(stream: &TcpStream) {
 fn holds_more_than_others(hub: &Hub, siblings: &Siblings) -> bool {
     let fewest = siblings.iter().map(|slot| slot.connections.get()).min().unwrap_or(0);
     hub.stats.connections.get() > fewest + 8 + fewest / 8
-}
-
-fn descriptor_limit() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
-}
-
-fn is_about_one_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-    )
 }
 
 /// Serves one line client: it is read once a worker has let it in.

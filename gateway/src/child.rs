@@ -165,6 +165,7 @@ async fn serve_links(
     until: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let limit = usize::try_from(hub.settings.max_message.as_u64() + MESSAGE_SLACK).unwrap_or(usize::MAX);
+    let stats = hub.stats;
     let service = LinkServer::new(LinkService {
         hub,
         tasks: TaskTracker::new(),
@@ -175,7 +176,7 @@ async fn serve_links(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(InterceptorLayer::new(SecretCheck::new(&secret)))
         .add_service(service)
-        .serve_with_incoming_shutdown(rpc::incoming(listener), until.cancelled_owned())
+        .serve_with_incoming_shutdown(rpc::incoming(listener, stats), until.cancelled_owned())
         .await
 }
 

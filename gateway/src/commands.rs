@@ -165,6 +165,7 @@ impl<'a> Commands<'a> {
             }
             Sent::Full => {
                 stats.failed_sends.add(1);
+                stats.dropped_sends.add(1);
                 if self.hub.settings.slow_client == SlowClient::Close {
                     turn.slow.push(Arc::clone(client));
                 }

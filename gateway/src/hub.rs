@@ -135,8 +135,13 @@ impl Hub {
 
     /// Pauses a client that is about to be read while too much waits.
     pub(crate) fn check_full(&self, client: &Client) {
-        if self.full.load(Ordering::Relaxed) && self.dispatch.lock().router.flow(client.number) == Flow::Pause {
+        if !self.full.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut dispatch = self.dispatch.lock();
+        if dispatch.router.flow(client.number) == Flow::Pause {
             client.pause();
+            self.stats.held_back.set(dispatch.router.held_back() as u64);
         }
     }
 
@@ -203,6 +208,7 @@ impl Hub {
     pub(crate) fn close_one_slow(&self, client: &Arc<Client>) {
         let end = End::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
         if self.close(client, End { clear: true, ..end }) {
+            self.stats.slow_clients.add(1);
             tracing::info!(client = %self.client_id(client.number), "closed a client that does not read");
         }
     }
@@ -363,6 +369,8 @@ impl Hub {
         self.stats.events_waiting.set(router.waiting() as u64);
         self.stats.events_in_flight.set(router.in_flight() as u64);
         self.stats.links.set(router.links() as u64);
+        self.stats.held_back.set(router.held_back() as u64);
+        self.stats.full_queues.set(router.is_full().into());
         if router.is_idle() || router.links() == 0 {
             self.idle.notify_waiters();
         }
@@ -377,6 +385,7 @@ impl Hub {
             });
         }
         for client in given_up {
+            self.stats.given_up_events.add(1);
             tracing::error!(client = %self.client_id(client.number), "gave up an event that ended several workers in turn");
             self.close(
                 &client,

@@ -94,6 +94,11 @@ impl Router {
         self.in_flight
     }
 
+    /// Clients that are not read.
+    pub fn held_back(&self) -> usize {
+        self.paused.len()
+    }
+
     /// Links that are up.
     pub fn links(&self) -> usize {
         self.links.len()

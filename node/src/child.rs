@@ -15,10 +15,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::SignalFd;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::NodeSection;
+use crate::exporter::Exporter;
 use crate::instance::{Child, Plan};
 use crate::stats::{Siblings, Slot};
 use crate::stop::{Stop, StopReason};
@@ -26,6 +29,9 @@ use crate::{logs, sys};
 
 /// The socket to the master; there is none in a process that is no child.
 static MASTER: OnceLock<UnixStream> = OnceLock::new();
+
+/// How often a log that fails is tried again.
+const MEND_LOGS: u16 = 1000;
 
 /// What a child takes over from its master.
 pub(crate) struct Start {
@@ -36,6 +42,8 @@ pub(crate) struct Start {
     pub(crate) own: Option<TcpListener>,
     pub(crate) stats: &'static Slot,
     pub(crate) siblings: Siblings,
+    /// Serves the metrics of the whole node, if they are wanted.
+    pub(crate) exporter: Option<Exporter>,
     pub(crate) node: Arc<NodeSection>,
     /// The master logs otherwise than the section says: it takes that up only when the reload is done.
     pub(crate) new_logs: bool,
@@ -79,6 +87,7 @@ fn serve(start: Start) -> Result<(), String> {
     let listening = Listening {
         master: start.master,
         signals,
+        log_alarm: logs::alarm().map_err(|error| error.to_string())?,
         stop: stop.clone(),
     };
     std::thread::Builder::new()
@@ -110,8 +119,13 @@ fn serve(start: Start) -> Result<(), String> {
         stop: stop.clone(),
     };
     let serve = Rc::clone(&start.plan.serve);
+    let exporter = start.exporter.map(|exporter| exporter.run(stop.clone()));
+    let serving = async move {
+        let _exporting = exporter.map(|exporter| AbortOnDropHandle::new(tokio::spawn(exporter)));
+        serve(child).await
+    };
     // What panics has been logged by the hook.
-    let served = runtime.block_on(AssertUnwindSafe(async move { serve(child).await }).catch_unwind());
+    let served = runtime.block_on(AssertUnwindSafe(serving).catch_unwind());
     runtime.shutdown_timeout(Duration::from_millis(100));
     match served {
         Err(panic) => Err(format!("panicked: {}", text_of(&*panic))),
@@ -131,7 +145,7 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&own), None)?;
     sys::close(&start.close);
     fastrand::seed(sys::random());
-    logs::name_process(label);
+    logs::name_process(label, start.stats);
     if start.new_logs {
         logs::change(&start.node)?;
     }
@@ -146,6 +160,7 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
 struct Listening {
     master: UnixStream,
     signals: SignalFd,
+    log_alarm: Option<&'static EventFd>,
     stop: Stop,
 }
 
@@ -153,14 +168,29 @@ impl Listening {
     fn run(self) {
         let mut master = BufReader::new(&self.master);
         loop {
-            let mut ready = [
+            let mut ready = vec![
                 PollFd::new(self.master.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            if poll(&mut ready, PollTimeout::NONE).is_err() {
+            ready.extend(
+                self.log_alarm
+                    .map(|alarm| PollFd::new(alarm.as_fd(), PollFlags::POLLIN)),
+            );
+            let timeout = if logs::fails() {
+                MEND_LOGS.into()
+            } else {
+                PollTimeout::NONE
+            };
+            if poll(&mut ready, timeout).is_err() {
                 continue;
             }
-            let [master_ready, signal_ready] = ready.map(|fd| fd.any().unwrap_or(true));
+            let is_ready = |at: usize| ready[at].any().unwrap_or(true);
+            let (master_ready, signal_ready) = (is_ready(0), is_ready(1));
+            // Only to be woken; that it was raised once more is no matter.
+            let _ = self.log_alarm.map(EventFd::read);
+            if logs::fails() {
+                logs::mend();
+            }
             if signal_ready && let Ok(Some(signal)) = self.signals.read_signal() {
                 match Signal::try_from(signal.ssi_signo.cast_signed()) {
                     Ok(Signal::SIGTERM) => self.stop.request(StopReason::Stop),

@@ -10,11 +10,13 @@
 //! - `master`: listeners, children, signals, reload, stop. `child`: the other side of the fork.
 //! - `daemon`, `pidfile`, `control`: a start in the background, the lock that says who runs, the socket that answers.
 //! - `commands`: what `stop`, `status`, `reload`, `restart` and `kill` do with a node that is `running`.
-//! - [`stats`]: figures of all children in memory that the master shares with them; [`status`] shows them.
+//! - [`stats`]: figures of all children in memory that the master shares with them; [`status`] shows them, with
+//!   `problems` in words; `metrics` has them for Prometheus, `exporter` serves that.
 //! - [`stop`]: how a child learns that it is to drain.
 //! - [`membership`]: how a node makes itself known to the registries, and learns who else is there; `roster` puts their words
 //!   together, `backoff` paces the attempts.
 //! - [`advertise`]: the address that a node tells others.
+//! - [`Acceptor`]: accepts connections, also when descriptors run out.
 //! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
 //! - [`quota`]: a bound on log lines that a stranger can cause.
 //! - `logs`: one line an event. `sys`: all that is unsafe.
@@ -26,6 +28,7 @@
 //!   are.
 //! - A child ends when its master is gone.
 
+mod acceptor;
 pub mod advertise;
 mod backoff;
 mod child;
@@ -34,11 +37,14 @@ mod commands;
 pub mod config;
 mod control;
 mod daemon;
+mod exporter;
 pub mod instance;
 mod logs;
 mod master;
 pub mod membership;
+mod metrics;
 mod pidfile;
+mod problems;
 pub mod program;
 pub mod quota;
 mod roster;
@@ -50,7 +56,9 @@ pub mod stats;
 pub mod status;
 pub mod stop;
 mod sys;
+mod usage;
 
+pub use acceptor::Acceptor;
 pub use config::{Config, ConfigError, NodeSection};
 pub use instance::{BoxError, Child, Instance, Listen, Plan};
 pub use membership::Membership;

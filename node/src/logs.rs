@@ -1,15 +1,17 @@
 //! Logs: one line an event, each line one write to a file in append mode, so that processes do not interleave.
 //!
 //! There is no thread and no buffer: what is logged before a crash is in the file, and a fork is harmless. A line that
-//! cannot be written (a full disk, a terminal that is gone) is dropped, and service goes on.
+//! cannot be written (a full disk, a terminal that is gone) is dropped and counted, and service goes on. As soon as there is
+//! room again, a line says how many were lost.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -19,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{LogFormat, NodeSection};
+use crate::stats::Slot;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -32,6 +35,12 @@ struct Log {
     redirect: AtomicBool,
     /// The last write stopped within a line.
     torn: AtomicBool,
+    /// Lines that were lost and not told of yet.
+    lost: AtomicU64,
+    /// The figures of this process.
+    stats: RwLock<Option<&'static Slot>>,
+    /// Raised with the first line that is lost.
+    alarm: OnceLock<EventFd>,
     filter: Handle<EnvFilter, Registry>,
     format: Handle<Format, Filtered>,
 }
@@ -52,6 +61,9 @@ pub(crate) fn start(node: &NodeSection, redirect: bool) -> io::Result<()> {
         json: AtomicBool::new(node.log_format == LogFormat::Json),
         redirect: AtomicBool::new(redirect),
         torn: AtomicBool::new(false),
+        lost: AtomicU64::new(0),
+        stats: RwLock::new(None),
+        alarm: OnceLock::new(),
         filter: filter_handle,
         format: format_handle,
     };
@@ -110,10 +122,34 @@ pub(crate) fn reopen() {
     }
 }
 
-/// From now on lines are of this process.
-pub(crate) fn name_process(name: &str) {
+/// From now on lines are of this process, and those that are lost are counted there.
+pub(crate) fn name_process(name: &str, stats: &'static Slot) {
     if let Some(log) = LOG.get() {
         *log.process.write().unwrap_or_else(PoisonError::into_inner) = name.into();
+        *log.stats.write().unwrap_or_else(PoisonError::into_inner) = Some(stats);
+        // What another process has lost is told by that one.
+        log.lost.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What becomes readable when a line is lost. [`mend`] is to be called now and then after that.
+pub(crate) fn alarm() -> io::Result<Option<&'static EventFd>> {
+    let Some(log) = LOG.get() else {
+        return Ok(None);
+    };
+    let alarm = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    Ok(Some(log.alarm.get_or_init(|| alarm)))
+}
+
+/// Whether lines were lost and that could not be told yet.
+pub(crate) fn fails() -> bool {
+    LOG.get().is_some_and(|log| log.lost.load(Ordering::Relaxed) > 0)
+}
+
+/// Tells of lines that were lost, if there is room again.
+pub(crate) fn mend() {
+    if let Some(log) = LOG.get() {
+        log.tell_lost();
     }
 }
 
@@ -153,14 +189,62 @@ impl Log {
     }
 
     fn write(&self, event: &[u8]) {
-        let line = self.line(event);
+        self.tell_lost();
+        if !self.put(&self.line(event)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            if let Some(stats) = *self.stats.read().unwrap_or_else(PoisonError::into_inner) {
+                stats.lost_log_lines.add(1);
+                stats.log_fails.set(1);
+            }
+            if let Some(alarm) = self.alarm.get() {
+                // It fails only when it is raised already.
+                let _ = alarm.write(1);
+            }
+        }
+    }
+
+    fn tell_lost(&self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost == 0 {
+            return;
+        }
+        if !self.put(&self.line(self.lost_lines(lost).as_bytes())) {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        } else if let Some(stats) = *self.stats.read().unwrap_or_else(PoisonError::into_inner) {
+            stats.log_fails.set(0);
+        }
+    }
+
+    /// An event that no filter holds up.
+    fn lost_lines(&self, lost: u64) -> String {
+        let mut time = String::new();
+        let json = self.json.load(Ordering::Relaxed);
+        let to = &mut Writer::new(&mut time);
+        // Writing to a string does not fail.
+        let _ = if json {
+            SystemTime.format_time(to)
+        } else {
+            Stamp.format_time(to)
+        };
+        let (target, message) = (module_path!(), "log lines could not be written and are lost");
+        if json {
+            let fields = format!("{{\"message\":\"{message}\",\"lost\":{lost}}}");
+            format!("{{\"timestamp\":\"{time}\",\"level\":\"ERROR\",\"fields\":{fields},\"target\":\"{target}\"}}")
+        } else {
+            format!("{time} ERROR {target}: {message} lost={lost}")
+        }
+    }
+
+    /// Writes a line; whether all of it was taken.
+    fn put(&self, line: &[u8]) -> bool {
         let written = match &*self.target.read().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, file)) => write_once(file, &line),
-            None => write_once(&mut io::stderr(), &line),
+            Some((_, file)) => write_once(file, line),
+            None => write_once(&mut io::stderr(), line),
         };
         if let Some(torn) = tears(written, line.len()) {
             self.torn.store(torn, Ordering::Relaxed);
         }
+        written == line.len()
     }
 
     /// The event as one line: no line break but at the end.

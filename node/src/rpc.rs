@@ -15,7 +15,9 @@ use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::transport::{Endpoint, Server};
 
-use crate::quota::{LogQuota, REFUSALS};
+use crate::acceptor::Acceptor;
+use crate::quota::REFUSALS;
+use crate::stats::Slot;
 
 /// How often a quiet connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -55,25 +57,12 @@ pub fn server() -> Server {
 ///
 /// It lives through a shortage of descriptors without spinning, and ends connections that do not begin to speak HTTP/2
 /// in time.
-pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Inbound>> + Send {
-    stream::unfold((listener, LogQuota::new()), async |(listener, quota)| {
-        loop {
-            match listener.accept().await {
-                Ok((socket, peer)) => {
-                    // Only a hint; a connection that has ended already will say so when it is read.
-                    let _ = socket.set_nodelay(true);
-                    return Some((Ok(Inbound::new(socket, peer)), (listener, quota)));
-                }
-                // The peer gave up while it waited.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    if let Some(unlogged) = quota.take() {
-                        tracing::warn!(%error, unlogged, "cannot accept a connection of a node");
-                    }
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-            }
-        }
+pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
+    stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
+        let (socket, peer) = acceptor.accept().await;
+        // Only a hint; a connection that has ended already will say so when it is read.
+        let _ = socket.set_nodelay(true);
+        Some((Ok(Inbound::new(socket, peer)), acceptor))
     })
 }
 

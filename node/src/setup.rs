@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigError, NodeSection};
-use crate::instance::Plan;
+use crate::instance::{Listen, Plan};
 use crate::program::Master;
 use crate::stats;
 
@@ -78,24 +78,33 @@ impl Setup {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
         for Planned { name, plan, .. } in &self.plans {
             // Twice as many, and more, may be there while generations change.
             if plan.children == 0 || plan.children > stats::SLOTS / 4 {
                 let why = format!("must be from 1 to {}", stats::SLOTS / 4);
                 return Err(self.config.invalid(&format!("{name}.children"), why));
             }
-            for listen in &plan.shared {
-                if listen.address.port() == 0 {
-                    continue;
-                }
-                if let Some(other) = taken.insert(listen.address, &listen.key) {
-                    let why = format!("{} is used by {other} already", listen.address);
-                    return Err(self.config.invalid(&listen.key, why));
-                }
+        }
+        let metrics = self.metrics();
+        let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
+        let shared = self.plans.iter().flat_map(|planned| &planned.plan.shared);
+        for listen in shared.chain(&metrics).filter(|listen| listen.address.port() != 0) {
+            if let Some(other) = taken.insert(listen.address, &listen.key) {
+                let why = format!("{} is used by {other} already", listen.address);
+                return Err(self.config.invalid(&listen.key, why));
             }
         }
         Ok(())
+    }
+
+    /// The listener for metrics, if there is to be one.
+    pub(crate) fn metrics(&self) -> Option<Listen> {
+        Some(Listen {
+            label: "metrics".into(),
+            address: self.node.metrics?,
+            key: "node.metrics".into(),
+            page: Some(("http", "/metrics".into())),
+        })
     }
 
     /// The settings that are in force, as TOML, without secrets.

@@ -1,16 +1,22 @@
 //! Figures of all children, in memory that the master shares with them.
 //!
 //! One shared mapping is made before the first fork. A child has a slot; the master reads it for `status`, and adds it to
-//! the totals of its instance when the child has died.
+//! the totals of its instance when the child has died. Any child can read all of it, for the metrics of the whole node.
 
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
+
+mod board;
+
+#[cfg(test)]
+pub(crate) use board::SeenChild;
+pub(crate) use board::{Board, Seen, SeenInstance};
 
 /// How many children, old generations that still drain among them, can have a slot.
 pub(crate) const SLOTS: usize = 1024;
@@ -108,6 +114,25 @@ figures! {
     events_waiting: gauge,
     /// Events that a worker has and has not finished.
     events_in_flight: gauge,
+    /// Connections that could not be accepted when they were there: no descriptor was free.
+    failed_accepts: counter,
+    /// Listeners that accept nobody for now, since no descriptor is free.
+    blocked_listeners: gauge,
+    /// Clients that were closed because they did not read.
+    slow_clients: counter,
+    /// Messages that were not queued because the client's send buffer was full.
+    dropped_sends: counter,
+    /// Events that were given up because several workers ended with them.
+    given_up_events: counter,
+    /// Gateway: clients that are not read because too much waits for workers. Worker: clients whose events wait because
+    /// too much is to be sent to their gateway.
+    held_back: gauge,
+    /// Gateway: 1 while so much waits for workers that nobody is read. Worker: outgoing queues that are full.
+    full_queues: gauge,
+    /// Log lines that could not be written.
+    lost_log_lines: counter,
+    /// 1 while log lines cannot be written.
+    log_fails: gauge,
 }
 
 /// What a slot is used for.
@@ -120,18 +145,46 @@ pub(crate) enum Use {
     Draining = 3,
 }
 
+impl Use {
+    /// What a number stands for; nothing for a slot that is free.
+    fn of(number: u32) -> Option<Self> {
+        [Self::Starting, Self::Serving, Self::Draining]
+            .into_iter()
+            .find(|state| *state as u32 == number)
+    }
+}
+
 #[repr(C, align(128))]
 struct Entry {
     instance: AtomicU32,
     state: AtomicU32,
+    index: AtomicU32,
+    pid: AtomicU32,
     slot: Slot,
+}
+
+/// What the master tells of an instance.
+#[repr(C, align(128))]
+struct Of {
+    /// Children that were started in the place of one that had died.
+    restarts: AtomicU64,
+    /// Children that wait to be started again.
+    backing_off: AtomicU64,
+    /// What children counted that are gone.
+    totals: Slot,
 }
 
 #[repr(C)]
 struct Shared {
     /// All entries from here on have never been used.
     high: AtomicU32,
-    totals: [Slot; INSTANCES],
+    /// Odd while a child's figures move to the totals.
+    moves: AtomicU32,
+    /// When the master started, in seconds of Unix time.
+    started: AtomicU64,
+    /// The master's own figures.
+    master: Slot,
+    instances: [Of; INSTANCES],
     entries: [Entry; SLOTS],
 }
 
@@ -165,7 +218,7 @@ impl Stats {
     }
 
     /// Takes a free slot for a child that starts.
-    pub(crate) fn claim(&self, instance: usize) -> Option<usize> {
+    pub(crate) fn claim(&self, instance: usize, index: usize) -> Option<usize> {
         let number = self
             .shared
             .entries
@@ -174,6 +227,8 @@ impl Stats {
         let entry = &self.shared.entries[number];
         entry.slot.clear();
         entry.instance.store(instance as u32, Ordering::Relaxed);
+        entry.index.store(index as u32, Ordering::Relaxed);
+        entry.pid.store(0, Ordering::Relaxed);
         entry.state.store(Use::Starting as u32, Ordering::Release);
         self.shared.high.fetch_max(number as u32 + 1, Ordering::Relaxed);
         Some(number)
@@ -188,8 +243,35 @@ impl Stats {
     pub(crate) fn retire(&self, number: usize) {
         let entry = &self.shared.entries[number];
         let instance = entry.instance.load(Ordering::Relaxed) as usize;
-        self.shared.totals[instance].add_counters(&entry.slot.read());
+        let moves = &self.shared.moves;
+        let before = moves.load(Ordering::Relaxed);
+        moves.store(before.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.shared.instances[instance].totals.add_counters(&entry.slot.read());
         self.mark(number, Use::Free);
+        moves.store(before.wrapping_add(2), Ordering::Release);
+    }
+
+    /// Notes which process has a slot.
+    pub(crate) fn occupy(&self, number: usize, pid: u32) {
+        self.shared.entries[number].pid.store(pid, Ordering::Relaxed);
+    }
+
+    /// Notes when the master started.
+    pub(crate) fn started(&self, unix_seconds: u64) {
+        self.shared.started.store(unix_seconds, Ordering::Relaxed);
+    }
+
+    /// Tells of an instance what only the master knows.
+    pub(crate) fn tell(&self, instance: usize, restarts: u64, backing_off: u64) {
+        let of = &self.shared.instances[instance];
+        of.restarts.store(restarts, Ordering::Relaxed);
+        of.backing_off.store(backing_off, Ordering::Relaxed);
+    }
+
+    /// The master's own figures.
+    pub(crate) fn master(&self) -> &'static Slot {
+        &self.shared.master
     }
 
     /// The figures of a slot.
@@ -199,7 +281,12 @@ impl Stats {
 
     /// What the dead children of an instance counted.
     pub(crate) fn totals(&self, instance: usize) -> Figures {
-        self.shared.totals[instance].read()
+        self.shared.instances[instance].totals.read()
+    }
+
+    /// All of it, to be read.
+    pub(crate) fn board(&self) -> Board {
+        Board(self.shared)
     }
 
     /// The slots of an instance.
@@ -262,7 +349,7 @@ mod tests {
     #[test]
     fn siblings_are_those_of_the_instance_that_serve() {
         let stats = Stats::new().unwrap();
-        let [a, b, other, draining] = [0, 0, 1, 0].map(|instance| stats.claim(instance).unwrap());
+        let [a, b, other, draining] = [0, 0, 1, 0].map(|instance| stats.claim(instance, 0).unwrap());
         assert_eq!(stats.siblings(0).iter().count(), 0);
         for slot in [a, b, other, draining] {
             stats.mark(slot, Use::Serving);
@@ -281,7 +368,7 @@ mod tests {
     fn the_dead_leave_their_counts_and_a_clean_slot() {
         let stats = Stats::new().unwrap();
         for _ in 0..3 {
-            let slot = stats.claim(4).unwrap();
+            let slot = stats.claim(4, 0).unwrap();
             assert_eq!(stats.slot(slot).read(), Figures::default());
             stats.slot(slot).messages_in.add(10);
             stats.slot(slot).connections.add(1);
@@ -295,11 +382,11 @@ mod tests {
     fn slots_can_run_out() {
         let stats = Stats::new().unwrap();
         for _ in 0..SLOTS {
-            assert!(stats.claim(0).is_some());
+            assert!(stats.claim(0, 0).is_some());
         }
-        assert_eq!(stats.claim(0), None);
+        assert_eq!(stats.claim(0, 0), None);
         stats.retire(7);
-        assert_eq!(stats.claim(1), Some(7));
+        assert_eq!(stats.claim(1, 0), Some(7));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use crate::problems;
 use crate::stats::Figures;
 
 /// A node, as `status --json` prints it.
@@ -23,6 +24,14 @@ pub struct NodeStatus {
     pub state: String,
     /// How the last reload ended, if there was one.
     pub last_reload: Option<ReloadStatus>,
+    /// What is exhausted now, in words.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// Lines that the master itself could not log.
+    #[serde(default)]
+    pub lost_log_lines: u64,
+    /// Where the node's metrics are, if they are served.
+    pub metrics: Option<String>,
     /// What the master runs.
     pub instances: Vec<InstanceStatus>,
 }
@@ -166,6 +175,9 @@ pub(crate) fn text(status: &NodeStatus) -> String {
             }
         }
     }
+    if let Some(address) = &status.metrics {
+        listeners.add_row(["node", "metrics", address, &format!("http://{address}/metrics")]);
+    }
     if listeners.row_count() > 0 {
         text += &format!("{}\n", listeners.trim_fmt());
     }
@@ -187,11 +199,17 @@ pub(crate) fn text(status: &NodeStatus) -> String {
             text += &format!("{} {index}, last exit: {reason}\n", instance.name);
         }
     }
+    for problem in &status.problems {
+        text += &format!("now: {problem}\n");
+    }
+    for past in problems::past(status) {
+        text += &format!("since the start: {past}\n");
+    }
     text
 }
 
 fn children(status: &NodeStatus) -> Table {
-    const HEADS: [&str; 16] = [
+    const HEADS: [&str; 17] = [
         "child",
         "pid",
         "state",
@@ -208,9 +226,10 @@ fn children(status: &NodeStatus) -> Table {
         "failed",
         "errors",
         "links",
+        "waiting",
     ];
     let mut heads = HEADS.to_vec();
-    heads.extend(["waiting", "in flight"]);
+    heads.extend(["in flight", "held back"]);
     let mut table = table(&heads);
     for instance in &status.instances {
         for child in &instance.children {
@@ -235,7 +254,7 @@ fn children(status: &NodeStatus) -> Table {
     table
 }
 
-fn figures(figures: &Figures) -> [String; 11] {
+fn figures(figures: &Figures) -> [String; 12] {
     [
         figures.connections.to_string(),
         figures.connections_total.to_string(),
@@ -248,6 +267,7 @@ fn figures(figures: &Figures) -> [String; 11] {
         figures.links.to_string(),
         figures.events_waiting.to_string(),
         figures.events_in_flight.to_string(),
+        figures.held_back.to_string(),
     ]
 }
 
@@ -321,6 +341,9 @@ mod tests {
                 reason: Some("meepo.toml:3: no".into()),
                 age_s: 1.0,
             }),
+            problems: vec!["gateway 0: no free file descriptors".into()],
+            lost_log_lines: 2,
+            metrics: Some("127.0.0.1:19920".into()),
             instances: vec![InstanceStatus {
                 name: "gateway".into(),
                 listeners: vec![ws],
@@ -364,6 +387,9 @@ mod tests {
             "backing off",
             "exit code 1",
             "2.0K",
+            "http://127.0.0.1:19920/metrics",
+            "\nnow: gateway 0: no free file descriptors\n",
+            "\nsince the start: master: 2 log lines lost\n",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }

@@ -89,6 +89,26 @@ fn a_full_disk_stops_no_service() {
     until("it goes on", || {
         node.serving().len() == 2 && node.status()["instances"][0]["restarts"] == 1
     });
+    let status = node.status();
+    assert_eq!(status["problems"][0], "master: log lines cannot be written");
+    assert!(status["lost_log_lines"].as_u64().unwrap() >= 4, "{status}");
+    node.run(&["status"])
+        .ok()
+        .says("now: master: log lines cannot be written")
+        .says(" log lines lost");
+    // Another file has room.
+    node.configure("log_file = \"log\"\nlog_format = \"json\"", "");
+    node.run(&["reload"]).ok();
+    until("it is told what was lost", || {
+        node.status()["problems"] == serde_json::json!([])
+    });
+    let log = std::fs::read_to_string(node.path("log")).unwrap();
+    let mut events = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let told = |event: &serde_json::Value| event["process"] == "master" && event["fields"]["lost"].is_number();
+    let told = events.find(told).unwrap_or_else(|| panic!("{log}"));
+    assert!(told["level"] == "ERROR" && told["timestamp"].is_string(), "{told}");
     node.run(&["stop"]).ok();
     node.assert_clean(&[]);
 }

@@ -48,7 +48,7 @@ pub(crate) async fn run(
     let server = rpc::server()
         .layer(InterceptorLayer::new(SecretCheck::new(secret)))
         .add_service(RegistryServer::new(service).max_decoding_message_size(MAX_ANNOUNCE))
-        .serve_with_incoming_shutdown(rpc::incoming(listener), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(rpc::incoming(listener, stats), stop.clone().cancelled_owned());
     // A connection that does not answer must not hold the child up.
     let late = async {
         stop.cancelled().await;

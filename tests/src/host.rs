@@ -54,6 +54,11 @@ impl Host {
         self.port(19909)
     }
 
+    /// Where the metrics of a node are, if it was told so.
+    pub fn metrics(&self) -> SocketAddr {
+        self.port(19920)
+    }
+
     /// Where the registry is.
     pub fn registry(&self) -> SocketAddr {
         self.port(19911)

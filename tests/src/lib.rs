@@ -9,8 +9,8 @@
 //! - [`status`]: `status --json` as types.
 //! - [`events`]: what the test worker wrote down.
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
-//! - [`http`]: one plain request.
-//! - [`network`]: a network of a test's own, whose packets can be dropped.
+//! - [`http`]: one plain request; [`scrape`]: metrics, read strictly.
+//! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
 //!   repeated or reordered.
@@ -20,6 +20,7 @@
 pub mod binaries;
 pub mod checker;
 pub mod cluster;
+pub mod disk;
 pub mod events;
 pub mod host;
 pub mod http;
@@ -29,12 +30,14 @@ pub mod network;
 pub mod node;
 pub mod processes;
 pub mod raw;
+pub mod scrape;
 pub mod status;
 pub mod wait;
 pub mod ws;
 
 pub use checker::Verdict;
 pub use cluster::Cluster;
+pub use disk::Disk;
 pub use events::{Events, Record};
 pub use host::Host;
 pub use line::Line;
@@ -42,6 +45,7 @@ pub use load::{Life, Load};
 pub use network::Network;
 pub use node::{Builder, Finished, Node};
 pub use raw::{Frame, Raw};
+pub use scrape::Scrape;
 pub use status::Status;
 pub use wait::{DEADLINE, in_time, wait_for, wait_until};
 pub use ws::{Incoming, Ws};

@@ -35,15 +35,7 @@ impl Network {
     ///
     /// When it has to be possible and is not.
     pub fn own() -> Option<Self> {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            let asked = std::env::var("MEEPO_TEST_NAMESPACES").is_ok_and(|value| value == "1");
-            assert!(!asked, "this user may not make network namespaces: {error}");
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or_default();
-            // Past the harness, which shows nothing of a test that passes.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no network namespaces for this user");
-            return None;
-        }
+        enter(CloneFlags::CLONE_NEWNET)?;
         // As on a wire: packets of the usual size.
         run("ip", "link set lo mtu 1500 up");
         Some(Self(()))
@@ -83,6 +75,22 @@ impl Network {
         // There may be none.
         let _ = command("tc", "qdisc del dev lo root").output();
     }
+}
+
+/// Puts this thread into a namespace of its own.
+///
+/// None, with a line that says so, when this user may not; unless `MEEPO_TEST_NAMESPACES` asks for it.
+pub(crate) fn enter(namespace: CloneFlags) -> Option<()> {
+    if let Err(error) = unshare(namespace) {
+        let asked = std::env::var("MEEPO_TEST_NAMESPACES").is_ok_and(|value| value == "1");
+        assert!(!asked, "this user may not make namespaces: {error}");
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        // Past the harness, which shows nothing of a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no namespaces for this user");
+        return None;
+    }
+    Some(())
 }
 
 fn command(program: &str, arguments: &str) -> Command {

@@ -13,6 +13,8 @@ pub struct Status {
     pub version: String,
     /// `serving` once all children are.
     pub state: String,
+    /// What is exhausted now.
+    pub problems: Vec<String>,
     /// What the master runs.
     pub instances: Vec<Instance>,
 }
@@ -82,6 +84,18 @@ pub struct Child {
     pub events_waiting: u64,
     /// Events at work.
     pub events_in_flight: u64,
+    /// Listeners that accept nobody.
+    pub blocked_listeners: u64,
+    /// Clients that were closed because they did not read.
+    pub slow_clients: u64,
+    /// Sends that a full send buffer did not take.
+    pub dropped_sends: u64,
+    /// Clients that wait because a queue is full.
+    pub held_back: u64,
+    /// Queues that are full.
+    pub full_queues: u64,
+    /// Log lines that could not be written.
+    pub lost_log_lines: u64,
 }
 
 impl Status {

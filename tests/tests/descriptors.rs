@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use meepo_tests::{DEADLINE, Line, Node, Ws, processes, wait_until};
+use meepo_tests::{DEADLINE, Line, Node, Scrape, Ws, processes, wait_until};
 use nix::sys::signal::Signal;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_gateway_without_free_descriptors_serves_on_and_takes_clients_again() {
     const LIMIT: usize = 256;
     const CLIENTS: usize = 400;
-    const WARNING: &str = "cannot accept clients";
+    const WARNING: &str = "cannot accept connections";
+    const PROBLEM: &str = "gateway 0: no free file descriptors, new connections wait";
     let node = Node::test()
         .shell(&format!("ulimit -n {LIMIT}"))
         // Those that cannot come in wait at the listener, however long this takes.
         .set("gateway", "children = 1")
+        .set("node", "metrics = \"{ip}:19920\"")
         .start()
         .await;
     let address = node.host().ws();
@@ -31,6 +34,17 @@ async fn a_gateway_without_free_descriptors_serves_on_and_takes_clients_again() 
         node.output().contains(WARNING)
     })
     .await;
+    let status = node
+        .status_when("it is told", |status| status.problems == [PROBLEM])
+        .await;
+    assert_eq!(status.instance("gateway").sum(|child| child.blocked_listeners), 1);
+    let text = node.command(&["status"]).await;
+    assert_eq!(text.code, Some(0));
+    assert!(text.stdout.contains(&format!("\nnow: {PROBLEM}\n")), "{text:?}");
+    let scrape = Scrape::of(node.host().metrics()).await;
+    let gateway = [("kind", "gateway")];
+    assert_eq!(scrape.sum("meepo_blocked_listeners", &gateway), 1.0);
+    assert!(scrape.sum("meepo_failed_accepts_total", &gateway) >= 1.0);
     let pid = node.pids("gateway").await[0];
     let used = processes::cpu_ticks(pid);
     for number in 0..20 {
@@ -56,6 +70,52 @@ async fn a_gateway_without_free_descriptors_serves_on_and_takes_clients_again() 
     for client in &mut first {
         assert_eq!(client.ask("still here").await, "still here");
     }
+    assert_eq!(node.pids("gateway").await, [pid]);
+    node.status_when("all is well", |status| status.problems.is_empty())
+        .await;
+    let text = node.command(&["status"]).await.stdout;
+    assert!(
+        text.contains("since the start: gateway: ") && text.contains("accepts failed"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_alone_without_descriptors_still_shows_its_metrics() {
+    let mut node = Node::test()
+        .shell("ulimit -n 64")
+        .only("gateway")
+        .set("gateway", "children = 1\nconnect_timeout = \"10m\"")
+        .set("node", "metrics = \"{ip}:19920\"")
+        .prepare();
+    node.start().await;
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        waiting.push(TcpStream::connect(node.host().line()).await.expect("a connection"));
+    }
+    wait_until("there is none left", DEADLINE, async || {
+        Scrape::of(node.host().metrics())
+            .await
+            .sum("meepo_blocked_listeners", &[])
+            == 1.0
+    })
+    .await;
+    let pid = node.pids("gateway").await[0];
+    for _ in 0..20 {
+        let scrape = Scrape::of(node.host().metrics()).await;
+        assert_eq!(scrape.sum("meepo_blocked_listeners", &[]), 1.0);
+        assert!(scrape.sum("meepo_memory_bytes", &[]) > 0.0);
+    }
+    for client in waiting {
+        client.set_zero_linger().expect("a socket can linger");
+    }
+    wait_until("all is well", DEADLINE, async || {
+        Scrape::of(node.host().metrics())
+            .await
+            .sum("meepo_blocked_listeners", &[])
+            == 0.0
+    })
+    .await;
     assert_eq!(node.pids("gateway").await, [pid]);
 }
 

@@ -136,7 +136,8 @@ impl<H: Handler> Links<H> {
                 Some((_, address)) => gateway.address = address,
                 None => {}
             }
-            let room = Room::new(self.queue_limit, Some(self.lanes.cluster().room().clone()));
+            let cluster = self.lanes.cluster();
+            let room = Room::new(self.queue_limit, Some(cluster.room().clone()), cluster.stats());
             let dialled = Link::dial(id, &gateway.address, &self.card, room).await;
             let address = &gateway.address;
             match dialled {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use meepo_node::stats::Slot;
 use tokio::sync::Notify;
 
 /// Counts the bytes that are queued. Nobody is refused: a send never waits and never fails because a queue is long, but
@@ -14,7 +15,11 @@ pub(crate) struct Room {
     freed: Notify,
     /// The room of the whole child, in which a link's is counted as well.
     whole: Option<Arc<Room>>,
+    stats: &'static Slot,
 }
+
+/// Counts a client whose event waits for room.
+struct HeldBack(&'static Slot);
 
 /// Bytes that are queued for as long as this value lives.
 #[derive(Debug)]
@@ -24,19 +29,23 @@ pub(crate) struct Charge {
 }
 
 impl Room {
-    pub(crate) fn new(limit: usize, whole: Option<Arc<Room>>) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, whole: Option<Arc<Room>>, stats: &'static Slot) -> Arc<Self> {
         Arc::new(Self {
             queued: AtomicUsize::new(0),
             limit,
             freed: Notify::new(),
             whole,
+            stats,
         })
     }
 
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         let rooms = [Some(self), self.whole.as_ref()];
         for room in rooms.into_iter().flatten() {
-            room.queued.fetch_add(bytes, Ordering::AcqRel);
+            let before = room.queued.fetch_add(bytes, Ordering::AcqRel);
+            if before < room.limit && before + bytes >= room.limit {
+                room.stats.full_queues.add(1);
+            }
         }
         Charge {
             room: self.clone(),
@@ -61,6 +70,7 @@ impl Room {
             let freed = self.freed.notified();
             // Looked at again now that a notification cannot be missed.
             if self.queued() >= self.limit {
+                let _held_back = HeldBack::new(self.stats);
                 freed.await;
             }
         }
@@ -69,8 +79,22 @@ impl Room {
     fn free(&self, bytes: usize) {
         let before = self.queued.fetch_sub(bytes, Ordering::AcqRel);
         if before >= self.limit && before - bytes < self.limit {
+            self.stats.full_queues.sub(1);
             self.freed.notify_waiters();
         }
+    }
+}
+
+impl HeldBack {
+    fn new(stats: &'static Slot) -> Self {
+        stats.held_back.add(1);
+        Self(stats)
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        self.0.held_back.sub(1);
     }
 }
 

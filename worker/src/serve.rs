@@ -82,7 +82,7 @@ impl<H: Handler> Worker<H> {
         ready: impl FnOnce(),
     ) -> Result<(), BoxError> {
         let limit = self.section.queue_limit();
-        let room = Room::new(limit.saturating_mul(LINKS_AT_LIMIT), None);
+        let room = Room::new(limit.saturating_mul(LINKS_AT_LIMIT), None, self.stats);
         let cluster = Cluster::new(self.stats, self.section.query_timeout, room);
         let stop = self.stop.token();
         let started = guarded(async { self.handler.on_start(&cluster).await });

@@ -1,6 +1,7 @@
 //! The section `[node]`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub struct NodeSection {
     pub log_format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,meepo_gateway=debug`. Default: `info`.
     pub log_level: String,
+    /// Where `/metrics` and `/health` of the node are served, over plain HTTP. Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// How an event is written to the log.
@@ -64,6 +68,7 @@ impl Default for NodeSection {
             log_file: None,
             log_format: LogFormat::Text,
             log_level: "info".into(),
+            metrics: None,
         }
     }
 }

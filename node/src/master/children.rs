@@ -13,9 +13,14 @@ use super::group::{Group, Life, Own, Process};
 use super::listeners::Listener;
 use super::{Phase, Supervisor, copy};
 use crate::config::NodeSection;
+use crate::exporter::{Exporter, Source};
 use crate::instance::Plan;
+use crate::metrics::About;
 use crate::stats::Use;
-use crate::{child, sys};
+use crate::{child, logs, sys};
+
+/// How often a log that fails is tried again.
+const MEND_LOGS: Duration = Duration::from_secs(1);
 
 /// What a child is made of.
 pub(super) struct Blueprint<'p> {
@@ -23,6 +28,7 @@ pub(super) struct Blueprint<'p> {
     pub(super) index: usize,
     pub(super) plan: &'p Rc<Plan>,
     pub(super) listeners: &'p [Rc<Listener>],
+    pub(super) metrics: Option<&'p Rc<Listener>>,
     pub(super) own: Option<&'p Own>,
     pub(super) node: &'p Arc<NodeSection>,
 }
@@ -55,12 +61,13 @@ impl Supervisor<'_> {
         }
         let of = &self.groups[group];
         let (plan, listeners, own) = (Rc::clone(&of.plan), of.listeners.clone(), of.places[index].own.clone());
-        let node = Arc::clone(&self.node);
+        let (node, metrics) = (Arc::clone(&self.node), self.metrics.clone());
         let blueprint = Blueprint {
             group,
             index,
             plan: &plan,
             listeners: &listeners,
+            metrics: metrics.as_ref(),
             own: own.as_ref(),
             node: &node,
         };
@@ -78,7 +85,10 @@ impl Supervisor<'_> {
             node,
             ..
         } = blueprint;
-        let slot = self.stats.claim(*group).ok_or("too many children still drain")?;
+        let slot = self
+            .stats
+            .claim(*group, *index)
+            .ok_or("too many children still drain")?;
         let forked = self
             .prepare(*group, slot, blueprint)
             .and_then(|(start, ours)| match sys::fork() {
@@ -94,6 +104,7 @@ impl Supervisor<'_> {
             }
         };
         let started = Instant::now();
+        self.stats.occupy(slot, pid.as_raw().unsigned_abs());
         tracing::debug!(
             instance = self.groups[*group].name,
             index,
@@ -132,6 +143,13 @@ impl Supervisor<'_> {
                 .map(|listener| copy(&listener.socket))
                 .collect::<Result<_, _>>()?;
             let own = blueprint.own.map(|own| copy(&own.listener.socket)).transpose()?;
+            let exporter = match blueprint.metrics {
+                Some(listener) => Some(Exporter {
+                    listener: copy(&listener.socket)?,
+                    source: self.source(blueprint.node),
+                }),
+                None => None,
+            };
             let start = child::Start {
                 instance: self.groups[group].name,
                 index: blueprint.index,
@@ -140,6 +158,7 @@ impl Supervisor<'_> {
                 own,
                 stats: self.stats.slot(slot),
                 siblings: self.stats.siblings(group),
+                exporter,
                 node: Arc::clone(blueprint.node),
                 new_logs: !blueprint.node.logs_as(&self.node),
                 close: self.descriptors().into_iter().chain([ours.as_raw_fd()]).collect(),
@@ -148,6 +167,19 @@ impl Supervisor<'_> {
             Ok((start, ours))
         };
         build().map_err(|error| error.to_string())
+    }
+
+    /// Where a child has the metrics of the node from.
+    fn source(&self, node: &NodeSection) -> Source {
+        let about = About {
+            name: node.name.clone(),
+            version: self.program.version.clone(),
+            instances: self.groups.iter().map(|group| group.name).collect(),
+        };
+        Source {
+            board: self.stats.board(),
+            about,
+        }
     }
 
     /// What the master has open: nothing for its children.
@@ -168,6 +200,7 @@ impl Supervisor<'_> {
                 .flat_map(|place| place.own.iter().chain(&place.successor_own));
             open.extend(own.map(|own| own.listener.socket.as_raw_fd()));
         }
+        open.extend(self.metrics.iter().map(|listener| listener.socket.as_raw_fd()));
         if let Phase::Reloading(reload) = &self.phase {
             open.extend(reload.listeners().map(|listener| listener.socket.as_raw_fd()));
         }
@@ -281,6 +314,9 @@ impl Supervisor<'_> {
 
     /// Does what is due: starts children again, and ends those that take too long.
     pub(super) fn keep_deadlines(&mut self) {
+        if logs::fails() {
+            logs::mend();
+        }
         let now = Instant::now();
         let past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         for process in self
@@ -356,6 +392,7 @@ impl Supervisor<'_> {
             .chain(of_places)
             .chain(self.control.deadline())
             .chain(of_stop)
+            .chain(logs::fails().then(|| Instant::now() + MEND_LOGS))
             .min()
     }
 }

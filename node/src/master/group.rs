@@ -122,6 +122,11 @@ impl Group {
 }
 
 impl Place {
+    /// Whether its child has died and waits to be started again.
+    pub(crate) fn backs_off(&self) -> bool {
+        self.process.is_none() && self.retry_at.is_some()
+    }
+
     /// Notes that its child has died, and says after which pause it is to be started again.
     pub(crate) fn died(&mut self, process: &Process, reason: &str, now: Instant) -> Duration {
         if process.life == Life::Starting || now - process.started < LONG_LIFE {

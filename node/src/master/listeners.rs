@@ -8,7 +8,7 @@ use std::rc::Rc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::ConfigError;
-use crate::instance::{Listen, Plan};
+use crate::instance::Listen;
 use crate::setup::Setup;
 
 /// How many connections may wait to be accepted; the kernel has a bound of its own below it.
@@ -27,8 +27,21 @@ pub(crate) struct Listener {
 /// A port of a child's own, as long as the child lives: the base address, and which one after it.
 pub(crate) type Reserved = (SocketAddr, u16);
 
-/// The shared listeners of each instance.
-pub(crate) type Shared = Vec<Vec<Rc<Listener>>>;
+/// The listeners that are shared.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Those of each instance.
+    pub(crate) instances: Vec<Vec<Rc<Listener>>>,
+    /// Where the whole node's metrics are served.
+    pub(crate) metrics: Option<Rc<Listener>>,
+}
+
+impl Shared {
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<Listener>> {
+        self.instances.iter().flatten().chain(&self.metrics)
+    }
+}
 
 impl Listener {
     fn open(asked: &Listen) -> io::Result<Self> {
@@ -68,39 +81,40 @@ impl Listener {
     }
 }
 
-/// Opens the listeners of all plans, or takes them from those that are open. Those that are taken stay open for the
+/// Opens all listeners that a setup asks for, or takes them from those that are open. Those that are taken stay open for the
 /// others as well, so that a refused reload changes nothing.
 pub(crate) fn open_shared(setup: &Setup, open: &[Rc<Listener>]) -> Result<Shared, ConfigError> {
     let mut free: Vec<Rc<Listener>> = open.to_vec();
-    let plans = setup.plans.iter().map(|planned| &planned.plan);
-    plans.map(|plan| open_plan(setup, plan, &mut free)).collect()
+    let mut take = |asked: &Listen| take_or_open(setup, asked, &mut free);
+    let mut instances = Vec::new();
+    for planned in &setup.plans {
+        instances.push(planned.plan.shared.iter().map(&mut take).collect::<Result<_, _>>()?);
+    }
+    let metrics = setup.metrics().as_ref().map(take).transpose()?;
+    Ok(Shared { instances, metrics })
 }
 
-fn open_plan(setup: &Setup, plan: &Plan, free: &mut Vec<Rc<Listener>>) -> Result<Vec<Rc<Listener>>, ConfigError> {
-    let mut listeners = Vec::new();
-    for asked in &plan.shared {
-        let same = free.iter().position(|open| open.asked.address == asked.address);
-        let listener = match same.map(|same| free.swap_remove(same)) {
-            Some(open) => {
-                let socket = open
-                    .socket
-                    .try_clone()
-                    .map_err(|error| setup.config.invalid(&asked.key, error))?;
-                Listener {
-                    asked: asked.clone(),
-                    address: open.address,
-                    socket,
-                }
+fn take_or_open(setup: &Setup, asked: &Listen, free: &mut Vec<Rc<Listener>>) -> Result<Rc<Listener>, ConfigError> {
+    let same = free.iter().position(|open| open.asked.address == asked.address);
+    let listener = match same.map(|same| free.swap_remove(same)) {
+        Some(open) => {
+            let socket = open
+                .socket
+                .try_clone()
+                .map_err(|error| setup.config.invalid(&asked.key, error))?;
+            Listener {
+                asked: asked.clone(),
+                address: open.address,
+                socket,
             }
-            None => Listener::open(asked).map_err(|error| {
-                setup
-                    .config
-                    .invalid(&asked.key, format!("cannot listen at {}: {error}", asked.address))
-            })?,
-        };
-        listeners.push(Rc::new(listener));
-    }
-    Ok(listeners)
+        }
+        None => Listener::open(asked).map_err(|error| {
+            setup
+                .config
+                .invalid(&asked.key, format!("cannot listen at {}: {error}", asked.address))
+        })?,
+    };
+    Ok(Rc::new(listener))
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

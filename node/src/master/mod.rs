@@ -30,6 +30,7 @@ use crate::setup::{Options, Setup};
 use crate::stats::{INSTANCES, Stats};
 use crate::{cli, logs};
 use group::{Group, Place};
+use listeners::Listener;
 use reload::Reload;
 use signals::{Action, State};
 use stopping::Stopping;
@@ -42,6 +43,8 @@ pub(crate) struct Supervisor<'a> {
     options: Options,
     node: Arc<NodeSection>,
     groups: Vec<Group>,
+    /// Where children serve the metrics of the node.
+    metrics: Option<Rc<Listener>>,
     stats: Stats,
     signals: SignalFd,
     control: Server,
@@ -84,21 +87,26 @@ pub(crate) fn run(
             return ExitCode::from(cli::FAILURE);
         }
     };
-    let groups = setup.plans.iter().zip(listeners).map(|(planned, listeners)| Group {
-        name: planned.name,
-        stop_order: planned.stop_order,
-        plan: Rc::clone(&planned.plan),
-        listeners,
-        places: (0..planned.plan.children).map(|_| Place::default()).collect(),
-        leaving: Vec::new(),
-        restarts: 0,
-        last_exit: None,
-    });
+    let groups = setup
+        .plans
+        .iter()
+        .zip(listeners.instances)
+        .map(|(planned, listeners)| Group {
+            name: planned.name,
+            stop_order: planned.stop_order,
+            plan: Rc::clone(&planned.plan),
+            listeners,
+            places: (0..planned.plan.children).map(|_| Place::default()).collect(),
+            leaving: Vec::new(),
+            restarts: 0,
+            last_exit: None,
+        });
     let mut supervisor = Supervisor {
         program,
         options,
         node: Arc::clone(&setup.node),
         groups: groups.collect(),
+        metrics: listeners.metrics,
         stats,
         signals,
         control,
@@ -113,6 +121,7 @@ pub(crate) fn run(
         config_text: setup.config.text().map(Into::into),
     };
     drop(setup);
+    supervisor.publish_start();
     supervisor.start_all();
     supervisor.serve()
 }
@@ -132,6 +141,7 @@ fn open(setup: &Setup, terminal: &Terminal) -> Result<Opened, String> {
         raise_descriptor_limit();
         let signals = signals::listen().map_err(|error| error.to_string())?;
         let stats = Stats::new().map_err(|error| error.to_string())?;
+        logs::name_process("master", stats.master());
         let listeners = open_listeners(setup, pid_file.stale)?;
         let control = Server::open(&node.socket_path()).map_err(|error| error.to_string())?;
         Ok((signals, stats, control, listeners))
@@ -184,6 +194,7 @@ impl Supervisor<'_> {
                     }
                 }
             }
+            self.publish();
             // A reload may have ended just now, and another one been wanted meanwhile.
             if self.state() != State::Serving || self.reload_wanted.is_none() {
                 self.wait();
@@ -319,6 +330,7 @@ impl Supervisor<'_> {
         };
         // All is closed before the lock is given up: whoever takes it can bind at once.
         self.groups.clear();
+        self.metrics = None;
         self.control.remove();
         match &failure {
             None => tracing::info!(node = self.node.name, "stopped"),

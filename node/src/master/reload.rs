@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::children::Blueprint;
 use super::group::{Life, Own, Place};
-use super::listeners::{self, Listener};
+use super::listeners::{self, Listener, Shared};
 use super::{Phase, Supervisor};
 use crate::config::NodeSection;
 use crate::control::{Answer, CallerId};
@@ -27,7 +27,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A reload that is under way.
 pub(super) struct Reload {
     setup: Setup,
-    listeners: listeners::Shared,
+    listeners: Shared,
     /// Group and index of the successors that are still to be started.
     queue: VecDeque<(usize, usize)>,
     current: Option<(usize, usize)>,
@@ -37,7 +37,7 @@ pub(super) struct Reload {
 impl Reload {
     /// The listeners of the new generation.
     pub(super) fn listeners(&self) -> impl Iterator<Item = &Rc<Listener>> {
-        self.listeners.iter().flatten()
+        self.listeners.iter()
     }
 }
 
@@ -80,14 +80,16 @@ impl Supervisor<'_> {
         }
     }
 
-    fn prepare_reload(&self) -> Result<(Setup, listeners::Shared), String> {
+    fn prepare_reload(&self) -> Result<(Setup, Shared), String> {
         let setup = Setup::read(self.program, &self.options).map_err(|error| error.to_string())?;
         self.refuse_fixed(&setup.node)
             .map_err(|(key, why)| setup.config.invalid(key, why).to_string())?;
         let open: Vec<Rc<Listener>> = self
             .groups
             .iter()
-            .flat_map(|group| group.listeners.iter().cloned())
+            .flat_map(|group| &group.listeners)
+            .chain(&self.metrics)
+            .cloned()
             .collect();
         let listeners = listeners::open_shared(&setup, &open).map_err(|error| error.to_string())?;
         Ok((setup, listeners))
@@ -133,7 +135,8 @@ impl Supervisor<'_> {
             return Err("no reload is under way".into());
         };
         let plan = Rc::clone(&reload.setup.plans[group].plan);
-        let listeners = reload.listeners[group].clone();
+        let listeners = reload.listeners.instances[group].clone();
+        let metrics = reload.listeners.metrics.clone();
         let node = Arc::clone(&reload.setup.node);
         let own = match &plan.own {
             None => None,
@@ -156,6 +159,7 @@ impl Supervisor<'_> {
             index,
             plan: &plan,
             listeners: &listeners,
+            metrics: metrics.as_ref(),
             own: own.as_ref(),
             node: &node,
         };
@@ -172,7 +176,9 @@ impl Supervisor<'_> {
         let limit = self.node.stop_timeout;
         let last = self.last_order();
         let alone = self.groups.iter().all(|group| group.stop_order == last);
-        for ((group, planned), listeners) in self.groups.iter_mut().zip(&reload.setup.plans).zip(reload.listeners) {
+        let Shared { instances, metrics } = reload.listeners;
+        self.metrics = metrics;
+        for ((group, planned), listeners) in self.groups.iter_mut().zip(&reload.setup.plans).zip(instances) {
             group.plan = Rc::clone(&planned.plan);
             group.listeners = listeners;
             for place in &mut group.places {

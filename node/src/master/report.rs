@@ -1,19 +1,33 @@
 //! What the master says of itself and of its children.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Supervisor;
 use super::group::{Group, Life, Place, Process};
 use super::listeners::Listener;
 use super::signals::State;
+use crate::problems;
 use crate::status::{ChildStatus, InstanceStatus, ListenerStatus, NodeStatus, ReloadStatus};
-use crate::sys;
+use crate::usage::usage;
 
 impl Supervisor<'_> {
     /// How things are.
     pub(super) fn status(&self) -> NodeStatus {
+        let instances: Vec<_> = (0..)
+            .zip(&self.groups)
+            .map(|(number, group)| self.instance(number, group))
+            .collect();
+        let master = self.stats.master().read();
+        let children = instances.iter().flat_map(|instance| {
+            let name = |child: &ChildStatus| format!("{} {}", instance.name, child.index);
+            instance.children.iter().map(move |child| (name(child), child.figures))
+        });
+        let processes = [("master".to_owned(), master)].into_iter().chain(children);
+        let problems = processes.flat_map(|(process, figures)| problems::present(&process, &figures));
         NodeStatus {
+            problems: problems.collect(),
+            lost_log_lines: master.lost_log_lines,
             name: self.node.name.clone(),
             pid: std::process::id(),
             version: self.program.version.clone(),
@@ -30,12 +44,23 @@ impl Supervisor<'_> {
                 reason: answer.reason.clone(),
                 age_s: at.elapsed().as_secs_f64(),
             }),
-            instances: self
-                .groups
-                .iter()
-                .enumerate()
-                .map(|(number, group)| self.instance(number, group))
-                .collect(),
+            metrics: self.metrics.as_ref().map(|listener| listener.address.to_string()),
+            instances,
+        }
+    }
+
+    /// Tells children, for metrics, when this master started.
+    pub(super) fn publish_start(&self) {
+        let started = SystemTime::now().checked_sub(self.started.elapsed());
+        let since_1970 = started.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        self.stats.started(since_1970.unwrap_or_default().as_secs());
+    }
+
+    /// Tells children, for metrics, what only the master knows.
+    pub(super) fn publish(&self) {
+        for (number, group) in self.groups.iter().enumerate() {
+            let backing_off = group.places.iter().filter(|place| place.backs_off()).count();
+            self.stats.tell(number, group.restarts, backing_off as u64);
         }
     }
 
@@ -70,7 +95,7 @@ impl Supervisor<'_> {
         let mut children: Vec<_> = processes
             .map(|process| self.child(process, place.restarts, last_exit.clone()))
             .collect();
-        if place.process.is_none() && place.retry_at.is_some() {
+        if place.backs_off() {
             children.push(ChildStatus {
                 index,
                 state: "backing_off".into(),
@@ -84,7 +109,7 @@ impl Supervisor<'_> {
     }
 
     fn child(&self, process: &Process, restarts: u64, last_exit: Option<String>) -> ChildStatus {
-        let (cpu_s, memory_bytes) = usage(process.pid.as_raw());
+        let (cpu_s, memory_bytes) = usage(process.pid.as_raw().unsigned_abs());
         ChildStatus {
             pid: Some(process.pid.as_raw().unsigned_abs()),
             index: process.index,
@@ -121,42 +146,4 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         address.set_ip(IpAddr::from([127, 0, 0, 1]));
     }
     address
-}
-
-/// Seconds on a processor and bytes in memory; zeroes if the system does not say.
-fn usage(pid: i32) -> (f64, u64) {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let stat = read("stat");
-    // The name, in parentheses, may hold anything: what counts begins after the last one.
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
-        .collect();
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|field| field.parse::<f64>().ok())
-            .unwrap_or_default()
-    };
-    let pages: u64 = read("statm")
-        .split_whitespace()
-        .nth(1)
-        .and_then(|field| field.parse().ok())
-        .unwrap_or_default();
-    (
-        (ticks(11) + ticks(12)) / sys::ticks_per_second(),
-        pages * sys::page_size(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn this_process_uses_memory() {
-        let (cpu, memory) = super::usage(std::process::id().cast_signed());
-        assert!(cpu >= 0.0);
-        assert!(memory > 100_000);
-        assert_eq!(super::usage(i32::MAX), (0.0, 0));
-    }
 }

@@ -31,7 +31,7 @@ pub(super) const VARIABLE: &str = "MEEPO_TAKEOVER";
 
 /// What a binary says that can take over from this one. The number counts up when [`State`] changes, or what masters and
 /// children say to each other: the children of the former binary stay for a while.
-pub(crate) const TAKEOVER: &str = "meepo takeover 1\n";
+pub(crate) const TAKEOVER: &str = "meepo takeover 2\n";
 
 /// All that a master knows. Descriptors are numbers here.
 #[derive(Serialize, Deserialize)]
@@ -46,6 +46,7 @@ pub(crate) struct State {
     control: RawFd,
     stats: RawFd,
     stats_layout: String,
+    metrics: Option<ListenerState>,
     last_reload: Option<(Answer, Duration)>,
     /// Callers that wait for the reload.
     callers: Vec<RawFd>,
@@ -172,6 +173,7 @@ impl Supervisor<'_> {
             control: passing.pass(self.control.listener()),
             stats: passing.pass(&self.stats.file),
             stats_layout: Stats::layout(&names),
+            metrics: self.metrics.as_ref().map(|listener| passing.listener(listener)),
             last_reload: self
                 .last_reload
                 .as_ref()
@@ -237,6 +239,7 @@ fn take_up(program: &Master, state: State) -> Result<Supervisor<'_>, String> {
         Stats::new()
     }
     .map_err(text)?;
+    logs::name_process("master", stats.master());
     let mut control = Server::over(
         &setup.node.socket_path(),
         sys::adopt(state.control).map_err(text)?.into(),
@@ -245,11 +248,13 @@ fn take_up(program: &Master, state: State) -> Result<Supervisor<'_>, String> {
     for caller in state.callers {
         callers.push(control.adopt(sys::adopt(caller).map_err(text)?.into()));
     }
+    let metrics = state.metrics.map(ListenerState::take_up);
     let now = Instant::now();
     let mut supervisor = Supervisor {
         program,
         node: Arc::clone(&setup.node),
         groups: Vec::new(),
+        metrics: metrics.transpose().map_err(text)?.map(Rc::new),
         stats,
         signals,
         control,
@@ -299,6 +304,7 @@ fn take_up(program: &Master, state: State) -> Result<Supervisor<'_>, String> {
             supervisor.groups[0].leaving.push(process);
         }
     }
+    supervisor.publish_start();
     supervisor.reap();
     Ok(supervisor)
 }
@@ -310,7 +316,8 @@ impl Supervisor<'_> {
             return Ok(());
         }
         for process in self.groups[group].processes_mut() {
-            process.slot = self.stats.claim(group).ok_or("too many children")?;
+            process.slot = self.stats.claim(group, process.index).ok_or("too many children")?;
+            self.stats.occupy(process.slot, process.pid.as_raw().unsigned_abs());
             let serves = process.life == Life::Serving;
             self.stats
                 .mark(process.slot, if serves { Use::Serving } else { Use::Draining });

@@ -29,6 +29,9 @@ async fn events_wait_when_the_gateway_does_not_read() {
     // It goes on until the windows, the sockets and the queue are full, and one message more.
     let room = worker.cluster().room().clone();
     eventually("a full queue", || room.queued() >= LIMIT).await;
+    let stats = worker.stats;
+    eventually("the client is held back", || stats.held_back.get() == 1).await;
+    assert_eq!(stats.full_queues.get(), 1, "the link's; the whole child has room");
     let mut came = 0;
     while came < EVENTS {
         assert!(room.queued() < LIMIT + SIZE + 1024);
@@ -37,7 +40,8 @@ async fn events_wait_when_the_gateway_does_not_read() {
             came += 1;
         }
     }
-    eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
+    eventually("the end of all events", || stats.events_in_flight.get() == 0).await;
+    assert_eq!((stats.full_queues.get(), stats.held_back.get()), (0, 0));
 }
 
 #[tokio::test]

@@ -1,0 +1,102 @@
+//! Accepting connections, also when no file descriptor is free: then those that come wait, and the others are served on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use crate::stats::Slot;
+
+/// How long to wait when no file descriptor is free.
+const EXHAUSTED: Duration = Duration::from_millis(200);
+/// How often a failing accept is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// A listener whose shortages are seen in the statistics.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    /// Who comes here, for the log.
+    whom: &'static str,
+    stats: &'static Slot,
+    /// It is counted among the listeners that accept nobody.
+    blocked: bool,
+    logged: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Accepts on a listener.
+    pub fn new(listener: TcpListener, whom: &'static str, stats: &'static Slot) -> Self {
+        Self {
+            listener,
+            whom,
+            stats,
+            blocked: false,
+            logged: None,
+        }
+    }
+
+    /// The next connection. Cancel safe.
+    pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            let accepted = if self.blocked {
+                // If nobody waits, nobody suffers from the shortage any more.
+                self.listener.accept().now_or_never()
+            } else {
+                Some(self.listener.accept().await)
+            };
+            match accepted {
+                None => self.unblock(),
+                Some(Ok(connection)) => {
+                    self.unblock();
+                    return connection;
+                }
+                Some(Err(error)) if is_about_one_peer(&error) => {}
+                Some(Err(error)) => {
+                    self.block(&error);
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+            }
+        }
+    }
+
+    fn block(&mut self, error: &io::Error) {
+        self.stats.failed_accepts.add(1);
+        if !std::mem::replace(&mut self.blocked, true) {
+            self.stats.blocked_listeners.add(1);
+        }
+        if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            let (whom, limit) = (self.whom, descriptor_limit());
+            tracing::warn!(%error, whom, limit, "cannot accept connections, trying on");
+        }
+    }
+
+    fn unblock(&mut self) {
+        if std::mem::take(&mut self.blocked) {
+            self.stats.blocked_listeners.sub(1);
+        }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.unblock();
+    }
+}
+
+fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
+/// The peer gave up while it waited.
+fn is_about_one_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
