@@ -149,14 +149,14 @@ async fn a_gateway_that_is_reloaded_passes_on_all_that_it_took() {
 #[tokio::test]
 async fn a_registry_that_is_away_disturbs_nobody() {
     let (mut cluster, load) = Cluster::under_load(24).await;
-    for process in cluster.registry.processes() {
+    for process in cluster.registries[0].processes() {
         processes::signal(process, Signal::SIGKILL);
     }
-    cluster.registry.ended().await;
+    cluster.registries[0].ended().await;
     // Not awaited: the time is the fault's length, more than registrations last.
     sleep(Duration::from_secs(10)).await;
     cluster.more(200).await;
-    cluster.registry.start().await;
+    cluster.registries[0].start().await;
     // Gateways and workers come back by themselves, and a new worker finds them.
     cluster.registered().await;
     let worker = cluster.worker().start().await;
