@@ -11,6 +11,7 @@
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`http`]: one plain request.
 //! - [`network`]: a network of a test's own, whose packets can be dropped.
+//! - [`etcd`]: a cluster of etcd of a test's own.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
 //!   repeated or reordered.
@@ -20,6 +21,7 @@
 pub mod binaries;
 pub mod checker;
 pub mod cluster;
+pub mod etcd;
 pub mod events;
 pub mod host;
 pub mod http;
@@ -35,6 +37,7 @@ pub mod ws;
 
 pub use checker::Verdict;
 pub use cluster::Cluster;
+pub use etcd::Etcd;
 pub use events::{Events, Record};
 pub use host::Host;
 pub use line::Line;
