@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use meepo_tests::{Cluster, Etcd, Load, Node, Verdict, processes, wait_for};
+use futures_util::stream;
+use meepo_proto::registry::registry_client::RegistryClient;
+use meepo_proto::registry::{Announce, Kind, ListRequest};
+use meepo_tests::{Cluster, Etcd, Load, Node, Verdict, in_time, processes, wait_for};
 use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tonic::transport::Channel;
 
 /// Kills master and children at once.
 async fn kill(node: &mut Node) {
@@ -173,6 +178,60 @@ async fn leases_that_have_ended_are_mended() {
     cluster.grow().await;
     cluster.linked().await;
     undisturbed(cluster, load).await;
+}
+
+#[tokio::test]
+async fn a_node_that_changes_while_etcd_is_away_stays_registered() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let registry = Node::build("meepo-registry")
+        .set("registry", &etcd.settings())
+        .start()
+        .await;
+    let address = format!("http://{}", registry.host().registry());
+    let mut client = RegistryClient::connect(address).await.expect("the registry is there");
+    let announce = |name: &str| Announce {
+        node: Some(meepo_proto::registry::Node {
+            id: 7,
+            kind: Kind::Worker.into(),
+            name: name.into(),
+            ..Default::default()
+        }),
+    };
+    let names = async |client: &mut RegistryClient<Channel>| {
+        let list = in_time("the list", client.list(ListRequest {})).await.ok()?;
+        Some(
+            list.into_inner()
+                .nodes
+                .into_iter()
+                .map(|node| node.name)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let (beats, outgoing) = mpsc::channel(4);
+    let outgoing = stream::unfold(outgoing, async |mut beats| Some((beats.recv().await?, beats)));
+    beats.send(announce("before")).await.expect("the stream is open");
+    let mut acks = client.register(outgoing).await.expect("it can register").into_inner();
+    let mut ack = async || in_time("an answer", acks.message()).await.expect("it stays registered");
+    ack().await.expect("an answer");
+    for which in 0..etcd.size() {
+        etcd.kill(which).await;
+    }
+    beats.send(announce("after")).await.expect("the stream is open");
+    ack().await.expect("an answer");
+    assert_eq!(
+        names(&mut client).await.expect("a list"),
+        ["before"],
+        "etcd does not know it yet"
+    );
+    for which in 0..etcd.size() {
+        etcd.begin(which);
+    }
+    wait_for("etcd is told", async || {
+        beats.send(announce("after")).await.expect("the stream is open");
+        ack().await.expect("an answer");
+        (names(&mut client).await? == ["after"]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

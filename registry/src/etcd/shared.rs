@@ -145,6 +145,15 @@ impl Shared {
         }
     }
 
+    /// A lease is there, whatever was thought of it.
+    pub(crate) fn confirm(&self, session: i64) {
+        self.progress.send_if_modified(|progress| {
+            let lost = progress.session.is_none();
+            progress.session = Some(session);
+            lost
+        });
+    }
+
     /// The view is up to a revision.
     pub(crate) fn reach(&self, revision: i64) {
         self.progress.send_modify(|progress| progress.revision = revision);

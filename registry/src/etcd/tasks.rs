@@ -50,7 +50,10 @@ async fn keep(shared: &Shared, session: i64, time: Duration) {
             () = shared.doubt.notified() => {}
         }
         match shared.client.keep_alive(session).await {
-            Ok(true) => next = Instant::now() + time / 3,
+            Ok(true) => {
+                shared.confirm(session);
+                next = Instant::now() + time / 3;
+            }
             Ok(false) => return,
             Err(_) => next = Instant::now() + RETRY,
         }
