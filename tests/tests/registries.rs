@@ -263,3 +263,35 @@ async fn a_registry_starts_before_its_etcd_and_says_which_one_it_misses() {
         .await;
     assert!(!worker.output().contains("refused this node"), "{}", worker.output());
 }
+
+#[tokio::test]
+async fn a_member_of_etcd_that_has_lost_the_others_is_not_believed() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let alone = &etcd.endpoints()[..1];
+    let registry = Node::build("meepo-registry")
+        .set("node", "log_level = \"info,meepo_registry=debug\"")
+        .set("registry", &format!("store = \"etcd\"\netcd.endpoints = {alone:?}"))
+        .start()
+        .await;
+    let worker = Node::test().registry(registry.host()).only("worker").start().await;
+    let has_come = async |nodes: u64| {
+        registry
+            .status_when("the worker has come", |status| {
+                status.children().all(|child| child.connections == nodes)
+            })
+            .await;
+    };
+    has_come(2).await;
+    etcd.kill(1).await;
+    etcd.kill(2).await;
+    // It answers, but may have missed something.
+    wait_for("the watch ends", async || {
+        registry.output().contains("the watch at etcd has ended").then_some(())
+    })
+    .await;
+    has_come(2).await;
+    etcd.begin(1);
+    let later = Node::test().registry(registry.host()).only("worker").start().await;
+    has_come(4).await;
+    drop((worker, later));
+}
