@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::error::Error;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -222,12 +221,12 @@ impl Membership {
 
     async fn connect(&self, registry: &Registry) -> Result<Client, Status> {
         let endpoint = rpc::endpoint(&registry.address)
-            .map_err(|error| Status::invalid_argument(format!("it is not an address: {}", causes(&error))))?;
+            .map_err(|error| Status::invalid_argument(format!("it is not an address: {}", rpc::causes(&error))))?;
         let channel = endpoint
             .connect_timeout(CONNECT)
             .connect()
             .await
-            .map_err(|error| Status::unavailable(causes(&error)))?;
+            .map_err(|error| Status::unavailable(rpc::causes(&error)))?;
         let client = RegistryClient::with_interceptor(channel, self.secret.clone());
         Ok(client.max_decoding_message_size(MAX_CHANGE))
     }
@@ -299,17 +298,6 @@ fn announce(node: &mut watch::Receiver<Node>) -> Announce {
 async fn soon<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let late = |_| Status::deadline_exceeded("it does not answer");
     timeout(PATIENCE, answer).await.map_err(late)?
-}
-
-/// An error with what caused it: the outermost one of a transport says nothing.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut error = error.source();
-    while let Some(cause) = error {
-        text = format!("{text}: {cause}");
-        error = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Both ends find out by HTTP/2 keep-alive that the other has silently gone, and send small messages at once.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -51,6 +52,17 @@ pub fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(SERVER_PATIENCE))
+}
+
+/// An error with what caused it: the outermost one of a transport says nothing.
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut error = error.source();
+    while let Some(cause) = error {
+        text = format!("{text}: {cause}");
+        error = cause.source();
+    }
+    text
 }
 
 /// Accepts connections for [`server`].

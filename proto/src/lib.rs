@@ -4,6 +4,7 @@
 //!
 //! - [`link`]: events and commands between a gateway child and a worker child.
 //! - [`registry`]: how nodes announce themselves and find each other.
+//! - [`etcd`]: the part of etcd's API that the registry uses.
 //! - [`id`]: identifiers of clients, gateways and workers.
 //! - [`codes`]: the table of close codes.
 //! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
@@ -23,6 +24,12 @@ pub mod link {
 #[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
 pub mod registry {
     tonic::include_proto!("meepo.registry.v1");
+}
+
+/// The part of etcd's API that the registry uses.
+#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
 }
 
 /// The gRPC metadata in which a node shows the shared secret.

@@ -3,17 +3,20 @@
 //! # Layout
 //!
 //! - [`settings`]: the section `[registry]`.
-//! - [`store`]: what keeps the nodes, as a trait; [`memory`] is the one that a single registry needs.
+//! - [`store`]: what keeps the nodes, as a trait; [`memory`] is the one that a registry has alone, [`etcd`] the one that
+//!   several share. `feed`: what watchers of either are sent.
 //! - `service`: the three gRPC calls over a store.
 //! - `serve`: a child, from its listener to its drain.
 //!
 //! # Invariants
 //!
-//! - What is kept is soft state: a registry that starts again is empty, and the nodes come back by themselves.
+//! - What is kept is soft state: a registry that starts again has nobody, and the nodes come back by themselves.
 //! - A registration lasts as long as its stream, or until its heartbeats stop.
 //! - Two nodes are never at one address: the later one takes it, and keeps it.
 //! - A registry that stops says of no node that it has left.
 
+pub mod etcd;
+mod feed;
 mod instance;
 pub mod memory;
 mod serve;
@@ -23,7 +26,8 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+pub use etcd::Etcd;
 pub use instance::{RegistryInstance, instance};
 pub use memory::Memory;
-pub use settings::RegistrySection;
+pub use settings::{EtcdSection, RegistrySection};
 pub use store::{Lease, Refused, Store};

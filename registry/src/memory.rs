@@ -1,24 +1,18 @@
-//! The store of a registry that is alone: its own memory.
+//! The store of a registry that is alone: its own memory. What all stores have to do is tested in `tests/tests/stores.rs`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::BoxStream;
 use meepo_proto::registry::change::Change;
 use meepo_proto::registry::{Node, Snapshot, State as NodeState};
 use tokio::sync::broadcast;
 
-use crate::store::{Lease, Refused, Store};
+use crate::feed::{MAX_BEHIND, feed};
+use crate::store::{Lease, MAX_NODES, MAX_OUSTED, Refused, Store};
 
-/// More nodes are refused.
-const MAX_NODES: usize = 65_536;
-/// A watcher that is this many changes behind is sent a snapshot instead.
-const MAX_BEHIND: usize = 1024;
 /// So many nodes that were done are remembered.
 const MAX_DONE: usize = 1024;
-/// Of so many nodes that lost their address to others it is remembered, for each address.
-const MAX_OUSTED: usize = 16;
 
 /// Keeps the nodes in memory. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -115,18 +109,8 @@ impl Store for Memory {
     }
 
     async fn watch(&self) -> Result<BoxStream<'static, Change>, Refused> {
-        let (snapshot, changes) = self.subscribe();
-        let later = stream::unfold((self.clone(), changes), async |(this, mut changes)| {
-            match changes.recv().await {
-                Ok(change) => Some((change, (this, changes))),
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let (snapshot, changes) = this.subscribe();
-                    Some((snapshot, (this, changes)))
-                }
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        });
-        Ok(stream::iter([snapshot]).chain(later).boxed())
+        let this = self.clone();
+        Ok(feed(move || this.subscribe()))
     }
 }
 
@@ -205,6 +189,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
 
     fn node(id: u64, address: &str) -> Node {
@@ -212,30 +198,6 @@ mod tests {
             id,
             address: address.into(),
             ..Node::default()
-        }
-    }
-
-    async fn ids(store: &Memory) -> Vec<u64> {
-        store.list().await.unwrap().iter().map(|node| node.id).collect()
-    }
-
-    #[tokio::test]
-    async fn a_watcher_gets_a_snapshot_and_then_changes() {
-        let store = Memory::new();
-        let first = store.join(node(1, "")).await.unwrap();
-        let mut changes = store.watch().await.unwrap();
-        store.join(node(2, "a:1")).await.unwrap();
-        store.renew(first, node(1, "")).await.unwrap();
-        store.leave(first).await;
-        let expected = [
-            Change::Snapshot(Snapshot {
-                nodes: vec![node(1, "")],
-            }),
-            Change::Joined(node(2, "a:1")),
-            Change::Left(1),
-        ];
-        for change in expected {
-            assert_eq!(changes.next().await, Some(change));
         }
     }
 
@@ -256,64 +218,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_later_node_has_the_address() {
-        let store = Memory::new();
-        let old = store.join(node(1, "a:1")).await.unwrap();
-        let mut changes = store.watch().await.unwrap();
-        changes.next().await;
-        let new = store.join(node(2, "a:1")).await.unwrap();
-        assert_eq!(changes.next().await, Some(Change::Left(1)));
-        assert_eq!(changes.next().await, Some(Change::Joined(node(2, "a:1"))));
-
-        // The older one wakes up: it neither comes back nor takes the other along.
-        assert!(matches!(
-            store.renew(old, node(1, "a:1")).await,
-            Err(Refused::Superseded)
-        ));
-        assert!(matches!(store.join(node(1, "a:1")).await, Err(Refused::Superseded)));
-        store.leave(old).await;
-        assert_eq!(ids(&store).await, [2]);
-        store.renew(new, node(2, "a:1")).await.unwrap();
-
-        // When the address is free again, it may.
-        store.leave(new).await;
-        store.join(node(1, "a:1")).await.unwrap();
-        assert_eq!(ids(&store).await, [1]);
-    }
-
-    #[tokio::test]
-    async fn workers_have_no_address_and_live_side_by_side() {
-        let store = Memory::new();
-        for id in 1..=3 {
-            store.join(node(id, "")).await.unwrap();
-        }
-        assert_eq!(ids(&store).await, [1, 2, 3]);
-    }
-
-    #[tokio::test]
-    async fn a_node_that_registers_again_outlives_its_old_registration() {
-        let store = Memory::new();
-        let old = store.join(node(1, "a:1")).await.unwrap();
-        let new = store.join(node(1, "a:1")).await.unwrap();
-        assert!(matches!(store.renew(old, node(1, "a:1")).await, Err(Refused::Replaced)));
-        store.leave(old).await;
-        assert_eq!(ids(&store).await, [1]);
-        store.leave(new).await;
-        assert!(ids(&store).await.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_node_may_move() {
-        let store = Memory::new();
-        let lease = store.join(node(1, "a:1")).await.unwrap();
-        store.renew(lease, node(1, "b:1")).await.unwrap();
-        store.join(node(2, "a:1")).await.unwrap();
-        assert_eq!(ids(&store).await, [1, 2]);
-        store.leave(lease).await;
-        assert_eq!(ids(&store).await, [2]);
-    }
-
-    #[tokio::test]
     async fn one_that_was_done_is_remembered_and_its_address_is_free() {
         let store = Memory::new();
         let mut changes = store.watch().await.unwrap();
@@ -330,7 +234,7 @@ mod tests {
             assert_eq!(changes.next().await, Some(Change::Joined(done(id))));
         }
         assert_eq!(changes.next().await, Some(Change::Left(1)), "the oldest is forgotten");
-        assert!(ids(&store).await.is_empty(), "they are no nodes any more");
+        assert_eq!(store.list().await.unwrap(), [], "they are no nodes any more");
         let expected = Snapshot {
             nodes: (2..=MAX_DONE as u64 + 1).map(done).collect(),
         };

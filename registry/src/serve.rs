@@ -10,9 +10,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::InterceptorLayer;
 
+use crate::etcd::Etcd;
 use crate::memory::Memory;
 use crate::service::Service;
 use crate::settings::{RegistrySection, StoreKind};
+use crate::store::Store;
 
 /// How long connections may take to close once their streams have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,9 +43,23 @@ pub(crate) async fn run(
     stop: CancellationToken,
     stats: &'static Slot,
 ) -> Result<(), BoxError> {
-    let store = match settings.store {
-        StoreKind::Memory => Memory::new(),
-    };
+    match settings.store {
+        StoreKind::Memory => run_over(Memory::new(), listener, settings, secret, stop, stats).await,
+        StoreKind::Etcd => {
+            let store = Etcd::start(&settings.etcd, settings.expiry)?;
+            run_over(store, listener, settings, secret, stop, stats).await
+        }
+    }
+}
+
+async fn run_over(
+    store: impl Store,
+    listener: TcpListener,
+    settings: RegistrySection,
+    secret: &str,
+    stop: CancellationToken,
+    stats: &'static Slot,
+) -> Result<(), BoxError> {
     let service = Service::new(store, settings, stop.clone(), stats);
     let server = rpc::server()
         .layer(InterceptorLayer::new(SecretCheck::new(secret)))

@@ -155,7 +155,11 @@ impl<S: Store> Registration<S> {
             if node.id != lease.node {
                 return Err(Status::invalid_argument("a registration is for one node"));
             }
-            self.shared.store.renew(lease, node).await.map_err(status)?;
+            match self.shared.store.renew(lease, node).await {
+                // The node is alive, and the store will hear of it when it is back.
+                Ok(()) | Err(Refused::Unavailable(_)) => {}
+                Err(error) => return Err(status(error)),
+            }
         }
     }
 

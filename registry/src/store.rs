@@ -5,6 +5,11 @@ use meepo_node::BoxError;
 use meepo_proto::registry::Node;
 use meepo_proto::registry::change::Change;
 
+/// More nodes are refused.
+pub(crate) const MAX_NODES: usize = 65_536;
+/// Of so many nodes that lost their address to others it is remembered, for each address.
+pub(crate) const MAX_OUSTED: usize = 16;
+
 /// A registration. It ends with [`Store::leave`], or when another takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {

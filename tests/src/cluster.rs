@@ -15,39 +15,45 @@ use crate::load::Load;
 use crate::node::{Builder, Node};
 use crate::wait::{DEADLINE, wait_for};
 
-/// A registry, and gateways and workers of two children each.
+/// Registries, and gateways and workers of two children each.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The registry's master.
-    pub registry: Node,
+    /// The registries' masters; the nodes know all of them.
+    pub registries: Vec<Node>,
     /// The gateways' masters.
     pub gateways: Vec<Node>,
     /// The workers' masters.
     pub workers: Vec<Node>,
-    place: Host,
+    places: Vec<Host>,
     folder: TempDir,
 }
 
 impl Cluster {
     /// Starts a registry, two gateways and two workers, and waits until they are linked.
     pub async fn start() -> Self {
-        let place = Host::new();
+        Self::start_with(&[""]).await
+    }
+
+    /// The same with a registry for each of these settings of the section `[registry]`.
+    pub async fn start_with(registries: &[&str]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("meepo-cluster-")
             .tempdir()
             .expect("a folder for temporary files");
         let mut cluster = Self {
-            registry: Node::build("meepo-registry").host(&place).start().await,
+            registries: Vec::new(),
             gateways: Vec::new(),
             workers: Vec::new(),
-            place,
+            places: Vec::new(),
             folder,
         };
+        for settings in registries {
+            let registry = Node::build("meepo-registry").set("registry", settings).start().await;
+            cluster.places.push(registry.host().clone());
+            cluster.registries.push(registry);
+        }
         for _ in 0..2 {
-            let worker = cluster.worker().start().await;
-            cluster.workers.push(worker);
-            let gateway = Node::build("meepo-gateway").registry(&cluster.place);
-            cluster.gateways.push(gateway.start().await);
+            cluster.grow().await;
         }
         cluster.linked().await;
         cluster
@@ -56,16 +62,30 @@ impl Cluster {
     /// Starts a cluster and so many clients, and waits until their messages get through.
     pub async fn under_load(clients: usize) -> (Self, Load) {
         let cluster = Self::start().await;
-        let load = Load::start(&cluster.clients(), clients);
-        cluster.more(200).await;
+        let load = cluster.load(clients).await;
         (cluster, load)
+    }
+
+    /// Starts so many clients, and waits until their messages get through.
+    pub async fn load(&self, clients: usize) -> Load {
+        let load = Load::start(&self.clients(), clients);
+        self.more(200).await;
+        load
+    }
+
+    /// Starts one more worker and one more gateway.
+    pub async fn grow(&mut self) {
+        let worker = self.worker().start().await;
+        self.workers.push(worker);
+        let gateway = Node::build("meepo-gateway").registries(&self.places).start().await;
+        self.gateways.push(gateway);
     }
 
     /// A further worker, which is not started.
     pub fn worker(&self) -> Builder {
         let events = self.events_file();
         Node::test()
-            .registry(&self.place)
+            .registries(&self.places)
             .only("worker")
             .env(
                 "MEEPO_TEST_EVENTS",
@@ -100,14 +120,16 @@ impl Cluster {
         .await;
     }
 
-    /// Waits until the registry knows all nodes.
+    /// Waits until all nodes have come to each registry.
     pub async fn registered(&self) {
         let nodes = 2 * (self.gateways.len() + self.workers.len()) as u64;
-        self.registry
-            .status_when("all nodes are registered", |status| {
-                status.children().all(|child| child.connections == nodes)
-            })
-            .await;
+        for registry in &self.registries {
+            registry
+                .status_when("all nodes are registered", |status| {
+                    status.instance("registry").sum(|child| child.connections) == nodes
+                })
+                .await;
+        }
     }
 
     /// Waits until handlers have seen so many more messages: the load gets through.

@@ -11,6 +11,7 @@
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`http`]: one plain request; [`scrape`]: metrics, read strictly.
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
+//! - [`etcd`]: a cluster of etcd of a test's own.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
 //!   repeated or reordered.
@@ -21,6 +22,7 @@ pub mod binaries;
 pub mod checker;
 pub mod cluster;
 pub mod disk;
+pub mod etcd;
 pub mod events;
 pub mod host;
 pub mod http;
@@ -38,6 +40,7 @@ pub mod ws;
 pub use checker::Verdict;
 pub use cluster::Cluster;
 pub use disk::Disk;
+pub use etcd::Etcd;
 pub use events::{Events, Record};
 pub use host::Host;
 pub use line::Line;

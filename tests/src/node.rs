@@ -362,8 +362,13 @@ impl Builder {
     }
 
     /// Uses the registry of another host.
-    pub fn registry(mut self, host: &Host) -> Self {
-        self.registries = vec![host.registry().to_string()];
+    pub fn registry(self, host: &Host) -> Self {
+        self.registries(std::slice::from_ref(host))
+    }
+
+    /// Uses the registries of other hosts.
+    pub fn registries(mut self, hosts: &[Host]) -> Self {
+        self.registries = hosts.iter().map(|host| host.registry().to_string()).collect();
         self
     }
 

@@ -221,15 +221,15 @@ async fn workers_that_come_while_a_gateway_drains_help_it_to_finish() {
 #[tokio::test]
 async fn a_registry_that_is_away_disturbs_nobody() {
     let (mut cluster, load) = Cluster::under_load(24).await;
-    for process in cluster.registry.processes() {
+    for process in cluster.registries[0].processes() {
         processes::signal(process, Signal::SIGKILL);
     }
-    cluster.registry.ended().await;
+    cluster.registries[0].ended().await;
     // Not awaited: the time is the fault's length, more than registrations last.
     sleep(Duration::from_secs(10)).await;
     cluster.more(200).await;
     let back = Instant::now();
-    cluster.registry.start().await;
+    cluster.registries[0].start().await;
     // Gateways and workers come back by themselves, and a new worker finds them.
     cluster.registered().await;
     println!(
@@ -248,7 +248,7 @@ async fn a_registry_that_is_away_disturbs_nobody() {
 #[tokio::test]
 async fn a_gateway_that_goes_while_the_registry_is_frozen_is_forgotten() {
     let (mut cluster, load) = Cluster::under_load(24).await;
-    let registry = cluster.registry.pids("registry").await[0];
+    let registry = cluster.registries[0].pids("registry").await[0];
     processes::signal(registry, Signal::SIGSTOP);
     for process in cluster.gateways[0].processes() {
         processes::signal(process, Signal::SIGKILL);
@@ -258,8 +258,7 @@ async fn a_gateway_that_goes_while_the_registry_is_frozen_is_forgotten() {
     sleep(Duration::from_secs(10)).await;
     processes::signal(registry, Signal::SIGCONT);
     let nodes = 2 * (1 + cluster.workers.len()) as u64;
-    cluster
-        .registry
+    cluster.registries[0]
         .status_when("the dead children are forgotten, and the others are not", |status| {
             status.children().all(|child| child.connections == nodes)
         })

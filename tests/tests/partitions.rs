@@ -47,7 +47,7 @@ async fn a_registry_that_is_cut_off_disturbs_nobody() {
     let Some(network) = Network::own() else { return };
     let (cluster, load) = Cluster::under_load(16).await;
     for way in [Way::To, Way::From, Way::Both] {
-        network.cut(cluster.registry.host().ip(), REGISTRY, way);
+        network.cut(cluster.registries[0].host().ip(), REGISTRY, way);
         // Longer than registrations last.
         sleep(Duration::from_secs(12)).await;
         network.heal();

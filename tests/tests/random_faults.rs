@@ -71,7 +71,7 @@ async fn strike(fault: Fault, cluster: &mut Cluster, network: &Network, rng: &mu
     match fault {
         Fault::KillWorkerChild => kill_child(&cluster.workers[which], "worker", rng).await,
         Fault::KillGatewayChild => kill_child(&cluster.gateways[which], "gateway", rng).await,
-        Fault::KillRegistryChild => kill_child(&cluster.registry, "registry", rng).await,
+        Fault::KillRegistryChild => kill_child(&cluster.registries[0], "registry", rng).await,
         Fault::KillWorkerNode => {
             let node = &mut cluster.workers[which];
             for process in node.processes() {
@@ -99,7 +99,7 @@ async fn strike(fault: Fault, cluster: &mut Cluster, network: &Network, rng: &mu
             let way = *rng.choice(&[Way::To, Way::From, Way::Both]).expect("there are ways");
             match fault {
                 Fault::CutLinks => network.cut(cluster.gateways[which].host().ip(), INNER, way),
-                _ => network.cut(cluster.registry.host().ip(), REGISTRY, way),
+                _ => network.cut(cluster.registries[0].host().ip(), REGISTRY, way),
             }
             sleep(length).await;
             network.heal();
