@@ -23,11 +23,11 @@ pub enum Output {
     Detach { link: LinkId, client: ClientNumber },
     /// The draining link has nothing in flight any more: end it.
     Finished { link: LinkId },
-    /// The client's next event has ended so many links that the next would be the last: [`Router::release`] it later.
+    /// The client's next event has ended so many links that the next would be the last: [`release`](super::Router::release) it later.
     Hold { client: ClientNumber },
     /// An event of this client has ended too many links and was dropped.
     GiveUp { client: ClientNumber },
-    /// What the client had sent by [`Router::settle`] is done.
+    /// What the client had sent by [`settle`](super::Router::settle) is done.
     Settled { client: ClientNumber },
     /// The client may be read again.
     Resume { client: ClientNumber },
