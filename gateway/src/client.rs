@@ -52,6 +52,8 @@ struct State {
     paused: bool,
     /// It is closed: nothing is added to the outbox any more.
     ending: bool,
+    /// It is not seen off.
+    cut: bool,
     /// When the socket took something last, or had nothing to take.
     progress: Instant,
     verdict: Option<oneshot::Sender<Verdict>>,
@@ -86,6 +88,7 @@ pub(crate) struct Condition {
     pub broken: bool,
     pub paused: bool,
     pub ending: bool,
+    pub cut: bool,
     /// More waits for it than may: since when it has taken nothing.
     pub choked: Option<Instant>,
 }
@@ -125,6 +128,7 @@ impl Client {
                 dirty: false,
                 paused: false,
                 ending: false,
+                cut: false,
                 progress: Instant::now(),
                 verdict: Some(verdict),
             }),
@@ -168,6 +172,7 @@ impl Client {
             broken: state.broken,
             paused: state.paused,
             ending: state.ending,
+            cut: state.cut,
             choked: choked.then_some(state.progress),
         }
     }
@@ -185,7 +190,8 @@ impl Client {
     ///
     /// A client that reads may have several times its send buffer waiting, so that no burst makes it slow; one that has
     /// taken nothing for a while may not.
-    pub(crate) fn send(self: &Arc<Self>, frame: &Bytes, turn: &mut Turn) -> Sent {
+    /// The receipt hears when the client's system has it.
+    pub(crate) fn send(self: &Arc<Self>, frame: &Bytes, receipt: Option<oneshot::Sender<()>>, turn: &mut Turn) -> Sent {
         let mut state = self.state.lock();
         if state.ending || state.broken {
             return Sent::Gone;
@@ -200,6 +206,9 @@ impl Client {
             return Sent::Full;
         }
         state.outbox.push(frame.clone());
+        if let Some(receipt) = receipt {
+            state.outbox.note(receipt);
+        }
         if !state.dirty && !state.blocked {
             state.dirty = true;
             turn.dirty.push(Arc::clone(self));
@@ -224,6 +233,11 @@ impl Client {
     /// Bytes that wait to be written.
     pub(crate) fn unsent(&self) -> usize {
         self.state.lock().outbox.bytes()
+    }
+
+    /// Does not wait for anything once the client ends.
+    pub(crate) fn cut(&self) {
+        self.state.lock().cut = true;
     }
 
     /// Ends the client after what it was sent before, or without that. False if it was ended already.

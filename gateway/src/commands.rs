@@ -1,23 +1,19 @@
 //! What workers ask for, carried out one command after the other.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use meepo_proto::codes;
 use meepo_proto::link::command::Body as Ask;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{
-    CloseCause, Command, Count, Groups, Member, Members, Query, Refused, RefusedWhy, Reply, Send, SessionChanged,
-    SessionUpdate, Sessions, query, reply, send,
-};
+use meepo_proto::link::{Close, CloseCause, Command, Refused, RefusedWhy, Send, SessionChanged, SessionUpdate, Target};
 
-use crate::client::{Client, Sent, Turn, Verdict};
+use crate::client::{Client, Turn, Verdict};
 use crate::encode::Outgoing;
 use crate::end::End;
 use crate::hub::Hub;
-use crate::roster::JoinError;
+use crate::queries;
+use crate::roster::{Gone, JoinError};
 use crate::router::LinkId;
-use crate::settings::SlowClient;
 
 /// Carries out the commands of one link.
 #[derive(Debug)]
@@ -26,13 +22,20 @@ pub(crate) struct Commands<'a> {
     link: LinkId,
 }
 
-/// The longest name of a group, in bytes.
-const MAX_GROUP_NAME: usize = 255;
+/// The longest name of a group, and the longest uid, in bytes.
+const MAX_NAME: usize = 255;
 
 /// Why a command was not carried out.
-struct Refusal(RefusedWhy, &'static str);
+#[derive(Debug)]
+pub(crate) struct Refusal(RefusedWhy, &'static str);
 
 const GONE: Refusal = Refusal(RefusedWhy::Gone, "the client is gone");
+
+impl From<Gone> for Refusal {
+    fn from(Gone: Gone) -> Self {
+        GONE
+    }
+}
 
 impl<'a> Commands<'a> {
     pub(crate) fn new(hub: &'a Hub, link: LinkId) -> Self {
@@ -65,9 +68,9 @@ impl<'a> Commands<'a> {
                 self.reject(reject.client, verdict);
             }
             Ask::Send(send) => self.send(send, turn),
-            Ask::Close(close) => self.close(close.client, close.code, &close.reason, turn),
+            Ask::Close(close) => self.close(close, turn),
             Ask::Join(join) => {
-                let joined = check_group(&join.group).and_then(|()| {
+                let joined = check_name(&join.group).and_then(|()| {
                     let mut roster = self.hub.roster();
                     roster
                         .join(join.client, &join.group, self.hub.settings.max_groups)
@@ -80,10 +83,24 @@ impl<'a> Commands<'a> {
             }
             Ask::Leave(leave) => {
                 let left = self.hub.roster().leave(leave.client, &leave.group);
-                self.check("leave", leave.client, left.then_some(()).ok_or(GONE));
+                self.check("leave", leave.client, left.map_err(Into::into));
+            }
+            Ask::Ungroup(ungroup) => self.hub.roster().ungroup(&ungroup.group),
+            Ask::Bind(bind) => {
+                let bound =
+                    check_name(&bind.uid).and_then(|()| Ok(self.hub.roster().bind(bind.client, Some(&bind.uid))?));
+                self.check("bind", bind.client, bound);
+            }
+            Ask::Unbind(unbind) => {
+                let unbound = self.hub.roster().bind(unbind.client, None);
+                self.check("unbind", unbind.client, unbound.map_err(Into::into));
             }
             Ask::Session(update) => self.update_session(update),
-            Ask::Query(query) => self.query(query),
+            Ask::Query(query) => {
+                if !queries::answer(self.hub, self.link, query, turn) {
+                    self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));
+                }
+            }
         }
     }
 
@@ -103,98 +120,65 @@ impl<'a> Commands<'a> {
     }
 
     fn send(&self, send: Send, turn: &mut Turn) {
-        let Some(to) = send.to else {
-            return self.refuse("send", 0, Refusal(RefusedWhy::Invalid, "a send to nobody"));
-        };
-        let limit = self.hub.settings.max_message.as_u64();
-        let refusal = if send.payload.len() as u64 > limit {
-            Some(Refusal(RefusedWhy::OverLimit, "the message is over `max_message`"))
-        } else if !send.binary && std::str::from_utf8(&send.payload).is_err() {
-            Some(Refusal(RefusedWhy::Invalid, "the text is not UTF-8"))
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            let client = match &to {
-                send::To::Clients(clients) if clients.clients.len() == 1 => clients.clients[0],
+        let checked = check_message(self.hub, &send);
+        let target = send.to.unwrap_or_default();
+        if let Err(refusal) = checked.and_then(|()| check_target(&target)) {
+            let client = match target.clients[..] {
+                [client] => client,
                 _ => 0,
             };
             self.hub.stats.failed_sends.add(1);
             return self.refuse("send", client, refusal);
         }
         let message = Outgoing::new(send.payload, send.binary);
-        let except: HashSet<u64> = send.except.into_iter().collect();
-        let spared = |client: &Arc<Client>| !except.is_empty() && except.contains(&client.number);
-        match to {
-            send::To::Clients(clients) => {
-                for number in clients.clients {
-                    let sent = match self.hub.roster().get(number) {
-                        Some(client) if spared(client) => continue,
-                        Some(client) => self.send_to(client, &message, turn),
-                        None => Sent::Gone,
-                    };
-                    if sent == Sent::Gone {
-                        self.hub.stats.failed_sends.add(1);
-                        self.refuse("send", number, GONE);
-                    }
-                }
-            }
-            send::To::Group(group) => {
-                if let Err(refusal) = check_group(&group) {
-                    return self.refuse("send", 0, refusal);
-                }
-                for client in self.hub.roster().members(&group).filter(|client| !spared(client)) {
-                    self.send_to(client, &message, turn);
-                }
-            }
-            send::To::Everyone(_) => {
-                for client in self.hub.roster().let_in().filter(|client| !spared(client)) {
-                    self.send_to(client, &message, turn);
-                }
-            }
-        }
+        self.hub.roster().each(&target, |client| {
+            self.hub.send(client, &message, None, turn);
+        });
+        self.refuse_gone("send", &target);
     }
 
-    fn send_to(&self, client: &Arc<Client>, message: &Outgoing, turn: &mut Turn) -> Sent {
-        let stats = self.hub.stats;
-        let sent = client.send(message.encoded(client.protocol), turn);
-        match sent {
-            Sent::Queued => {
-                stats.messages_out.add(1);
-                stats.bytes_out.add(message.len() as u64);
-            }
-            Sent::Full => {
-                stats.failed_sends.add(1);
-                stats.dropped_sends.add(1);
-                if self.hub.settings.slow_client == SlowClient::Close {
-                    turn.slow.push(Arc::clone(client));
-                }
-            }
-            Sent::Gone => {}
-        }
-        sent
-    }
-
-    fn close(&self, number: u64, code: u32, reason: &str, turn: &mut Turn) {
-        let client = match self.client(number) {
-            Ok(client) => client,
-            Err(gone) => return self.refuse("close", number, gone),
-        };
-        let code = match u16::try_from(code) {
+    fn close(&self, close: Close, turn: &mut Turn) {
+        let target = close.to.unwrap_or_default();
+        let code = match u16::try_from(close.code) {
             Ok(0) => codes::NORMAL.code,
             Ok(code) if codes::may_be_sent(code) => code,
             _ => {
                 let refusal = Refusal(RefusedWhy::Invalid, "the close code is not one that may be sent");
-                return self.refuse("close", number, refusal);
+                return self.refuse("close", 0, refusal);
             }
         };
+        if let Err(refusal) = check_target(&target) {
+            return self.refuse("close", 0, refusal);
+        }
+        self.refuse_gone("close", &target);
+        let mut clients = Vec::new();
+        self.hub
+            .roster()
+            .each(&target, |client| clients.push(Arc::clone(client)));
         turn.flush();
-        // One that is closed before it is let in comes in first, to be told why.
-        client.decide(Verdict::Accept);
-        self.hub.close(
-            &client,
-            End::with_reason(client.protocol, CloseCause::Kicked, code, reason),
-        );
+        for client in clients {
+            if close.at_once {
+                self.hub.close(&client, End::at_once());
+                continue;
+            }
+            // One that is closed before it is let in comes in first, to be told why.
+            client.decide(Verdict::Accept);
+            let end = End::with_reason(client.protocol, CloseCause::Kicked, code, &close.reason);
+            self.hub.close(&client, end);
+        }
+    }
+
+    /// Tells of each client that was named and is not there.
+    fn refuse_gone(&self, command: &'static str, target: &Target) {
+        for &number in &target.clients {
+            if target.except.contains(&number) || self.client(number).is_ok() {
+                continue;
+            }
+            if command == "send" {
+                self.hub.stats.failed_sends.add(1);
+            }
+            self.refuse(command, number, GONE);
+        }
     }
 
     fn update_session(&self, update: SessionUpdate) {
@@ -202,53 +186,15 @@ impl<'a> Commands<'a> {
             client: number,
             set,
             remove,
+            clear,
         } = update;
         let updated = self.client(number).and_then(|client| {
             let max = self.hub.settings.max_session.as_u64();
             self.hub
-                .update_session(self.link, &client, SessionChanged { set, remove }, max)
+                .update_session(self.link, &client, SessionChanged { set, remove, clear }, max)
                 .map_err(|_| Refusal(RefusedWhy::OverLimit, "the session is over `max_session`"))
         });
         self.check("session", number, updated);
-    }
-
-    fn query(&self, query: Query) {
-        let Some(body) = query.body else {
-            return self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));
-        };
-        let roster = self.hub.roster();
-        let body = match body {
-            query::Body::Members(group) => {
-                let member = |client: &Arc<Client>| Member {
-                    client: client.number,
-                    session: client.profile.session.lock().clone(),
-                };
-                reply::Body::Members(Members {
-                    members: roster.members(&group).map(member).collect(),
-                })
-            }
-            query::Body::Groups(_) => reply::Body::Groups(Groups {
-                groups: roster.group_sizes(),
-            }),
-            query::Body::Count(_) => reply::Body::Count(Count {
-                count: roster.let_in().count() as u64,
-            }),
-            query::Body::Session(number) => reply::Body::Session(match roster.get(number) {
-                Some(client) => Sessions {
-                    online: true,
-                    session: client.profile.session.lock().clone(),
-                },
-                None => Sessions::default(),
-            }),
-        };
-        drop(roster);
-        self.hub.reply(
-            self.link,
-            Reply {
-                query: query.id,
-                body: Some(body),
-            },
-        );
     }
 
     fn client(&self, number: u64) -> Result<Arc<Client>, Refusal> {
@@ -272,13 +218,28 @@ impl<'a> Commands<'a> {
     }
 }
 
-fn check_group(group: &str) -> Result<(), Refusal> {
-    match group.len() {
-        0 => Err(Refusal(RefusedWhy::Invalid, "the group has no name")),
-        1..=MAX_GROUP_NAME => Ok(()),
-        _ => Err(Refusal(
-            RefusedWhy::OverLimit,
-            "the group's name is longer than 255 bytes",
-        )),
+/// Whether a message can go to clients.
+pub(crate) fn check_message(hub: &Hub, send: &Send) -> Result<(), Refusal> {
+    if send.payload.len() as u64 > hub.settings.max_message.as_u64() {
+        return Err(Refusal(RefusedWhy::OverLimit, "the message is over `max_message`"));
+    }
+    if !send.binary && std::str::from_utf8(&send.payload).is_err() {
+        return Err(Refusal(RefusedWhy::Invalid, "the text is not UTF-8"));
+    }
+    Ok(())
+}
+
+/// Whether clients can be named so.
+fn check_target(target: &Target) -> Result<(), Refusal> {
+    let mut names = target.groups.iter().chain(&target.uids).chain(&target.except_uids);
+    names.try_for_each(|name| check_name(name))
+}
+
+/// Whether a group or a uid can be called so.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    match name.len() {
+        0 => Err(Refusal(RefusedWhy::Invalid, "the name is empty")),
+        1..=MAX_NAME => Ok(()),
+        _ => Err(Refusal(RefusedWhy::OverLimit, "the name is longer than 255 bytes")),
     }
 }

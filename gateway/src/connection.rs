@@ -49,6 +49,9 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
     let closes_slow = hub.settings.slow_client == SlowClient::Close;
     let rest = loop {
         let condition = client.condition();
+        if condition.cut {
+            return;
+        }
         if condition.ending {
             break Rest::Decode;
         }

@@ -18,6 +18,8 @@ pub(crate) struct End {
     pub last: Option<Bytes>,
     /// What waits to be sent is dropped.
     pub clear: bool,
+    /// Nothing is waited for.
+    pub at_once: bool,
 }
 
 impl End {
@@ -29,6 +31,16 @@ impl End {
             reason: reason.into(),
             last: None,
             clear: false,
+            at_once: false,
+        }
+    }
+
+    /// A worker ends it without a word.
+    pub(crate) fn at_once() -> Self {
+        Self {
+            clear: true,
+            at_once: true,
+            ..Self::by_client(CloseCause::Kicked, 0, "")
         }
     }
 
@@ -50,6 +62,7 @@ impl End {
             reason: reason.into(),
             last,
             clear: false,
+            at_once: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
 use meepo_proto::codes;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{CloseCause, Closed, Event, Handshake, Opened, Reply, SessionChanged};
+use meepo_proto::link::{CloseCause, Closed, Event, Handshake, Opened, Reply, SessionChanged, reply};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
@@ -18,12 +18,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, Turn, Verdict};
+use crate::client::{Client, Sent, Turn, Verdict};
 use crate::dispatch::{Dispatch, Events, Held, Later};
+use crate::encode::Outgoing;
 use crate::end::End;
 use crate::roster::Roster;
 use crate::router::{Bounds, Ending, Flow, LinkId, Router};
-use crate::settings::{GatewaySettings, Protocol};
+use crate::settings::{GatewaySettings, Protocol, SlowClient};
 
 /// Shared by all tasks of a child.
 #[derive(Debug)]
@@ -158,8 +159,12 @@ impl Hub {
             reason,
             last,
             clear,
+            at_once,
         } = end;
         let pending = client.is_pending();
+        if at_once {
+            client.cut();
+        }
         if !client.end(last, clear) {
             return false;
         }
@@ -279,8 +284,40 @@ impl Hub {
         );
     }
 
-    pub(crate) fn reply(&self, link: LinkId, reply: Reply) {
-        self.tell(link, 0, Body::Reply(reply));
+    pub(crate) fn reply(&self, link: LinkId, query: u64, body: reply::Body) {
+        let body = Some(body);
+        self.tell(link, 0, Body::Reply(Reply { query, body }));
+    }
+
+    /// For what outlives the caller.
+    pub(crate) fn handle(&self) -> Weak<Self> {
+        self.this.clone()
+    }
+
+    /// Sends a message to a client, which gets it with the turn's flush. The receipt hears when its system has it.
+    pub(crate) fn send(
+        &self,
+        client: &Arc<Client>,
+        message: &Outgoing,
+        receipt: Option<oneshot::Sender<()>>,
+        turn: &mut Turn,
+    ) -> Sent {
+        let sent = client.send(message.encoded(client.protocol), receipt, turn);
+        match sent {
+            Sent::Queued => {
+                self.stats.messages_out.add(1);
+                self.stats.bytes_out.add(message.len() as u64);
+            }
+            Sent::Full => {
+                self.stats.failed_sends.add(1);
+                self.stats.dropped_sends.add(1);
+                if self.settings.slow_client == SlowClient::Close {
+                    turn.slow.push(Arc::clone(client));
+                }
+            }
+            Sent::Gone => {}
+        }
+        sent
     }
 
     /// Changes a client's session. The worker that serves the client hears of what another one has changed.
@@ -294,7 +331,10 @@ impl Hub {
         let dispatch = self.dispatch.lock();
         {
             let mut session = client.profile.session.lock();
-            let mut next = session.clone();
+            let mut next = match change.clear {
+                true => Default::default(),
+                false => session.clone(),
+            };
             for key in &change.remove {
                 next.remove(key);
             }

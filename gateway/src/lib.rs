@@ -6,10 +6,10 @@
 //! - [`instance()`]: what the master runs; `child`: the life of one child; `farewell`: the end of its clients.
 //! - `accept`, `http`, `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
 //! - `client`, `outbox`, `encode`, `end`: one client, what it is sent, and how it ends.
-//! - `roster`: which clients and groups there are.
+//! - `roster` (over `index`): which clients, groups and uids there are.
 //! - [`router`]: which worker gets which event (pure state); `dispatch` carries that out.
 //! - `hub`: what one child knows, as the others use it.
-//! - `link`, `commands`: the stream to a worker, and what workers ask for.
+//! - `link`, `commands`, `queries`: the stream to a worker, what workers ask for, and what they want to know.
 //!
 //! # Locks
 //!
@@ -28,10 +28,12 @@ mod farewell;
 mod frames;
 mod http;
 mod hub;
+mod index;
 mod instance;
 mod line;
 mod link;
 mod outbox;
+mod queries;
 mod roster;
 pub mod router;
 pub mod settings;

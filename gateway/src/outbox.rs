@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// Frames that wait for the socket.
 #[derive(Debug, Default)]
@@ -13,6 +14,10 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// The first frame has been written in part.
     started: bool,
+    /// Bytes that were written so far.
+    written: u64,
+    /// Who wants to hear when so many are.
+    receipts: VecDeque<(u64, oneshot::Sender<()>)>,
 }
 
 /// How a flush ended.
@@ -44,10 +49,16 @@ impl Outbox {
         self.frames.push_back(frame);
     }
 
+    /// Has somebody told when all that is here now is written.
+    pub(crate) fn note(&mut self, receipt: oneshot::Sender<()>) {
+        self.receipts.push_back((self.written + self.bytes as u64, receipt));
+    }
+
     /// Drops what no byte was sent of.
     pub(crate) fn clear_unsent(&mut self) {
         let first = if self.started { self.frames.pop_front() } else { None };
         self.frames = VecDeque::new();
+        self.receipts = VecDeque::new();
         self.bytes = 0;
         if let Some(first) = first {
             self.push(first);
@@ -82,6 +93,12 @@ impl Outbox {
 
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.written += written as u64;
+        while self.receipts.front().is_some_and(|(at, _)| *at <= self.written) {
+            if let Some((_, receipt)) = self.receipts.pop_front() {
+                let _ = receipt.send(());
+            }
+        }
         self.started = false;
         while let Some(first) = self.frames.front_mut() {
             if written < first.len() {
@@ -98,6 +115,23 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receipt_comes_with_the_last_byte() {
+        let mut outbox = Outbox::default();
+        let (receipts, mut notes): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
+        for receipt in receipts {
+            outbox.push(Bytes::from_static(b"hello"));
+            outbox.note(receipt);
+        }
+        outbox.advance(9);
+        assert_eq!(notes[0].try_recv(), Ok(()));
+        assert_eq!(notes[1].try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        outbox.advance(1);
+        assert_eq!(notes[1].try_recv(), Ok(()));
+        outbox.clear_unsent();
+        assert_eq!(notes[2].try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
 
     #[test]
     fn a_frame_that_is_partly_sent_survives_clearing() {

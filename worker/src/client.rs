@@ -8,7 +8,7 @@ use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 
 use crate::link::Link;
-use crate::{ClientTarget, Cluster, Hello, Message};
+use crate::{ClientTarget, Cluster, Delivery, Hello, Message};
 
 /// A client that this worker child serves.
 ///
@@ -104,11 +104,14 @@ impl Known {
 }
 
 impl SessionCopy {
-    pub(crate) fn change(&mut self, set: BTreeMap<String, String>, remove: &[String]) {
-        for key in remove {
+    pub(crate) fn change(&mut self, change: wire::SessionChanged) {
+        if change.clear {
+            self.session.clear();
+        }
+        for key in &change.remove {
             self.session.remove(key);
         }
-        self.session.extend(set);
+        self.session.extend(change.set);
         self.changes += 1;
     }
 }
@@ -148,9 +151,19 @@ impl Client {
         self.target().send(message);
     }
 
+    /// Sends the client a message, and waits until it is known what became of it.
+    pub async fn send_and_confirm(&self, message: impl Into<Message>) -> Delivery {
+        self.target().send_and_confirm(message).await
+    }
+
     /// Closes the client after all that it was sent before; as [`ClientTarget::close`](crate::ClientTarget::close).
     pub fn close(&self, code: u16, reason: impl Into<String>) {
         self.target().close(code, reason);
+    }
+
+    /// Cuts the client off: what it was sent and has not got yet is lost, and it is told nothing.
+    pub fn destroy(&self) {
+        self.target().destroy();
     }
 
     /// Makes the client a member of a group. It leaves by itself when it goes.
@@ -161,6 +174,16 @@ impl Client {
     /// Takes the client out of a group.
     pub fn leave(&self, group: impl Into<String>) {
         self.target().leave(group);
+    }
+
+    /// Binds the client to the uid of a user, in place of an earlier one. A user can have several clients.
+    pub fn bind(&self, uid: impl Into<String>) {
+        self.target().bind(uid);
+    }
+
+    /// Binds the client to no uid any more. It does so by itself when it goes.
+    pub fn unbind(&self) {
+        self.target().unbind();
     }
 
     /// The value of a key of its session.
@@ -178,9 +201,19 @@ impl Client {
         self.target().set(key, value);
     }
 
+    /// Sets several keys of its session at once: nobody sees some of them without the others.
+    pub fn update<K: Into<String>, V: Into<String>>(&self, set: impl IntoIterator<Item = (K, V)>) {
+        self.target().update(set);
+    }
+
     /// Removes a key of its session.
     pub fn remove(&self, key: impl Into<String>) {
         self.target().remove(key);
+    }
+
+    /// Puts a new session in the place of its session.
+    pub fn replace_session<K: Into<String>, V: Into<String>>(&self, session: impl IntoIterator<Item = (K, V)>) {
+        self.target().replace_session(session);
     }
 }
 

@@ -193,7 +193,7 @@ impl<H: Handler> Lanes<H> {
 
     fn session_changed(&self, id: ClientId, change: wire::SessionChanged) {
         if let Some(record) = self.record(id) {
-            record.known.session().change(change.set, &change.remove);
+            record.known.session().change(change);
         }
     }
 

@@ -27,7 +27,8 @@
 //! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`) and
 //!   [`CloseReason`] (`close`).
 //! - [`Client`]: the client whose event is handled (`client`).
-//! - [`Cluster`]: whom to send to (`cluster`), and questions to all gateways (`query`).
+//! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
+//! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
 //! - `lanes`: each client's events in order, clients side by side.
@@ -41,6 +42,7 @@
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
 
 mod client;
+mod client_target;
 mod close;
 mod cluster;
 mod handler;
@@ -52,20 +54,25 @@ mod links;
 mod message;
 mod query;
 mod room;
+mod select;
 mod serve;
+mod target;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::Client;
+pub use client_target::{ClientTarget, Delivery};
 pub use close::{CloseCause, CloseReason};
-pub use cluster::{ClientTarget, Cluster, Target};
+pub use cluster::Cluster;
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
 pub use instance::{WorkerInstance, WorkerSection, instance};
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
-pub use query::{Answer, Member};
+pub use query::Answer;
+pub use select::{Member, Select};
+pub use target::Target;
 
 /// What a handler returns: any error, which is logged and counted.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -1,15 +1,17 @@
 //! Questions that all gateways are asked at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use meepo_proto::link as wire;
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, GatewayId};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::Cluster;
+use crate::link::Link;
+use crate::{Cluster, Delivery, Member};
 
 /// What the gateways answered, and which did not.
 ///
@@ -33,16 +35,14 @@ pub struct Answer<T> {
     pub missing: Vec<GatewayId>,
 }
 
-/// A member of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// The client.
-    pub id: ClientId,
-    /// Its session.
-    pub session: BTreeMap<String, String>,
-}
-
 impl<T> Answer<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer {
+            value: change(self.value),
+            missing: self.missing,
+        }
+    }
+
     /// Whether every gateway has answered.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
@@ -51,29 +51,64 @@ impl<T> Answer<T> {
 
 /// Each question is answered within the setting `query_timeout`, and sees what this worker child sent before it.
 impl Cluster {
-    /// The members of a group and their sessions.
+    /// How many clients are online.
+    pub async fn count(&self) -> Answer<u64> {
+        self.select().count().await
+    }
+
+    /// Whether a client is online.
+    pub async fn is_online(&self, id: ClientId) -> Answer<bool> {
+        self.select().client(id).count().await.map(|count| count > 0)
+    }
+
+    /// Whether a user is online, with any client.
+    pub async fn is_uid_online(&self, uid: impl Into<String>) -> Answer<bool> {
+        self.select().uid(uid).count().await.map(|count| count > 0)
+    }
+
+    /// The clients of a user.
+    pub async fn clients_of(&self, uid: impl Into<String>) -> Answer<Vec<ClientId>> {
+        self.select().uid(uid).ids().await
+    }
+
+    /// The members of a group, with their uids and sessions.
     pub async fn members(&self, group: impl Into<String>) -> Answer<Vec<Member>> {
-        let mut value = Vec::new();
-        let question = Question::Members(group.into());
-        let missing = self.ask_all(question, |gateway, reply| match reply {
-            Reply::Members(members) => {
-                value.extend(members.members.into_iter().map(|member| Member {
-                    id: ClientId::new(gateway, member.client),
-                    session: member.session,
-                }));
-                true
-            }
-            _ => false,
-        });
-        let missing = missing.await;
-        Answer { value, missing }
+        self.select().group(group).with_uid().with_session().list().await
+    }
+
+    /// The users with a client in a group.
+    pub async fn uids_in(&self, group: impl Into<String>) -> Answer<BTreeSet<String>> {
+        self.select().group(group).uids().await
+    }
+
+    /// All users who are online.
+    pub async fn online_uids(&self) -> Answer<BTreeSet<String>> {
+        self.select().uids().await
+    }
+
+    /// The session of a client, wherever it is connected. Nothing if it is not online.
+    pub async fn session(&self, id: ClientId) -> Answer<Option<BTreeMap<String, String>>> {
+        let found = self.select().client(id).with_session().list().await;
+        found.map(|mut found| Some(found.pop()?.session))
+    }
+
+    /// The groups of a client. Nothing if it is not online.
+    pub async fn groups_of(&self, id: ClientId) -> Answer<Option<BTreeSet<String>>> {
+        let found = self.select().client(id).with_groups().list().await;
+        found.map(|mut found| Some(found.pop()?.groups))
+    }
+
+    /// The uid that a client is bound to, if it is online and bound to one.
+    pub async fn uid_of(&self, id: ClientId) -> Answer<Option<String>> {
+        let found = self.select().client(id).with_uid().list().await;
+        found.map(|mut found| found.pop()?.uid)
     }
 
     /// All groups that have members, and how many.
-    pub async fn groups(&self) -> Answer<BTreeMap<String, u64>> {
+    pub async fn group_sizes(&self) -> Answer<BTreeMap<String, u64>> {
         let mut value = BTreeMap::new();
-        let question = Question::Groups(wire::AllGroups {});
-        let missing = self.ask_all(question, |_, reply| match reply {
+        let question = |_| Some(Question::Groups(wire::AllGroups {}));
+        let missing = self.ask(question, |_, reply| match reply {
             Reply::Groups(groups) => {
                 for (name, members) in groups.groups {
                     *value.entry(name).or_default() += members;
@@ -86,71 +121,49 @@ impl Cluster {
         Answer { value, missing }
     }
 
-    /// How many clients are online.
-    pub async fn online(&self) -> Answer<u64> {
-        let mut value = 0;
-        let question = Question::Count(wire::Everyone {});
-        let missing = self.ask_all(question, |_, reply| match reply {
-            Reply::Count(count) => {
-                value += count.count;
-                true
-            }
-            _ => false,
-        });
-        let missing = missing.await;
-        Answer { value, missing }
+    /// Sends a message over a link, and waits until the gateway says what became of it.
+    pub(crate) async fn confirm(&self, link: &Arc<Link>, send: wire::Send) -> Delivery {
+        let Some(asked) = link.ask(Question::Confirm(send)) else {
+            return Delivery::Gone;
+        };
+        let delivery = match timeout(self.query_timeout(), asked.reply()).await {
+            Ok(Some(Reply::Delivery(delivery))) => wire::Delivery::try_from(delivery).unwrap_or_default(),
+            _ => wire::Delivery::Unspecified,
+        };
+        match delivery {
+            wire::Delivery::Delivered => Delivery::Delivered,
+            wire::Delivery::ClientGone => Delivery::Gone,
+            wire::Delivery::BufferFull => Delivery::Full,
+            wire::Delivery::NotValid => Delivery::Refused,
+            wire::Delivery::Unspecified => Delivery::Unknown,
+        }
     }
 
-    /// The session of a client, wherever it is connected. Nothing if it is not online.
-    pub async fn session(&self, id: ClientId) -> Answer<Option<BTreeMap<String, String>>> {
-        let mut value = None;
-        let question = Question::Session(id.number);
-        let missing = self.ask(
-            question,
-            |gateway| gateway == id.gateway,
-            |_, reply| match reply {
-                Reply::Session(session) => {
-                    value = session.online.then_some(session.session);
-                    true
-                }
-                _ => false,
-            },
-        );
-        let missing = missing.await;
-        Answer { value, missing }
-    }
-
-    async fn ask_all(&self, question: Question, take: impl FnMut(GatewayId, Reply) -> bool) -> Vec<GatewayId> {
-        self.ask(question, |_| true, take).await
-    }
-
-    /// Asks the gateways that are meant, gives each reply to `take`, which says whether it was one to the question, and
+    /// Asks each gateway its question, gives each reply to `take`, which says whether it was one to the question, and
     /// returns those that did not answer.
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
-        question: Question,
-        meant: impl Fn(GatewayId) -> bool,
+        question: impl Fn(GatewayId) -> Option<Question>,
         mut take: impl FnMut(GatewayId, Reply) -> bool,
     ) -> Vec<GatewayId> {
         let deadline = Instant::now() + self.query_timeout();
-        let (links, mut missing) = {
+        let (asked, mut missing) = {
             let gateways = self.gateways();
-            let links: Vec<_> = gateways
-                .up
-                .values()
-                .filter(|link| meant(link.gateway))
-                .cloned()
+            let links = gateways.up.values();
+            let asked: Vec<_> = links
+                .filter_map(|link| Some((link.gateway, link.ask(question(link.gateway)?))))
                 .collect();
-            let away: Vec<_> = gateways.away.iter().copied().filter(|id| meant(*id)).collect();
-            (links, away)
+            let away = gateways.away.iter().copied();
+            let missing: Vec<_> = away.filter(|id| question(*id).is_some()).collect();
+            (asked, missing)
         };
-        let replies = links.iter().map(|link| {
-            let asked = link.ask(question.clone());
-            async move { timeout_at(deadline, asked?.reply()).await.ok().flatten() }
+        let replies = asked.into_iter().map(async |(gateway, asked)| {
+            let reply = async { asked?.reply().await };
+            (gateway, timeout_at(deadline, reply).await.ok().flatten())
         });
-        for (link, reply) in links.iter().zip(join_all(replies).await) {
-            if !reply.is_some_and(|reply| take(link.gateway, reply)) {
-                missing.push(link.gateway);
+        for (gateway, reply) in join_all(replies).await {
+            if !reply.is_some_and(|reply| take(gateway, reply)) {
+                missing.push(gateway);
             }
         }
         missing

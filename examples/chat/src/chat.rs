@@ -70,7 +70,7 @@ async fn carry_out(client: &Client, message: &Message) -> Result<(), String> {
         }
         (Ask::Who, _) => reply(client, &Event::People(people(client, "everyone").await)),
         (Ask::Rooms, _) => {
-            let groups = known(client, client.cluster().groups().await).into_iter();
+            let groups = known(client, client.cluster().group_sizes().await).into_iter();
             let rooms = groups.filter_map(|(group, people)| Some((group.strip_prefix("room/")?.into(), people)));
             reply(client, &Event::Rooms(rooms.collect()));
         }

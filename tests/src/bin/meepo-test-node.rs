@@ -1,5 +1,6 @@
 //! The node of the tests: registry, gateway and a worker that writes down what it sees and does what messages say.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use meepo_node::Master;
 use meepo_tests::Record;
-use meepo_worker::{Client, ClientId, CloseReason, Cluster, Handler, Hello, Message, Reject, Result};
+use meepo_worker::{Answer, Client, ClientId, CloseReason, Cluster, Handler, Hello, Message, Reject, Result};
 use tokio::time::sleep;
 
 fn main() -> ExitCode {
@@ -228,12 +229,91 @@ impl Recorder {
                 answer = Some(serde_json::to_string(&sessions)?);
             }
             "count" => answer = Some(cluster.members(first).await.value.len().to_string()),
-            "groups" => answer = Some(serde_json::to_string(&cluster.groups().await.value)?),
-            "online" => answer = Some(cluster.online().await.value.to_string()),
-            _ => answer = Some(text.into()),
+            "bind" => client.bind(first),
+            "bind-of" => cluster.client(id(first)?).bind(rest),
+            "unbind" => client.unbind(),
+            "send-uid" => cluster.uid(first).send(rest),
+            "send-uids" => cluster.uids(first.split(',')).send(rest),
+            "send-groups" => cluster.groups(first.split(',')).send(rest),
+            "send-clients" => {
+                let ids: Result<Vec<ClientId>, _> = first.split(',').map(id).collect();
+                cluster.clients(ids?).send(rest);
+            }
+            // `send-but GROUP UID TEXT`
+            "send-but" => {
+                let (uid, text) = rest.split_once(' ').unwrap_or_default();
+                cluster.group(first).except_uid(uid).send(text);
+            }
+            "close-uid" => cluster.uid(first).close(4009, rest),
+            "destroy" => client.destroy(),
+            "dissolve" => cluster.dissolve(first),
+            "update" => client.update(pairs(first)),
+            "update-of" => cluster.client(id(first)?).update(pairs(rest)),
+            "replace" => client.replace_session(pairs(first)),
+            // `flood CLIENT BYTES`, until the last is known of.
+            "flood" => {
+                let delivery = cluster
+                    .client(id(first)?)
+                    .send_and_confirm("x".repeat(rest.parse()?))
+                    .await;
+                answer = Some(format!("{delivery:?}"));
+            }
+            "confirm" => {
+                let delivery = cluster.client(id(first)?).send_and_confirm(rest).await;
+                answer = Some(format!("{delivery:?}"));
+            }
+            _ => answer = Some(ask(cluster, command, first, rest).await?.unwrap_or_else(|| text.into())),
         }
         Ok(answer.map(Into::into))
     }
+}
+
+/// Asks what a message asks, if it does. Gives the answer as JSON.
+async fn ask(cluster: &Cluster, question: &str, first: &str, rest: &str) -> Result<Option<String>> {
+    fn json<T: serde::Serialize>(answer: Answer<T>) -> Result<Option<String>> {
+        if !answer.is_complete() {
+            return Err("a gateway did not answer".into());
+        }
+        Ok(Some(serde_json::to_string(&answer.value)?))
+    }
+    let texts = |answer: Answer<Vec<ClientId>>| Answer {
+        value: answer.value.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        missing: answer.missing,
+    };
+    match question {
+        "online" => json(cluster.count().await),
+        "groups" => json(cluster.group_sizes().await),
+        "is-online" => json(cluster.is_online(id(first)?).await),
+        "is-uid-online" => json(cluster.is_uid_online(first).await),
+        "clients-of" => json(texts(cluster.clients_of(first).await)),
+        "uid-of" => json(cluster.uid_of(id(first)?).await),
+        "groups-of" => json(cluster.groups_of(id(first)?).await),
+        "uids-in" => json(cluster.uids_in(first).await),
+        "uids" => json(cluster.online_uids().await),
+        "clients" => json(texts(cluster.select().ids().await)),
+        // Of these groups, with these values in the session.
+        "select" => {
+            let mut select = cluster.select().with_uid();
+            for group in first.split(',') {
+                select = select.group(group);
+            }
+            for (key, value) in pairs(rest) {
+                select = select.session(key, value);
+            }
+            let found = select.list().await;
+            let uids = found.value.into_iter().map(|member| member.uid.unwrap_or_default());
+            json(Answer {
+                value: uids.collect::<BTreeSet<_>>(),
+                missing: found.missing,
+            })
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `a=1,b=2`
+fn pairs(text: &str) -> Vec<(&str, &str)> {
+    text.split(',').filter_map(|pair| pair.split_once('=')).collect()
 }
 
 fn millis(text: &str) -> Duration {

@@ -74,6 +74,7 @@ async fn a_handler_that_fails_or_panics_is_counted_and_done() {
     let change = wire::SessionChanged {
         set: [("panic".to_owned(), "yes".to_owned())].into(),
         remove: Vec::new(),
+        clear: false,
     };
     link.event(1, Event::SessionChanged(change));
     let closed = link.closed(1);

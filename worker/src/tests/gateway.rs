@@ -17,6 +17,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{PATIENCE, soon};
+use crate::target::only;
 
 pub(super) struct Gateway {
     pub(super) id: u64,
@@ -253,7 +254,6 @@ pub(super) fn text_to(client: u64, text: &str) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        except: Vec::new(),
-        to: Some(wire::send::To::Clients(wire::Clients { clients: vec![client] })),
+        to: Some(only(client)),
     })
 }

@@ -115,7 +115,7 @@ impl Handler for Script {
             ["flood", size] => client.send("x".repeat(size.parse()?)),
             ["all", rest] => client.cluster().all().except(client.id()).send(rest),
             ["online"] => {
-                let online = client.cluster().online().await;
+                let online = client.cluster().count().await;
                 client.send(format!("{} {}", online.value, online.missing.len()));
             }
             _ => client.send(message),

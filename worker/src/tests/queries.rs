@@ -91,9 +91,18 @@ async fn members_groups_and_sessions_are_joined() {
     let member = |client, name: &str| {
         let session = [("name".to_owned(), name.to_owned())].into();
         move |question| {
-            assert_eq!(question, Question::Members("g".into()));
-            let members = vec![wire::Member { client, session }];
-            Reply::Members(wire::Members { members })
+            let Question::Select(select) = question else {
+                panic!("it selects")
+            };
+            assert_eq!(select.filter.map(|filter| filter.groups), Some(vec!["g".to_owned()]));
+            assert!(select.session && select.uid && !select.groups);
+            let found = wire::Found {
+                client,
+                session,
+                uid: "u".into(),
+                ..wire::Found::default()
+            };
+            Reply::Selected(wire::Selected { clients: vec![found] })
         }
     };
     let (members, ..) = tokio::join!(
@@ -104,12 +113,14 @@ async fn members_groups_and_sessions_are_joined() {
     assert!(members.is_complete());
     let of = |id, name: &str| Member {
         id,
+        uid: Some("u".into()),
+        groups: Default::default(),
         session: [("name".to_owned(), name.to_owned())].into(),
     };
     assert_eq!(members.value, [of(id(1, 5), "ann"), of(id(2, 5), "bob")]);
 
     let (both, ..) = tokio::join!(
-        cluster.groups(),
+        cluster.group_sizes(),
         answer(&mut first, |_| groups(&[("a", 1), ("b", 2)])),
         answer(&mut second, |_| groups(&[("b", 3)])),
     );
@@ -120,9 +131,17 @@ async fn members_groups_and_sessions_are_joined() {
     // Only the client's own gateway is asked.
     let session = |online| {
         move |question| {
-            assert_eq!(question, Question::Session(7));
-            let session = [("k".to_owned(), "v".to_owned())].into();
-            Reply::Session(wire::Sessions { online, session })
+            let Question::Select(select) = question else {
+                panic!("it selects")
+            };
+            assert_eq!(select.filter.map(|filter| filter.clients), Some(vec![7]));
+            let found = wire::Found {
+                client: 7,
+                session: [("k".to_owned(), "v".to_owned())].into(),
+                ..wire::Found::default()
+            };
+            let clients = if online { vec![found] } else { vec![] };
+            Reply::Selected(wire::Selected { clients })
         }
     };
     let (here, ()) = tokio::join!(cluster.session(id(2, 7)), answer(&mut second, session(true)));
@@ -135,4 +154,53 @@ async fn members_groups_and_sessions_are_joined() {
     // A gateway that nobody knows has gone, and its clients with it.
     let never = cluster.session(id(3, 7)).await;
     assert_eq!((never.value, never.missing), (None, vec![]));
+}
+
+#[tokio::test]
+async fn a_selection_goes_to_those_who_can_have_such_clients() {
+    let (worker, _gateways, [mut first, mut second]) = linked_to(super::PATIENCE).await;
+    let cluster = worker.cluster();
+    let id = |gateway, number| ClientId::new(GatewayId(gateway), number);
+
+    let asked = |expected: wire::Filter, count| {
+        move |question| {
+            assert_eq!(question, Question::Count(expected));
+            Reply::Count(wire::Count { count })
+        }
+    };
+    let filter = |clients: &[u64]| wire::Filter {
+        clients: clients.to_vec(),
+        uids: vec!["ann".into()],
+        groups: vec!["a".into(), "b".into()],
+        session: [("k".to_owned(), "v".to_owned())].into(),
+    };
+    let select = cluster.select().uid("ann").group("a").group("b").session("k", "v");
+    let (both, ..) = tokio::join!(
+        select.count(),
+        answer(&mut first, asked(filter(&[]), 1)),
+        answer(&mut second, asked(filter(&[]), 2)),
+    );
+    assert_eq!(both.value, 3);
+    let narrowed = select.client(id(2, 5)).client(id(2, 6)).client(id(3, 1));
+    let (one, ()) = tokio::join!(narrowed.count(), answer(&mut second, asked(filter(&[5, 6]), 2)));
+    assert_eq!((one.value, one.missing), (2, vec![]));
+
+    let uids = |uids: &'static [&'static str]| {
+        move |question| {
+            assert!(matches!(question, Question::Uids(_)));
+            Reply::Uids(wire::Uids {
+                uids: uids.iter().map(ToString::to_string).collect(),
+            })
+        }
+    };
+    let (all, ..) = tokio::join!(
+        cluster.online_uids(),
+        answer(&mut first, uids(&["ann", "bob"])),
+        answer(&mut second, uids(&["ann", "cid"])),
+    );
+    assert_eq!(
+        all.value.into_iter().collect::<Vec<_>>(),
+        ["ann", "bob", "cid"],
+        "each once"
+    );
 }

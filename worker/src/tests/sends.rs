@@ -2,30 +2,30 @@
 
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
-use meepo_proto::link::send::To;
+use meepo_proto::link::event::Body as Event;
+use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, GatewayId};
 
 use super::gateway::Gateway;
 use super::{Running, eventually};
-use crate::{CloseCause, CloseReason};
+use crate::target::only;
+use crate::{CloseCause, CloseReason, Delivery};
 
 fn id(gateway: u64, number: u64) -> ClientId {
     ClientId::new(GatewayId(gateway), number)
 }
 
-fn sent(text: &str, except: &[u64], to: To) -> Command {
+fn sent(text: &str, to: wire::Target) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        except: except.to_vec(),
         to: Some(to),
     })
 }
 
-fn clients(clients: &[u64]) -> To {
-    To::Clients(wire::Clients {
-        clients: clients.to_vec(),
-    })
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }
 
 #[tokio::test]
@@ -43,22 +43,58 @@ async fn each_gateway_gets_its_part() {
         .except(id(2, 7))
         .except(id(2, 8))
         .send("to the group");
-    let group = To::Group("g".into());
-    assert_eq!(one.next().await, sent("to the group", &[], group.clone()));
-    assert_eq!(two.next().await, sent("to the group", &[7, 8], group));
+    let mut group = wire::Target {
+        groups: strings(&["g"]),
+        ..wire::Target::default()
+    };
+    assert_eq!(one.next().await, sent("to the group", group.clone()));
+    group.except = vec![7, 8];
+    assert_eq!(two.next().await, sent("to the group", group));
 
     cluster.all().except(id(1, 5)).send("to all");
-    let everyone = To::Everyone(wire::Everyone {});
-    assert_eq!(one.next().await, sent("to all", &[5], everyone.clone()));
-    assert_eq!(two.next().await, sent("to all", &[], everyone));
+    let mut everyone = wire::Target {
+        everyone: true,
+        ..wire::Target::default()
+    };
+    assert_eq!(two.next().await, sent("to all", everyone.clone()));
+    everyone.except = vec![5];
+    assert_eq!(one.next().await, sent("to all", everyone));
+
+    let uids = cluster.uids(["ann", "bob"]).except_uid("cid");
+    uids.send("to users");
+    uids.close(4001, "enough");
+    uids.destroy();
+    let to = Some(wire::Target {
+        uids: strings(&["ann", "bob"]),
+        except_uids: strings(&["cid"]),
+        ..wire::Target::default()
+    });
+    for link in [&mut one, &mut two] {
+        assert_eq!(link.next().await, sent("to users", to.clone().expect("it is some")));
+        let close = |code, reason: &str, at_once| {
+            let (to, reason) = (to.clone(), reason.to_owned());
+            Command::Close(wire::Close {
+                to,
+                code,
+                reason,
+                at_once,
+            })
+        };
+        assert_eq!(link.next().await, close(4001, "enough", false));
+        assert_eq!(link.next().await, close(0, "", true));
+    }
+    cluster.dissolve("g");
+    for link in [&mut one, &mut two] {
+        assert_eq!(link.next().await, Command::Ungroup(wire::Ungroup { group: "g".into() }));
+    }
 
     let some = [id(1, 1), id(2, 1), id(1, 2), id(3, 1)];
     cluster.clients(some).except(id(1, 2)).send("to some");
-    assert_eq!(one.next().await, sent("to some", &[], clients(&[1])));
-    assert_eq!(two.next().await, sent("to some", &[], clients(&[1])));
+    assert_eq!(one.next().await, sent("to some", only(1)));
+    assert_eq!(two.next().await, sent("to some", only(1)));
     // Nobody knows a gateway 3.
     assert_eq!(worker.stats.failed_sends.get(), 1);
-    assert_eq!(worker.stats.messages_out.get(), 3);
+    assert_eq!(worker.stats.messages_out.get(), 4);
 
     // A gateway that lives and has no link is told as a failed send, too.
     two.end();
@@ -76,6 +112,9 @@ async fn one_client_can_be_told_all() {
     client.join("g");
     client.leave("g");
     client.set("k", "v");
+    client.bind("ann");
+    client.unbind();
+    client.replace_session([("a", "b")]);
     client.close(4001, "ä".repeat(100));
     client.close(1006, "");
     worker.cluster().client(id(2, 9)).close(4000, "nobody");
@@ -84,7 +123,7 @@ async fn one_client_can_be_told_all() {
         panic!("a send comes first")
     };
     assert!(send.binary);
-    assert_eq!((&send.payload[..], send.to), (&[1, 2][..], Some(clients(&[9]))));
+    assert_eq!((&send.payload[..], send.to), (&[1, 2][..], Some(only(9))));
     let group = || "g".to_owned();
     let (client, group_of) = (9, group());
     assert_eq!(
@@ -102,13 +141,70 @@ async fn one_client_can_be_told_all() {
     let remove = Vec::new();
     assert_eq!(
         link.next().await,
-        Command::Session(wire::SessionUpdate { client, set, remove })
+        Command::Session(wire::SessionUpdate {
+            client,
+            set,
+            remove,
+            clear: false
+        })
     );
+    let uid = "ann".to_owned();
+    assert_eq!(link.next().await, Command::Bind(wire::Bind { client, uid }));
+    assert_eq!(link.next().await, Command::Unbind(wire::Unbind { client }));
+    let set = [("a".to_owned(), "b".to_owned())].into();
+    let replaced = wire::SessionUpdate {
+        client,
+        set,
+        clear: true,
+        ..wire::SessionUpdate::default()
+    };
+    assert_eq!(link.next().await, Command::Session(replaced));
     // A reason is cut between two characters, and a code that nobody may send becomes 1000.
     for (code, reason) in [(4001, "ä".repeat(61)), (1000, String::new())] {
-        assert_eq!(link.next().await, Command::Close(wire::Close { client, code, reason }));
+        let (to, at_once) = (Some(only(client)), false);
+        assert_eq!(
+            link.next().await,
+            Command::Close(wire::Close {
+                to,
+                code,
+                reason,
+                at_once
+            })
+        );
     }
     assert_eq!(worker.stats.failed_sends.get(), 1);
+}
+
+#[tokio::test]
+async fn what_became_of_a_message_is_told() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    eventually("the link", || worker.stats.links.get() == 1).await;
+    for (said, heard) in [
+        (wire::Delivery::Delivered, Delivery::Delivered),
+        (wire::Delivery::ClientGone, Delivery::Gone),
+        (wire::Delivery::BufferFull, Delivery::Full),
+        (wire::Delivery::NotValid, Delivery::Refused),
+    ] {
+        let cluster = worker.cluster().clone();
+        let asked = tokio::spawn(async move { cluster.client(id(1, 9)).send_and_confirm("hello").await });
+        let query = loop {
+            if let Command::Query(query) = link.next().await {
+                break query;
+            }
+        };
+        let Some(Question::Confirm(send)) = query.body else {
+            panic!("it is about a message")
+        };
+        assert_eq!((&send.payload[..], send.to), (&b"hello"[..], Some(only(9))));
+        let body = Some(Reply::Delivery(said.into()));
+        link.event(0, Event::Reply(wire::Reply { query: query.id, body }));
+        assert_eq!(asked.await.expect("no panic"), heard);
+    }
+    assert_eq!(
+        worker.cluster().client(id(2, 9)).send_and_confirm("hello").await,
+        Delivery::Gone
+    );
+    assert_eq!(worker.stats.failed_sends.get(), 4);
 }
 
 #[test]

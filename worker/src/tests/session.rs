@@ -20,6 +20,7 @@ fn set_to(client: u64, key: &str, value: &str) -> Command {
         client,
         set: [(key.to_owned(), value.to_owned())].into(),
         remove: Vec::new(),
+        clear: false,
     })
 }
 
@@ -28,13 +29,26 @@ async fn question(link: &mut Link) -> u64 {
     let Command::Query(query) = command(link).await else {
         panic!("not a question")
     };
-    assert_eq!(query.body, Some(Question::Session(1)));
+    let of_one = wire::Select {
+        filter: Some(wire::Filter {
+            clients: vec![1],
+            ..wire::Filter::default()
+        }),
+        session: true,
+        ..wire::Select::default()
+    };
+    assert_eq!(query.body, Some(Question::Select(of_one)));
     query.id
 }
 
 fn answer(link: &mut Link, query: u64, session: &[(&str, &str)]) {
     let session = attach(session).session;
-    let body = Some(Reply::Session(wire::Sessions { online: true, session }));
+    let found = wire::Found {
+        client: 1,
+        session,
+        ..wire::Found::default()
+    };
+    let body = Some(Reply::Selected(wire::Selected { clients: vec![found] }));
     link.event(0, Event::Reply(wire::Reply { query, body }));
 }
 
@@ -74,6 +88,7 @@ async fn the_copy_is_read_and_changes_are_merged() {
         set: [("mood".to_owned(), "good".to_owned())].into(),
         // What is set is there afterwards.
         remove: vec!["room".into(), "mood".into()],
+        clear: false,
     };
     link.event(1, Event::SessionChanged(change));
     link.message(1, "get mood");
@@ -87,6 +102,7 @@ async fn the_copy_is_read_and_changes_are_merged() {
         client: 1,
         set: Default::default(),
         remove: vec!["name".into()],
+        clear: false,
     });
     assert_eq!(link.until_done(remove).await, [update]);
     while worker.told().await != "1 remove name" {}
