@@ -202,7 +202,7 @@ mod tests {
         let (events, _stream) = mpsc::unbounded_channel();
         let comes = async {
             sleep(Duration::from_secs(2)).await;
-            let link = hub.link_up(events);
+            let link = hub.link_up(events, false);
             sleep(Duration::from_secs(60)).await;
             hub.link_down(link, Ending::Died);
         };

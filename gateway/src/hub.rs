@@ -220,13 +220,15 @@ impl Hub {
 
     // === links ===
 
-    /// A worker's link is up.
-    pub(crate) fn link_up(&self, events: Events) -> LinkId {
+    /// A worker's link is up. One from outside is given no clients.
+    pub(crate) fn link_up(&self, events: Events, outside: bool) -> LinkId {
         let link = LinkId(self.last_link.fetch_add(1, Ordering::Relaxed) + 1);
         let mut dispatch = self.dispatch.lock();
         dispatch.links.insert(link, events);
-        let Dispatch { router, out, .. } = &mut *dispatch;
-        router.link_up(link, out);
+        if !outside {
+            let Dispatch { router, out, .. } = &mut *dispatch;
+            router.link_up(link, out);
+        }
         self.carry_out(dispatch);
         link
     }

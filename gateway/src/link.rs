@@ -75,7 +75,7 @@ async fn serve(
         body: Some(Body::Welcome(welcome)),
         ..Event::default()
     }));
-    let link = hub.link_up(events);
+    let link = hub.link_up(events, hello.outside);
     let mut up = Up {
         hub: &hub,
         link,

@@ -29,6 +29,7 @@
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
+//! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
 //! - `lanes`: each client's events in order, clients side by side.
@@ -52,6 +53,7 @@ mod lanes;
 mod link;
 mod links;
 mod message;
+mod outside;
 mod query;
 mod room;
 mod select;
@@ -70,6 +72,7 @@ pub use hello::{Hello, Reject};
 pub use instance::{WorkerInstance, WorkerSection, instance};
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
+pub use outside::{Outside, OutsideError};
 pub use query::Answer;
 pub use select::{Member, Select};
 pub use target::Target;

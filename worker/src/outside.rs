@@ -1,0 +1,130 @@
+//! A program that is no worker, and pushes to clients and asks about them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use meepo_node::secret::SecretHeader;
+use meepo_node::stats::Slot;
+use meepo_node::{Membership, NodeSection};
+use meepo_proto::registry::{Kind, Node};
+use meepo_proto::{WorkerId, link as wire};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::instance::WorkerSection;
+use crate::lanes::Lanes;
+use crate::link::Card;
+use crate::links::Links;
+use crate::room::Room;
+use crate::{Client, Cluster, Handler, Message, Result};
+
+/// The figures of this program, which nobody reads.
+static STATS: LazyLock<Slot> = LazyLock::new(Slot::default);
+
+/// How long the registries may take to answer, and then how long the gateways may.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A cluster, joined from outside: a [`Cluster`] for a program that serves no clients itself.
+///
+/// It has links to all gateways, which it looks after as a worker does, until it is dropped. What was sent and is still
+/// queued then is lost: [`flush`](Self::flush) waits for it.
+///
+/// ```no_run
+/// use meepo_worker::Outside;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let outside = Outside::connect(["10.0.0.1:19911"], "the secret").await?;
+/// outside.cluster().group("lobby").send("tea is ready");
+/// println!("{} are here", outside.cluster().count().await.value);
+/// outside.flush().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Outside {
+    cluster: Cluster,
+    _until: DropGuard,
+}
+
+/// Why a cluster could not be joined, or what was sent is not known to have arrived.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutsideError {
+    /// No registry answers, or none knows a gateway; the log says which.
+    #[error("no gateway is known at the registries {}", .0.join(", "))]
+    NoGateway(Vec<String>),
+    /// Some gateways did not answer.
+    #[error("{0} gateways do not answer")]
+    Missing(usize),
+}
+
+/// Serves nobody.
+struct Nobody;
+
+impl Handler for Nobody {
+    async fn on_message(&self, _client: &Client, _message: Message) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Outside {
+    /// Joins a cluster by its registries, host and port each, and its secret. It waits until all gateways were tried.
+    pub async fn connect(
+        registries: impl IntoIterator<Item = impl Into<String>>,
+        secret: impl Into<String>,
+    ) -> Result<Self, OutsideError> {
+        let section = NodeSection {
+            registry: registries.into_iter().map(Into::into).collect(),
+            secret: secret.into(),
+            ..NodeSection::default()
+        };
+        let limits = WorkerSection::default();
+        let room = Room::new(usize::MAX, None, &STATS);
+        let cluster = Cluster::new(&STATS, limits.query_timeout, room);
+        let until = CancellationToken::new();
+        let guard = until.clone().drop_guard();
+        let mut nodes = Membership::new(&section).watch(until.clone());
+        let links = Arc::new(Links {
+            lanes: Lanes::new(Nobody, limits.handler_timeout, cluster.clone()),
+            card: Card {
+                hello: wire::Hello {
+                    worker_id: WorkerId::random().0,
+                    name: "outside".into(),
+                    version: env!("CARGO_PKG_VERSION").into(),
+                    outside: true,
+                    ..wire::Hello::default()
+                },
+                secret: SecretHeader::new(&section.secret),
+            },
+            nodes: nodes.clone(),
+            queue_limit: limits.queue_limit(),
+            stop: until.clone(),
+            cut: until,
+        });
+        let has_gateway = |nodes: &BTreeMap<u64, Node>| nodes.values().any(|node| node.kind() == Kind::Gateway);
+        if !matches!(timeout(PATIENCE, nodes.wait_for(has_gateway)).await, Ok(Ok(_))) {
+            return Err(OutsideError::NoGateway(section.registry));
+        }
+        let (first, mut tried) = mpsc::channel(1);
+        tokio::spawn(links.keep_all(first));
+        // Only closed, never sent to.
+        let _ = timeout(PATIENCE, tried.recv()).await;
+        Ok(Self { cluster, _until: guard })
+    }
+
+    /// What can be sent, and asked.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Waits until all gateways have carried out what was sent.
+    pub async fn flush(&self) -> Result<(), OutsideError> {
+        // An answer comes after what was sent before the question.
+        match self.cluster.count().await.missing.len() {
+            0 => Ok(()),
+            missing => Err(OutsideError::Missing(missing)),
+        }
+    }
+}
