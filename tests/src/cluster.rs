@@ -134,8 +134,9 @@ impl Cluster {
 
     /// Waits until handlers have seen so many more messages: the load gets through.
     pub async fn more(&self, messages: usize) {
-        let before = self.events().of("message").len();
-        let through = async || (self.events().of("message").len() >= before + messages).then_some(());
+        let events = self.events();
+        let before = events.count("message").await;
+        let through = async || (events.count("message").await >= before + messages).then_some(());
         wait_for("the load gets through", through).await;
     }
 

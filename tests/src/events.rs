@@ -81,6 +81,17 @@ impl Events {
         all
     }
 
+    /// How many events of this kind there are, without holding up what runs beside: after minutes of load they are many.
+    pub async fn count(&self, event: &str) -> usize {
+        let path = self.path.clone();
+        // As each line begins.
+        let begin = format!("{{\"event\":\"{event}\"");
+        let count = move || fs::read_to_string(path).unwrap_or_default().matches(&begin).count();
+        tokio::task::spawn_blocking(count)
+            .await
+            .expect("counting does not fail")
+    }
+
     /// The texts of all messages.
     pub fn messages(&self) -> Vec<String> {
         self.of("message").into_iter().map(|record| record.text).collect()

@@ -214,6 +214,10 @@ impl<H: Handler> Lanes<H> {
         self.lanes.get(&id)?.record.clone()
     }
 
+    pub(crate) fn has_left_behind(&self, gateway: GatewayId) -> bool {
+        !self.left_behind(gateway).is_empty()
+    }
+
     /// The clients that were attached through a link of this gateway that has ended.
     fn left_behind(&self, gateway: GatewayId) -> Vec<(ClientId, Arc<Link>)> {
         let of_gateway = self.lanes.iter().filter(|lane| lane.key().gateway == gateway);

@@ -201,15 +201,15 @@ impl Link {
 
     /// Says that the handler of an event has finished, after all that it has sent.
     pub(crate) fn done(&self, seq: u64) {
-        if seq != 0 {
-            // A link that has ended needs no answer: the gateway hands the event to another worker.
+        // A link that has ended gets no answer: what the handler sent may have been refused, and another worker has the event.
+        if seq != 0 && !self.has_ended() {
             let _ = self.out.send(Queued::Done(seq));
         }
     }
 
     /// Says that the handler of an event was cut off.
     pub(crate) fn undone(&self, seq: u64) {
-        if seq != 0 {
+        if seq != 0 && !self.has_ended() {
             let _ = self.out.send(Queued::Undone(seq));
         }
     }

@@ -116,12 +116,34 @@ impl<H: Handler> Links<H> {
         cluster.change_gateways(|gateways| {
             gateways.away.remove(&id);
         });
-        match self.word(id) {
-            // It has moved the clients to other workers, or will; or all their ends are handled.
-            Some(_) => self.lanes.moved(id),
-            None => self.lanes.lost(id),
+        let lost = match self.word(id) {
+            // All their ends are handled.
+            Some((State::Done, _)) => false,
+            // This worker stops. If the gateway has died just now, nobody else knows of the clients.
+            Some(_) => self.lanes.has_left_behind(id) && self.has_gone(&gateway).await,
+            None => true,
+        };
+        match lost {
+            true => self.lanes.lost(id),
+            // It has moved the clients to other workers, or will.
+            false => self.lanes.moved(id),
         }
         id
+    }
+
+    /// Whether nobody, or another gateway, answers at a gateway's address. One that is silent may only be cut off.
+    async fn has_gone(&self, gateway: &Gateway) -> bool {
+        let room = Room::new(self.queue_limit, None, self.lanes.cluster().stats());
+        let mut card = self.card.clone();
+        // Only to look: it is not to be given clients.
+        card.hello.outside = true;
+        match Link::dial(gateway.id, &gateway.address, &card, room).await {
+            Ok((link, _)) => {
+                link.end();
+                false
+            }
+            Err(error) => matches!(error, DialError::Refused(_) | DialError::Another),
+        }
     }
 
     /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it, or says that it is

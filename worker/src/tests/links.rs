@@ -205,6 +205,20 @@ async fn a_client_that_is_handed_over_is_closed_when_its_gateway_dies() {
 }
 
 #[tokio::test]
+async fn a_worker_that_stops_tells_of_a_gateway_that_died_just_before() {
+    let (mut worker, gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    // The registry has not noticed yet.
+    drop(link);
+    drop(gateway);
+    eventually("the end of the link", || worker.stats.links.get() == 0).await;
+    worker.request_stop();
+    worker.expect("1 close: gateway lost").await;
+    worker.expect("stop, 0 gateways").await;
+}
+
+#[tokio::test]
 async fn a_client_that_is_handed_away_and_back_is_recorded_once() {
     let (mut worker, mut gateway, mut link) = Running::linked().await;
     for client in 1..=3 {
