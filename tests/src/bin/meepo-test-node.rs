@@ -281,8 +281,9 @@ async fn ask(cluster: &Cluster, question: &str, first: &str, rest: &str) -> Resu
         missing: answer.missing,
     };
     match question {
-        "online" => json(cluster.count().await),
-        "groups" => json(cluster.group_sizes().await),
+        // What is known, be it all or not.
+        "online" => Ok(Some(cluster.count().await.value.to_string())),
+        "groups" => Ok(Some(serde_json::to_string(&cluster.group_sizes().await.value)?)),
         "is-online" => json(cluster.is_online(id(first)?).await),
         "is-uid-online" => json(cluster.is_uid_online(first).await),
         "clients-of" => json(texts(cluster.clients_of(first).await)),
