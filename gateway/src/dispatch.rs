@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{Attach, Attached, Detached, Event};
+use meepo_proto::link::{Attach, Attached, Detached, Drained, Event};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -100,7 +100,14 @@ impl Dispatch {
                     );
                 }
                 Output::Finished { link } => {
-                    self.links.remove(&link);
+                    let body = Some(Body::Drained(Drained {}));
+                    self.send(
+                        link,
+                        Event {
+                            body,
+                            ..Event::default()
+                        },
+                    );
                 }
                 Output::Hold { client } => later.held.push(client),
                 Output::GiveUp { client } => later.given_up.extend(self.client(client)),

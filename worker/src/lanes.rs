@@ -16,6 +16,7 @@ use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::{ClientId, GatewayId};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Known;
@@ -30,6 +31,8 @@ pub(crate) struct Lanes<H> {
     cluster: Cluster,
     lanes: DashMap<ClientId, Lane>,
     tasks: TaskTracker,
+    /// Handlers may begin: all gateways that were known at first have been dialled, so that sends reach them.
+    open: CancellationToken,
 }
 
 #[derive(Default)]
@@ -78,6 +81,7 @@ impl<H: Handler> Lanes<H> {
             cluster,
             lanes: DashMap::new(),
             tasks: TaskTracker::new(),
+            open: CancellationToken::new(),
         });
         let served = Arc::downgrade(&lanes);
         lanes
@@ -92,6 +96,11 @@ impl<H: Handler> Lanes<H> {
 
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Lets handlers begin.
+    pub(crate) fn open(&self) {
+        self.open.cancel();
     }
 
     /// Takes an event from a link. It never waits, so that replies to queries pass handlers that wait for them.
@@ -240,6 +249,7 @@ impl<H: Handler> Lanes<H> {
 
     async fn work_off(self: Arc<Self>, id: ClientId) {
         while let Some(job) = self.next(id) {
+            self.open.cancelled().await;
             job.link.available().await;
             let lost = matches!(job.what, What::Lost);
             if job.link.has_ended() && !lost {

@@ -268,6 +268,11 @@ impl Link {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Ends this side once all that is queued is sent; the gateway ends the other.
+    pub(crate) fn finish(&self) {
+        let _ = self.out.send(Queued::End);
+    }
+
     /// The stream has ended: nobody is to wait for anything of it.
     pub(crate) fn end(&self) {
         self.ended.cancel();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
+use meepo_proto::link::event::Body as Event;
 use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, coop};
@@ -39,6 +40,24 @@ pub(crate) struct Links<H> {
     pub(crate) stop: CancellationToken,
     /// Tells to end all links, whatever is in flight.
     pub(crate) cut: CancellationToken,
+    /// Links over which something may be in flight.
+    pub(crate) undrained: watch::Sender<usize>,
+}
+
+/// Counts a link over which something may be in flight.
+struct Undrained<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Undrained<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Undrained<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// A gateway child that is to have a link.
@@ -223,6 +242,9 @@ impl<H: Handler> Links<H> {
 
     async fn take_all(&self, link: &Arc<Link>, events: &mut Streaming<wire::Event>) -> Result<bool, Status> {
         let mut draining = false;
+        let mut undrained = Some(Undrained::new(&self.undrained));
+        let mut count = self.undrained.subscribe();
+        let mut finished = false;
         let mut tend = tokio::time::interval(TEND);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -234,8 +256,14 @@ impl<H: Handler> Links<H> {
                     let _ = link.send(Command::Draining(wire::Draining {}));
                 }
                 () = self.cut.cancelled() => return Ok(false),
+                // Handlers of clients of other gateways may have sent to clients of this one until now.
+                _ = count.wait_for(|count| *count == 0), if draining && !finished => {
+                    finished = true;
+                    link.finish();
+                }
                 _ = tend.tick() => {}
                 event = events.message() => match event? {
+                    Some(wire::Event { body: Some(Event::Drained(_)), .. }) => drop(undrained.take()),
                     Some(event) if !link.has_ended() => self.lanes.take(link, event),
                     Some(_) => {}
                     None => return Ok(draining),

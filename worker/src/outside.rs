@@ -9,7 +9,7 @@ use meepo_node::stats::Slot;
 use meepo_node::{Membership, NodeSection};
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -102,6 +102,7 @@ impl Outside {
             queue_limit: limits.queue_limit(),
             stop: until.clone(),
             cut: until,
+            undrained: watch::Sender::new(0),
         });
         let has_gateway = |nodes: &BTreeMap<u64, Node>| nodes.values().any(|node| node.kind() == Kind::Gateway);
         if !matches!(timeout(PATIENCE, nodes.wait_for(has_gateway)).await, Ok(Ok(_))) {

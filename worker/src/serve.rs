@@ -100,11 +100,13 @@ impl<H: Handler> Worker<H> {
             queue_limit: limit,
             stop: stop.clone(),
             cut: cut.clone(),
+            undrained: watch::Sender::new(0),
         });
         let (first, mut tried) = mpsc::channel(1);
         let serving = async {
             // Only closed, never sent to.
             let _ = timeout(FIRST_LINKS, tried.recv()).await;
+            lanes.open();
             if !stop.is_cancelled() {
                 ready();
             }

@@ -278,6 +278,44 @@ async fn a_drain_finishes_what_is_in_flight() {
 }
 
 #[tokio::test]
+async fn a_worker_that_drains_sends_to_all_gateways_until_its_last_handler_has_finished() {
+    let (mut worker, _gateway, mut link) = Running::linked().await;
+    let mut second = Gateway::start(2).await;
+    worker.name(&second);
+    let mut other = second.link().await;
+    eventually("both links", || worker.stats.links.get() == 2).await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let seq = link.message(1, "hold all late");
+    worker.expect("1 hold all late").await;
+    worker.request_stop();
+    for link in [&mut link, &mut other] {
+        assert_eq!(link.next().await, Command::Draining(wire::Draining {}));
+    }
+    // Nothing is in flight over this one.
+    other.push(drained());
+    worker.let_pass(1);
+    let Command::Send(send) = other.next().await else {
+        panic!("it is a send")
+    };
+    assert_eq!(&send.payload[..], b"late");
+    link.until_done(seq).await;
+    link.push(drained());
+    for mut link in [link, other] {
+        link.ended().await;
+        link.end();
+    }
+    worker.stopped().await;
+}
+
+fn drained() -> wire::Event {
+    wire::Event {
+        body: Some(Event::Drained(wire::Drained {})),
+        ..wire::Event::default()
+    }
+}
+
+#[tokio::test]
 async fn a_drain_is_bounded() {
     let (mut worker, _gateway, mut link) = Running::linked().await;
     link.opened(1, "hold");

@@ -98,6 +98,10 @@ impl Handler for Script {
         self.tell(client, &text);
         let words: Vec<_> = text.split(' ').collect();
         match words[..] {
+            ["hold", "all", rest] => {
+                self.pass_gate().await;
+                client.cluster().all().send(rest);
+            }
             ["hold", ..] => {
                 self.pass_gate().await;
                 self.tell(client, "held");
