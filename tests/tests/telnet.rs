@@ -1,6 +1,7 @@
 //! Group talk for telnet, as its users see it.
 
-use meepo_tests::{Line, Node};
+use meepo_tests::{Line, Node, processes};
+use nix::sys::signal::Signal;
 
 async fn telnet() -> Node {
     Node::build("telnet").start().await
@@ -116,7 +117,9 @@ async fn nick_and_groups_outlive_the_workers() {
     ada.until("You talk in rust").await;
     bob.send("/join rust").await;
     ada.until("* Bob joined rust").await;
-    node.command(&["reload"]).await.fine();
+    for worker in node.pids("worker").await {
+        processes::signal(worker, Signal::SIGKILL);
+    }
     ada.send("still here").await;
     bob.until("[rust] Ada: still here").await;
 }
