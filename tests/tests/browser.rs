@@ -1,4 +1,4 @@
-//! The chat in a real browser: two windows and one line client in one conversation.
+//! The pages of the examples in a real browser: the chat with two windows and one line client, and the robot.
 //!
 //! It needs Debian's packages `chromium` and `chromium-driver`. Where they are missing it is skipped, loudly, unless
 //! `MEEPO_TEST_BROWSER=1` demands it.
@@ -298,5 +298,35 @@ async fn two_windows_and_a_line_client_are_in_one_conversation() {
     for window in [ada, bob] {
         window.client.close().await.expect("the browser ends");
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_robot_answers_in_its_page() {
+    let Some(driver) = Driver::start().await else { return };
+    let mut node = Node::build("chat_robot").start().await;
+    let ada = driver.open(&format!("http://{}/", node.host().ws())).await;
+    ada.sees("#state", "Connected").await;
+    ada.sees("#log .robot", "I am a robot").await;
+    ada.say("I am tired of my work").await;
+    ada.sees("#log .you", "I am tired of my work").await;
+    ada.sees("#log .robot", "Since when are you tired of your work?").await;
+    ada.say(NASTY).await;
+    ada.sees("#log .you", NASTY).await;
+    let tags = ada.client.find_all(Locator::Css("#log img")).await;
+    assert!(
+        tags.expect("a look at the page").is_empty(),
+        "HTML has become part of the page"
+    );
+
+    // The gateways die and are replaced: the window comes back.
+    for pid in node.pids("gateway").await {
+        processes::signal(pid, Signal::SIGKILL);
+    }
+    ada.sees("#state", "Connection lost").await;
+    ada.sees("#state", "Connected").await;
+    ada.say("because it rains").await;
+    ada.sees("#log .robot", "Is that the only reason?").await;
+    ada.client.close().await.expect("the browser ends");
     node.stop().await;
 }
