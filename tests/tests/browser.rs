@@ -1,4 +1,4 @@
-//! The pages of the examples in a real browser: the chat with two windows and one line client, and the robot.
+//! The pages of the examples in a real browser: the chat with two windows and one line client, the robot, and the logs.
 //!
 //! It needs Debian's packages `chromium` and `chromium-driver`. Where they are missing it is skipped, loudly, unless
 //! `MEEPO_TEST_BROWSER=1` demands it.
@@ -328,5 +328,45 @@ async fn a_robot_answers_in_its_page() {
     ada.say("because it rains").await;
     ada.sees("#log .robot", "Is that the only reason?").await;
     ada.client.close().await.expect("the browser ends");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn log_lines_show_up_in_their_page() {
+    let Some(driver) = Driver::start().await else { return };
+    let mut node = Node::build("logs").start().await;
+    let page = driver.open(&format!("http://{}/", node.host().ws())).await;
+    page.sees("#state", "filter: *").await;
+    let mut agent = Line::connect(node.host().line()).await;
+    agent.until("* Send a text").await;
+    let lines = |lines: &[&str]| {
+        format!(
+            "/lines {}",
+            json!({"machine": "web-1", "file": "/a.log", "lines": lines})
+        )
+    };
+    agent.send(&lines(&["fine", NASTY])).await;
+    page.sees("#log li", "web-1 /a.log fine").await;
+    page.sees("#log li", NASTY).await;
+    let tags = page.client.find_all(Locator::Css("#log img")).await;
+    assert!(
+        tags.expect("a look at the page").is_empty(),
+        "HTML has become part of the page"
+    );
+
+    page.enter("#filter", "error").await;
+    page.sees("#state", "filter: error").await;
+    page.no_longer_sees("#log", "fine").await;
+    agent.send(&lines(&["fine", "an error"])).await;
+    page.sees("#log li", "an error").await;
+    assert!(!page.text("#log").await.contains("fine"));
+
+    // The gateways die and are replaced: the window comes back, with its filter.
+    for pid in node.pids("gateway").await {
+        processes::signal(pid, Signal::SIGKILL);
+    }
+    page.sees("#state", "Connection lost").await;
+    page.sees("#state", "filter: error").await;
+    page.client.close().await.expect("the browser ends");
     node.stop().await;
 }
