@@ -93,13 +93,22 @@ async fn an_agent_survives_rotation_truncation_and_the_death_of_all_nodes() {
     append(&log, "three\n");
     assert!(all.text().await.ends_with(": three"));
 
-    for instance in ["worker", "gateway"] {
+    for instance in ["gateway", "worker"] {
         for pid in node.pids(instance).await {
             processes::signal(pid, Signal::SIGKILL);
         }
+        // A worker that has no link yet to a viewer's gateway does not reach him.
+        node.status_when("all serve again, with all links", |status| {
+            let linked = status
+                .instance("worker")
+                .children
+                .iter()
+                .all(|worker| worker.links == 2);
+            status.instance(instance).restarts == 2 && status.all_serve() && linked
+        })
+        .await;
     }
     assert_eq!(all.next().await, None);
-    node.status_when("all serve again", |status| status.all_serve()).await;
     let mut all = viewer(&node, "*").await;
     append(&log, "four\n");
     assert!(all.text().await.ends_with(": four"));

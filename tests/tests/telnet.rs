@@ -120,6 +120,12 @@ async fn nick_and_groups_outlive_the_workers() {
     for worker in node.pids("worker").await {
         processes::signal(worker, Signal::SIGKILL);
     }
+    // A worker that has no link yet to Bob's gateway does not reach him.
+    node.status_when("new workers have all links", |status| {
+        let workers = status.instance("worker");
+        workers.restarts == 2 && workers.children.iter().all(|worker| worker.links == 2)
+    })
+    .await;
     ada.send("still here").await;
     bob.until("[rust] Ada: still here").await;
 }
