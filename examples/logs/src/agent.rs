@@ -41,7 +41,7 @@ impl Agent {
         let mut tails = Vec::new();
         for path in &self.files {
             match Tail::new(path) {
-                Ok(tail) => tails.push(tail),
+                Ok(tail) => tails.push((tail, false)),
                 Err(error) => {
                     eprintln!("logs agent: {}: {error}", path.display());
                     return ExitCode::FAILURE;
@@ -53,11 +53,21 @@ impl Agent {
         let mut connection = None;
         loop {
             let mut quiet = true;
-            for tail in &mut tails {
-                let lines = tail.look().unwrap_or_else(|error| {
-                    eprintln!("logs agent: {}: {error}", tail.path().display());
-                    Vec::new()
-                });
+            for (tail, complained) in &mut tails {
+                let lines = match tail.look() {
+                    Ok(lines) => {
+                        *complained = false;
+                        lines
+                    }
+                    Err(error) => {
+                        if !*complained {
+                            eprintln!("logs agent: {}: {error}", tail.path().display());
+                        }
+                        // Once, not at every look.
+                        *complained = true;
+                        continue;
+                    }
+                };
                 if lines.is_empty() {
                     continue;
                 }
