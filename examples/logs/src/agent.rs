@@ -20,7 +20,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(8);
 
 /// Follows files and sends the lines that are appended to a gateway.
 #[derive(Debug, Parser)]
-#[command(name = "logs agent")]
+#[command(name = "logs agent", bin_name = "logs agent")]
 pub(crate) struct Agent {
     /// The `line` listener of a gateway.
     #[arg(long, default_value = "127.0.0.1:19909")]

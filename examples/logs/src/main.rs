@@ -17,9 +17,23 @@ const PAGE: &[(&str, &[u8])] = &[
     ("/app.js", include_bytes!("../page/app.js")),
 ];
 
+/// The exit code of all commands whose arguments are wrong.
+const WRONG_USAGE: u8 = 64;
+
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == "agent") {
-        return agent::Agent::parse_from(std::env::args_os().skip(1)).run();
+        return match agent::Agent::try_parse_from(std::env::args_os().skip(1)) {
+            Ok(agent) => agent.run(),
+            Err(error) => {
+                // Where it is read by nobody there is nothing to do about it.
+                let _ = error.print();
+                if error.use_stderr() {
+                    ExitCode::from(WRONG_USAGE)
+                } else {
+                    ExitCode::SUCCESS
+                }
+            }
+        };
     }
     Master::from_args()
         .version(env!("CARGO_PKG_VERSION"))
