@@ -34,8 +34,8 @@ pub(crate) struct Held {
 /// What is left to do once the lock is let go.
 #[derive(Debug, Default)]
 pub(crate) struct Later {
-    /// Clients to close.
-    pub(crate) given_up: Vec<Arc<Client>>,
+    /// Clients of which an event was given up, to close if they are not.
+    pub(crate) given_up: Vec<(u64, Option<Arc<Client>>)>,
     /// Clients to release after a while.
     pub(crate) held: Vec<u64>,
 }
@@ -110,7 +110,7 @@ impl Dispatch {
                     );
                 }
                 Output::Hold { client } => later.held.push(client),
-                Output::GiveUp { client } => later.given_up.extend(self.client(client)),
+                Output::GiveUp { client } => later.given_up.push((client, self.client(client))),
                 Output::Settled { client } => {
                     if let Some(client) = self.client(client) {
                         client.wake.notify_one();

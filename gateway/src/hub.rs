@@ -426,13 +426,15 @@ impl Hub {
                 }
             });
         }
-        for client in given_up {
+        for (number, client) in given_up {
             self.stats.given_up_events.add(1);
-            tracing::error!(client = %self.client_id(client.number), "gave up an event that ended several workers in turn");
-            self.close(
-                &client,
-                End::by_gateway(client.protocol, CloseCause::GivenUp, codes::GIVEN_UP),
-            );
+            tracing::error!(client = %self.client_id(number), "gave up an event that ended several workers in turn");
+            if let Some(client) = client {
+                self.close(
+                    &client,
+                    End::by_gateway(client.protocol, CloseCause::GivenUp, codes::GIVEN_UP),
+                );
+            }
         }
     }
 }

@@ -156,9 +156,11 @@ impl Router {
         let Some(lane) = self.lanes.get(&client) else {
             return true;
         };
-        let unseen = lane.in_flight.is_empty() && lane.waiting.front().is_none_or(Pending::is_new_opened);
+        let unseen =
+            !lane.known && lane.in_flight.is_empty() && lane.waiting.front().is_none_or(Pending::is_new_opened);
         if unseen {
             self.forget(client, out);
+            self.check_resume(client, out);
         }
         unseen
     }
@@ -171,6 +173,7 @@ impl Router {
         lane.dismissed = true;
         if lane.in_flight.is_empty() {
             self.forget(client, out);
+            self.check_resume(client, out);
         }
     }
 
@@ -441,7 +444,12 @@ impl Router {
             lane.blocked = false;
             self.deliver_next(client, true, out);
             self.check_resume(client, out);
-            if self.lanes.get(&client).is_some_and(|lane| lane.blocked) {
+            // There was no room for it. One that waits as a suspect leaves room to the others.
+            if self
+                .links
+                .get(&link)
+                .is_some_and(|state| state.blocked.front() == Some(&client))
+            {
                 return;
             }
             self.pump(client, out);

@@ -57,6 +57,7 @@ async fn a_shell_pushes_and_asks() {
     let cluster = Cluster::start().await;
     let mut ann = guest(&cluster, 0, "bind ann").await;
     let mut red = guest(&cluster, 1, "join red").await;
+    let gone = ann.ask("id").await;
     for (arguments, printed) in [
         (&["push", "--uid", "ann", "tea is ready"][..], ""),
         (&["push", "--group", "red", "--group", "blue", "tea for you"], ""),
@@ -81,6 +82,7 @@ async fn a_shell_pushes_and_asks() {
     for (arguments, says) in [
         (&["push", "to nobody"][..], "--group"),
         (&["push", "--client", "nonsense", "x"], "nonsense"),
+        (&["push", "--client", &gone, "x"], "1 sends failed"),
         (&["close", "--all", "--uid", "ann"], "--uid"),
     ] {
         let error = meepo(&cluster, arguments).await.expect_err("it is refused");

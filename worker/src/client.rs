@@ -151,7 +151,8 @@ impl Client {
         self.target().send(message);
     }
 
-    /// Sends the client a message, and waits until it is known what became of it.
+    /// Sends the client a message, and waits until it is known what became of it; as
+    /// [`ClientTarget::send_and_confirm`](crate::ClientTarget::send_and_confirm).
     pub async fn send_and_confirm(&self, message: impl Into<Message>) -> Delivery {
         self.target().send_and_confirm(message).await
     }

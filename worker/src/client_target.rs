@@ -43,7 +43,7 @@ pub enum Delivery {
     Full,
     /// The gateway has refused the message: it is over the limit for messages.
     Refused,
-    /// The gateway has not said so within the setting `query_timeout`.
+    /// The gateway has not said so within the setting `query_timeout`, or there is no link to it now.
     Unknown,
 }
 
@@ -72,12 +72,16 @@ impl<'a> ClientTarget<'a> {
     }
 
     /// Sends the client a message, and waits until it is known what became of it.
+    ///
+    /// Not for `on_connect`: a client is sent nothing before that has returned.
     pub async fn send_and_confirm(&self, message: impl Into<Message>) -> Delivery {
         let message = message.into();
         self.cluster.count_sent(&message);
         let send = wire_message(&message, only(self.id.number));
         let delivery = match self.link() {
             Some(link) => self.cluster.confirm(&link, send).await,
+            // Its gateway may be back soon, with the client.
+            None if self.cluster.gateways().away.contains(&self.id.gateway) => Delivery::Unknown,
             None => Delivery::Gone,
         };
         if delivery != Delivery::Delivered {

@@ -55,6 +55,24 @@ pub(crate) enum DialError {
     Another,
 }
 
+impl DialError {
+    /// Whether the gateway is surely gone: another has its address, or nobody listens there.
+    pub(crate) fn says_gone(&self) -> bool {
+        let Self::Refused(status) = self else {
+            return matches!(self, Self::Another);
+        };
+        let mut cause = std::error::Error::source(status);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 impl From<tonic::Status> for DialError {
     fn from(status: tonic::Status) -> Self {
         match status.code() {

@@ -161,7 +161,7 @@ impl<H: Handler> Links<H> {
                 link.end();
                 false
             }
-            Err(error) => matches!(error, DialError::Refused(_) | DialError::Another),
+            Err(error) => error.says_gone(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! A program that is no worker, and pushes to clients and asks about them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meepo_node::secret::SecretHeader;
@@ -19,9 +20,6 @@ use crate::link::Card;
 use crate::links::Links;
 use crate::room::Room;
 use crate::{Client, Cluster, Handler, Message, Result};
-
-/// The figures of this program, which nobody reads.
-static STATS: LazyLock<Slot> = LazyLock::new(Slot::default);
 
 /// How long the registries may take to answer, and then how long the gateways may.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Outside {
     cluster: Cluster,
+    /// Failed sends of which `flush` has told.
+    told: AtomicU64,
     _until: DropGuard,
 }
 
@@ -58,6 +58,9 @@ pub enum OutsideError {
     /// Some gateways did not answer.
     #[error("{0} gateways do not answer")]
     Missing(usize),
+    /// So many sends have failed.
+    #[error("{0} sends failed: the client has gone, or its gateway cannot be reached")]
+    Failed(u64),
 }
 
 /// Serves nobody.
@@ -81,8 +84,10 @@ impl Outside {
             ..NodeSection::default()
         };
         let limits = WorkerSection::default();
-        let room = Room::new(usize::MAX, None, &STATS);
-        let cluster = Cluster::new(&STATS, limits.query_timeout, room);
+        // They live as long as the links' tasks do; a program joins a cluster once.
+        let stats: &'static Slot = Box::leak(Box::default());
+        let room = Room::new(usize::MAX, None, stats);
+        let cluster = Cluster::new(stats, limits.query_timeout, room);
         let until = CancellationToken::new();
         let guard = until.clone().drop_guard();
         let mut nodes = Membership::new(&section).watch(until.clone());
@@ -112,7 +117,11 @@ impl Outside {
         tokio::spawn(links.keep_all(first));
         // Only closed, never sent to.
         let _ = timeout(PATIENCE, tried.recv()).await;
-        Ok(Self { cluster, _until: guard })
+        Ok(Self {
+            cluster,
+            told: AtomicU64::new(0),
+            _until: guard,
+        })
     }
 
     /// What can be sent, and asked.
@@ -120,12 +129,18 @@ impl Outside {
         &self.cluster
     }
 
-    /// Waits until all gateways have carried out what was sent.
+    /// Waits until all gateways have carried out what was sent, and tells if some of it failed since the last time: its
+    /// client had gone, or a gateway could not be reached.
     pub async fn flush(&self) -> Result<(), OutsideError> {
         // An answer comes after what was sent before the question.
         match self.cluster.count().await.missing.len() {
+            0 => {}
+            missing => return Err(OutsideError::Missing(missing)),
+        }
+        let failed = self.cluster.stats().failed_sends.get();
+        match failed - self.told.swap(failed, Ordering::Relaxed) {
             0 => Ok(()),
-            missing => Err(OutsideError::Missing(missing)),
+            failed => Err(OutsideError::Failed(failed)),
         }
     }
 }

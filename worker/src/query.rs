@@ -124,7 +124,7 @@ impl Cluster {
     /// Sends a message over a link, and waits until the gateway says what became of it.
     pub(crate) async fn confirm(&self, link: &Arc<Link>, send: wire::Send) -> Delivery {
         let Some(asked) = link.ask(Question::Confirm(send)) else {
-            return Delivery::Gone;
+            return Delivery::Unknown;
         };
         let delivery = match timeout(self.query_timeout(), asked.reply()).await {
             Ok(Some(Reply::Delivery(delivery))) => wire::Delivery::try_from(delivery).unwrap_or_default(),

@@ -500,6 +500,34 @@ fn a_suspect_is_tried_alone() {
 }
 
 #[test]
+fn a_suspect_that_has_to_wait_leaves_room_to_others() {
+    let mut router = Router::new(Bounds {
+        link_in_flight_bytes: 300,
+        max_deliveries: 2,
+        ..BOUNDS
+    });
+    let mut out = Vec::new();
+    up(&mut router, 1);
+    for client in [1, 2] {
+        router.push(client, message(1), &mut out);
+    }
+    router.link_down(LinkId(1), Ending::Died, &mut out);
+    up(&mut router, 2);
+    let large = Body::Message(Message {
+        payload: vec![0; 250].into(),
+        binary: true,
+    });
+    router.push(3, large, &mut out);
+    for client in [1, 2] {
+        router.release(client, &mut out);
+    }
+    router.push(4, message(1), &mut out);
+    out.clear();
+    router.done(LinkId(2), 1, &mut out);
+    assert_eq!(deliveries(&out), [(2, 1, true), (2, 4, false)]);
+}
+
+#[test]
 fn a_large_event_is_not_overtaken_for_ever() {
     let mut router = Router::new(BOUNDS);
     up(&mut router, 1);

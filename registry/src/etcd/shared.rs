@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use meepo_node::BoxError;
-use meepo_proto::registry::Node;
+use meepo_proto::registry::{Node, State};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -67,7 +67,8 @@ impl Shared {
     /// Holds a node from now on, in place of what was held of it. Also gives whether the same node was put before.
     pub(crate) fn hold(&self, node: Node) -> Result<(Lease, bool), Refused> {
         let mut view = self.view();
-        if view.nodes().len() >= MAX_NODES && !view.nodes().contains_key(&node.id) {
+        let there = view.nodes().values().filter(|node| node.state() != State::Done);
+        if !view.nodes().contains_key(&node.id) && there.count() >= MAX_NODES {
             return Err(Refused::Full);
         }
         let lease = Lease {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use meepo_node::Config;
-use meepo_worker::{ClientId, Cluster, Message, Outside, Target};
+use meepo_worker::{Answer, ClientId, Cluster, Message, Outside, OutsideError, Target};
 
 /// Sends to the clients of a cluster, and asks about them.
 #[derive(Debug, Parser)]
@@ -115,20 +115,28 @@ async fn run(command: Command, cluster: &Cluster) -> Result<(), meepo_node::BoxE
                 .into_iter()
                 .fold(cluster.select(), |select, group| select.group(group));
             let select = uid.into_iter().fold(select, |select, uid| select.uid(uid));
-            println!("{}", select.count().await.value);
+            println!("{}", complete(select.count().await)?);
         }
         Command::Groups => {
-            for (group, members) in cluster.group_sizes().await.value {
+            for (group, members) in complete(cluster.group_sizes().await)? {
                 println!("{members}\t{group}");
             }
         }
         Command::Uids => {
-            for uid in cluster.online_uids().await.value {
+            for uid in complete(cluster.online_uids().await)? {
                 println!("{uid}");
             }
         }
     }
     Ok(())
+}
+
+/// What all gateways know: a part of it would look like the whole.
+fn complete<T>(answer: Answer<T>) -> Result<T, OutsideError> {
+    match answer.missing.len() {
+        0 => Ok(answer.value),
+        missing => Err(OutsideError::Missing(missing)),
+    }
 }
 
 fn read(message: String, binary: bool) -> Result<Message, meepo_node::BoxError> {
