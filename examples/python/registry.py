@@ -1,0 +1,143 @@
+"""The registries: which gateways there are, and how they learn of this worker."""
+
+import asyncio
+import logging
+import os
+import random
+
+import grpc
+import registry_pb2 as wire
+from rpc import channel
+
+log = logging.getLogger("meepo.registry")
+
+PATIENCE = 5  # seconds that an answer may take
+SETTLE = 10  # seconds that a registry which is back may take to know all nodes again
+LONGEST_PAUSE = 1
+
+
+class Registries:
+    """What all registries say together.
+
+    The last word of one that is away counts where none that is there contradicts it: a registry that was restarted and
+    knows nobody yet must not make the gateways vanish.
+    """
+
+    SERVING, DONE = wire.SERVING, wire.DONE
+
+    def __init__(self, addresses, metadata):
+        self.addresses, self.metadata = addresses, metadata
+        self.now = {address: {} for address in addresses}
+        self.before = {address: {} for address in addresses}
+        self.news = asyncio.Event()
+
+    def gateways(self):
+        """The gateways that take links: one that leaves may have nobody else to finish what it has."""
+        nodes = self._nodes().values()
+        return [node.id for node in nodes if node.kind == wire.GATEWAY and node.state != wire.DONE]
+
+    def word(self, id):
+        """What is said of a gateway; None if it has gone."""
+        return self._nodes().get(id)
+
+    async def changed(self, patience):
+        """Waits for news, or until it is time to look anyway."""
+        try:
+            await asyncio.wait_for(self.news.wait(), patience)
+            self.news.clear()
+        except asyncio.TimeoutError:
+            pass
+
+    async def watch(self):
+        await asyncio.gather(*(self._for_ever(address, self._watch_once) for address in self.addresses))
+
+    async def announce(self, id, name, until):
+        """Makes a worker known to all registries until it stops."""
+        node = wire.Node(id=id, kind=wire.WORKER, name=name, pid=os.getpid(), version="python")
+        tasks = [
+            asyncio.create_task(self._for_ever(address, self._announce_once, node, until)) for address in self.addresses
+        ]
+        await until.wait()
+        # Each says goodbye, which takes a moment where there is a registry.
+        await asyncio.wait(tasks, timeout=1)
+        for task in tasks:
+            task.cancel()
+
+    def _nodes(self):
+        all = {}
+        for node in (node for view in self.now.values() for node in view.values()):
+            # A node's state never goes back.
+            if node.id not in all or all[node.id].state < node.state:
+                all[node.id] = node
+        taken = {node.address for node in all.values() if node.state != wire.DONE}
+        for node in (node for view in self.before.values() for node in view.values()):
+            if node.id in all and all[node.id].state < node.state or node.id not in all and node.address not in taken:
+                all[node.id] = node
+        return all
+
+    async def _for_ever(self, address, attempt, *what):
+        """Makes attempts with pauses, until one ends in order."""
+        pause = 0.2
+        while True:
+            chan = channel(address)
+            began = asyncio.get_running_loop().time()
+            try:
+                if await attempt(address, chan, *what):
+                    return
+            except (grpc.RpcError, OSError, asyncio.TimeoutError) as error:
+                log.debug("registry %s: %s", address, error)
+            finally:
+                await chan.close()
+            if asyncio.get_running_loop().time() - began > PATIENCE:
+                pause = 0.2
+            await asyncio.sleep(pause * random.uniform(0.25, 1))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _watch_once(self, address, chan):
+        watch = chan.unary_stream(
+            "/meepo.registry.v1.Registry/Watch",
+            request_serializer=wire.WatchRequest.SerializeToString,
+            response_deserializer=wire.Change.FromString,
+        )
+        settled = asyncio.get_running_loop().call_later(SETTLE, self.before[address].clear)
+        try:
+            async for change in watch(wire.WatchRequest(), metadata=self.metadata):
+                self._said(address, change)
+        finally:
+            settled.cancel()
+            self.before[address].update(self.now[address])
+            self.now[address] = {}
+
+    def _said(self, address, change):
+        now, kind = self.now[address], change.WhichOneof("change")
+        if kind == "snapshot":
+            now.clear()
+            now.update((node.id, node) for node in change.snapshot.nodes)
+        elif kind == "joined":
+            now[change.joined.id] = change.joined
+        elif kind == "left":
+            for view in (now, *self.before.values()):
+                view.pop(change.left, None)
+        self.news.set()
+
+    async def _announce_once(self, _address, chan, node, until):
+        register = chan.stream_stream(
+            "/meepo.registry.v1.Registry/Register",
+            request_serializer=wire.Announce.SerializeToString,
+            response_deserializer=wire.Ack.FromString,
+        )
+        call = register(metadata=self.metadata)
+        while not until.is_set():
+            await call.write(wire.Announce(node=node))
+            ack = await asyncio.wait_for(call.read(), PATIENCE)
+            if ack is grpc.aio.EOF:
+                return False
+            try:
+                await asyncio.wait_for(until.wait(), min(max(ack.heartbeat_ms / 1000, 0.1), 60))
+            except asyncio.TimeoutError:
+                pass
+        await call.done_writing()
+        # The registry ends its side once it has taken the node off the list.
+        while await call.read() is not grpc.aio.EOF:
+            pass
+        return True

@@ -1,0 +1,274 @@
+//! A worker in Python beside one in Rust: both serve one chat room in one cluster.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::process::Stdio;
+
+use meepo_tests::processes::MARK;
+use meepo_tests::{DEADLINE, Host, Incoming, Node, Ws, binaries, in_time, processes, wait_until};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+const SPEAKERS: usize = 8;
+const MESSAGES: usize = 150;
+
+/// Python with what the example needs: the one of the system, for which Debian has packages.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// The example's code that is generated, in a folder of a test's own.
+struct Example {
+    folder: TempDir,
+    mark: String,
+}
+
+/// A worker in Python.
+struct Worker {
+    process: Child,
+    log: std::path::PathBuf,
+}
+
+impl Example {
+    /// None where Python has no gRPC and none is demanded.
+    async fn generate() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let made = Command::new("sh")
+            .arg(binaries::workspace().join("examples/python/generate"))
+            .arg(folder.path())
+            .output()
+            .await
+            .expect("there is a shell");
+        let imports = Command::new(PYTHON)
+            .args(["-c", "import grpc, google.protobuf"])
+            .output()
+            .await;
+        if !made.status.success() || !imports.is_ok_and(|imports| imports.status.success()) {
+            let needed =
+                "the Python test needs Debian's packages python3-grpcio, python3-protobuf and protobuf-compiler";
+            let demanded = env::var("MEEPO_TEST_PYTHON").is_ok_and(|value| value == "1");
+            assert!(!demanded, "{needed}: {}", String::from_utf8_lossy(&made.stderr));
+            // Not with `eprintln`, whose words nobody sees when a test passes.
+            let _ = writeln!(io::stderr(), "SKIPPED: {needed}");
+            return None;
+        }
+        Some(Self {
+            mark: folder.path().display().to_string(),
+            folder,
+        })
+    }
+
+    /// Starts the chat in Python and waits until it has a link to each gateway child.
+    async fn start(&self, registry: &Host, gateways: usize) -> Worker {
+        let log = self.folder.path().join(format!("log-{}", fastrand::u32(..)));
+        let output = File::create(&log).expect("the folder is writable");
+        let process = Command::new(PYTHON)
+            .arg(binaries::workspace().join("examples/python/chat.py"))
+            .args(["--registry", &registry.registry().to_string(), "--log", "DEBUG"])
+            .env("PYTHONPATH", self.folder.path())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env(MARK, &self.mark)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Python starts");
+        let worker = Worker { process, log };
+        wait_until("its links are up", DEADLINE, async || {
+            worker.log().matches("link is up").count() >= gateways
+        })
+        .await;
+        worker
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        processes::kill_marked(&self.mark);
+    }
+}
+
+impl Worker {
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.process.id().expect("it was not waited for");
+        processes::signal(pid, signal);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the worker in Python:\n{}", self.log());
+        }
+    }
+}
+
+/// Reads messages until one has this name, and gives what belongs to it.
+async fn next(page: &mut Ws, name: &str) -> Value {
+    loop {
+        let message: Value = serde_json::from_str(&page.text().await).expect("JSON comes from the server");
+        if let Some(what) = message.get(name) {
+            return what.clone();
+        }
+    }
+}
+
+async fn join(front: &Node, name: &str) -> Ws {
+    let mut page = Ws::connect_to(front.host().ws(), "/ws").await;
+    page.send(&json!({"join": [name, "lobby", format!("{name}'s key")]}).to_string())
+        .await;
+    assert_eq!(next(&mut page, "you").await, json!({"name": name, "room": "lobby"}));
+    page
+}
+
+/// Clients that the worker in Rust serves.
+async fn served(worker: &Node) -> u64 {
+    worker.status().await.instance("worker").sum(|child| child.connections)
+}
+
+/// Registry and gateway, and a worker in Rust.
+async fn cluster() -> (Node, Node, Node) {
+    let registry = Node::build("meepo-registry").start().await;
+    let front = Node::build("meepo-gateway")
+        .registry(registry.host())
+        .set("gateway", "children = 2")
+        .start()
+        .await;
+    let rust = Node::build("chat")
+        .registry(registry.host())
+        .only("worker")
+        .set("worker", "children = 1")
+        .start()
+        .await;
+    (registry, front, rust)
+}
+
+/// Has all speakers say their numbers and counts what the listener hears of each, in the order of the first time.
+///
+/// `halfway` is done once a part was heard.
+async fn conversation(
+    speakers: &mut [Ws],
+    listener: &mut Ws,
+    halfway: impl FnOnce(),
+) -> BTreeMap<String, Vec<(usize, usize)>> {
+    let mut heard: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
+    let all = speakers.len() * MESSAGES;
+    let say = async {
+        for number in 0..MESSAGES {
+            for speaker in speakers.iter_mut() {
+                speaker.send(&json!({"say": number.to_string()}).to_string()).await;
+                // What they are told has to be read, and is of no interest.
+                while let Ok(what) = timeout(std::time::Duration::ZERO, speaker.next_ever()).await {
+                    assert!(matches!(what, Incoming::Text(_)), "{what:?}");
+                }
+            }
+        }
+    };
+    let listen = async {
+        let mut halfway = Some(halfway);
+        let mut different = 0;
+        while different < all {
+            let what = next(listener, "message").await;
+            let (name, number) = (what[0]["name"].as_str(), what[1].as_str());
+            let number: usize = number.and_then(|text| text.parse().ok()).expect("a number was said");
+            let of = heard.entry(name.expect("somebody said it").to_owned()).or_default();
+            match of.iter_mut().find(|(other, _)| *other == number) {
+                Some((_, times)) => *times += 1,
+                None => {
+                    of.push((number, 1));
+                    different += 1;
+                }
+            }
+            if different == all / 4
+                && let Some(halfway) = halfway.take()
+            {
+                halfway();
+            }
+        }
+    };
+    tokio::join!(say, listen);
+    heard
+}
+
+/// Nothing is missing, and each speaker's messages came in their order.
+fn in_order(heard: &BTreeMap<String, Vec<(usize, usize)>>) {
+    for (name, numbers) in heard {
+        let numbers: Vec<_> = numbers.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+fn repeated(heard: &BTreeMap<String, Vec<(usize, usize)>>) -> usize {
+    heard.values().flatten().map(|(_, times)| times - 1).sum()
+}
+
+#[tokio::test]
+async fn python_and_rust_serve_one_room_and_a_worker_that_goes_loses_nothing() {
+    let Some(example) = Example::generate().await else {
+        return;
+    };
+    let (registry, front, rust) = cluster().await;
+    let mut python = example.start(registry.host(), 2).await;
+
+    let mut listener = join(&front, "Listener").await;
+    let mut speakers = Vec::new();
+    for number in 0..SPEAKERS {
+        speakers.push(join(&front, &format!("S{number}")).await);
+    }
+    let by_rust = served(&rust).await;
+    assert!(0 < by_rust && by_rust < SPEAKERS as u64 + 1, "both serve: {by_rust}");
+
+    // Everyone is found by those whom the other worker serves.
+    for speaker in &mut speakers {
+        speaker.send(r#""who""#).await;
+        let people = next(speaker, "people").await;
+        assert_eq!(people.as_array().map(Vec::len), Some(SPEAKERS + 1), "{people}");
+        speaker.send(r#""rooms""#).await;
+        assert_eq!(next(speaker, "rooms").await, json!({"lobby": SPEAKERS + 1}));
+        speaker.send(r#"{"to":["listener","psst"]}"#).await;
+        assert_eq!(next(&mut listener, "private").await[2], "psst");
+        speaker.send(r#"{"name":"Listener"}"#).await;
+        assert_eq!(next(speaker, "error").await, "The name Listener is taken");
+    }
+
+    // It drains: everything is said once.
+    let heard = conversation(&mut speakers, &mut listener, || python.signal(Signal::SIGTERM)).await;
+    in_order(&heard);
+    assert_eq!(repeated(&heard), 0, "{heard:?}");
+    let ended = in_time("its end", python.process.wait())
+        .await
+        .expect("it can be waited for");
+    assert!(ended.success(), "{ended}:\n{}", python.log());
+    wait_until("the other serves all", DEADLINE, async || {
+        served(&rust).await == SPEAKERS as u64 + 1
+    })
+    .await;
+
+    // Another comes, with clients of its own, and is killed.
+    let python = example.start(registry.host(), 2).await;
+    for number in SPEAKERS..3 * SPEAKERS {
+        speakers.push(join(&front, &format!("S{number}")).await);
+    }
+    let by_rust = served(&rust).await;
+    assert!(by_rust < 3 * SPEAKERS as u64 + 1, "both serve: {by_rust}");
+    let heard = conversation(&mut speakers, &mut listener, || python.signal(Signal::SIGKILL)).await;
+    in_order(&heard);
+    // What it had in flight was delivered again, and no more than that can have been handled twice.
+    let repeated = repeated(&heard);
+    assert!(
+        repeated <= 3 * SPEAKERS * 64,
+        "{repeated} repeated: more than can be in flight"
+    );
+    wait_until("the other serves all", DEADLINE, async || {
+        served(&rust).await == 3 * SPEAKERS as u64 + 1
+    })
+    .await;
+}
