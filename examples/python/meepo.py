@@ -319,6 +319,8 @@ class Link:
         await self.channel.close()
 
     def _put(self, what, size):
+        if self._ended:
+            return  # The gateway needs no answer: it hands the event to another worker.
         self.queue.append((what, size))
         self.queued += size
         if self.queued > QUEUE_LIMIT:
