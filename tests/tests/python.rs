@@ -134,14 +134,15 @@ async fn served(worker: &Node) -> u64 {
     worker.status().await.instance("worker").sum(|child| child.connections)
 }
 
+async fn gateway(registry: &Node) -> Node {
+    let gateway = Node::build("meepo-gateway").registry(registry.host());
+    gateway.set("gateway", "children = 2").start().await
+}
+
 /// Registry and gateway, and a worker in Rust.
 async fn cluster() -> (Node, Node, Node) {
     let registry = Node::build("meepo-registry").start().await;
-    let front = Node::build("meepo-gateway")
-        .registry(registry.host())
-        .set("gateway", "children = 2")
-        .start()
-        .await;
+    let front = gateway(&registry).await;
     let rust = Node::build("chat")
         .registry(registry.host())
         .only("worker")
@@ -271,4 +272,54 @@ async fn python_and_rust_serve_one_room_and_a_worker_that_goes_loses_nothing() {
         served(&rust).await == 3 * SPEAKERS as u64 + 1
     })
     .await;
+}
+
+#[tokio::test]
+async fn python_alone_knows_the_rules_and_tells_of_a_gateway_that_died() {
+    let Some(example) = Example::generate().await else {
+        return;
+    };
+    let registry = Node::build("meepo-registry").start().await;
+    let (front, other) = (gateway(&registry).await, gateway(&registry).await);
+    let _python = example.start(registry.host(), 4).await;
+
+    let mut page = Ws::connect_to(front.host().ws(), "/ws").await;
+    for nonsense in [
+        "",
+        "hello",
+        "{}",
+        "[1]",
+        r#""\ud800""#,
+        r#"{"say":"before joining"}"#,
+        r#"{"sing":"la"}"#,
+        r#"{"join":["x"]}"#,
+        r#"{"join":["x","lobby",1]}"#,
+    ] {
+        page.send(nonsense).await;
+        next(&mut page, "error").await;
+    }
+    page.send_binary(vec![0, 1, 2]).await;
+    next(&mut page, "error").await;
+    page.send(r#"{"join":["  Ada ","Lobby","key"]}"#).await;
+    assert_eq!(next(&mut page, "you").await, json!({"name": "Ada", "room": "lobby"}));
+    page.send(&json!({"say": "ä".repeat(2001)}).to_string()).await;
+    next(&mut page, "error").await;
+    page.send(&json!({"say": "ä".repeat(2000)}).to_string()).await;
+    next(&mut page, "message").await;
+
+    // Who comes back with the same key, at another gateway, has not left.
+    let mut back = Ws::connect_to(other.host().ws(), "/ws").await;
+    back.send(r#"{"join":["Ada","lobby","key"]}"#).await;
+    next(&mut back, "you").await;
+    assert_eq!(page.closed().await.0, 4001);
+    let mut bob = join(&front, "Bob").await;
+    assert_eq!(next(&mut back, "presence").await[1]["name"], "Ada");
+    assert_eq!(next(&mut back, "presence").await[1]["name"], "Bob");
+
+    for pid in front.processes() {
+        processes::signal(pid, Signal::SIGKILL);
+    }
+    let left = json!([{"name": "Bob", "room": "lobby"}, null]);
+    assert_eq!(next(&mut back, "presence").await, left);
+    while bob.next().await != Incoming::End {}
 }

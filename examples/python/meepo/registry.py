@@ -7,7 +7,8 @@ import random
 
 import grpc
 import registry_pb2 as wire
-from rpc import channel
+
+from .rpc import channel
 
 log = logging.getLogger("meepo.registry")
 
