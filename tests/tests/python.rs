@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use meepo_tests::processes::MARK;
@@ -19,6 +20,18 @@ const MESSAGES: usize = 150;
 
 /// Python with what the example needs: the one of the system, for which Debian has packages.
 const PYTHON: &str = "/usr/bin/python3";
+
+/// Answers with its pid and whether the event was handled before.
+const SLOW: &str = r#"
+import asyncio, os, meepo
+
+class Slow(meepo.App):
+    async def on_message(self, client, message):
+        await asyncio.sleep(0.03)
+        client.send(f"{os.getpid()} {client.redelivered} {message.data}")
+
+meepo.run(Slow())
+"#;
 
 /// The example's code that is generated, in a folder of a test's own.
 struct Example {
@@ -63,12 +76,26 @@ impl Example {
 
     /// Starts the chat in Python and waits until it has a link to each gateway child.
     async fn start(&self, registry: &Host, gateways: usize) -> Worker {
+        let chat = binaries::workspace().join("examples/python/chat.py");
+        self.start_program(&chat, registry, gateways).await
+    }
+
+    /// The same with a worker that takes its time and says who answers.
+    async fn start_slow(&self, registry: &Host, gateways: usize) -> Worker {
+        let slow = self.folder.path().join("slow.py");
+        fs::write(&slow, SLOW).expect("the folder is writable");
+        self.start_program(&slow, registry, gateways).await
+    }
+
+    async fn start_program(&self, program: &Path, registry: &Host, gateways: usize) -> Worker {
         let log = self.folder.path().join(format!("log-{}", fastrand::u32(..)));
         let output = File::create(&log).expect("the folder is writable");
+        let path = env::join_paths([self.folder.path(), &binaries::workspace().join("examples/python")]);
+        let path = path.expect("the folders have no colon");
         let process = Command::new(PYTHON)
-            .arg(binaries::workspace().join("examples/python/chat.py"))
+            .arg(program)
             .args(["--registry", &registry.registry().to_string(), "--log", "DEBUG"])
-            .env("PYTHONPATH", self.folder.path())
+            .env("PYTHONPATH", path)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env(MARK, &self.mark)
             .stdin(Stdio::null())
@@ -97,9 +124,12 @@ impl Worker {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    fn pid(&self) -> u32 {
+        self.process.id().expect("it was not waited for")
+    }
+
     fn signal(&self, signal: Signal) {
-        let pid = self.process.id().expect("it was not waited for");
-        processes::signal(pid, signal);
+        processes::signal(self.pid(), signal);
     }
 }
 
@@ -322,4 +352,67 @@ async fn python_alone_knows_the_rules_and_tells_of_a_gateway_that_died() {
     let left = json!([{"name": "Bob", "room": "lobby"}, null]);
     assert_eq!(next(&mut back, "presence").await, left);
     while bob.next().await != Incoming::End {}
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_finished_at_a_stop_and_marked_after_a_death() {
+    const MESSAGES: usize = 40;
+    let Some(example) = Example::generate().await else {
+        return;
+    };
+    let registry = Node::build("meepo-registry").start().await;
+    let front = gateway(&registry).await;
+    let mut first = example.start_slow(registry.host(), 2).await;
+    let mut client = Ws::connect(front.host().ws()).await;
+    let pid = first.pid();
+    let answer = |worker: u32, redelivered, number| format!("{worker} {redelivered} {number}");
+    let asked = async |client: &mut Ws| {
+        for number in 0..MESSAGES {
+            client.send(&number.to_string()).await;
+        }
+        client.text().await
+    };
+    let in_flight = async || {
+        wait_until("all are in flight", DEADLINE, async || {
+            let status = front.status().await;
+            status.instance("gateway").sum(|child| child.events_waiting) == 0
+        })
+        .await;
+    };
+
+    // All that it has is finished by itself, though another is there.
+    let second = example.start_slow(registry.host(), 2).await;
+    assert_eq!(asked(&mut client).await, answer(pid, "False", 0));
+    in_flight().await;
+    first.signal(Signal::SIGTERM);
+    for number in 1..MESSAGES {
+        assert_eq!(client.text().await, answer(pid, "False", number));
+    }
+    let ended = in_time("its end", first.process.wait())
+        .await
+        .expect("it can be waited for");
+    assert!(ended.success(), "{ended}:\n{}", first.log());
+
+    // Of one that dies, another gets what it had not finished, in order, and is told.
+    let third = example.start_slow(registry.host(), 2).await;
+    assert_eq!(asked(&mut client).await, answer(second.pid(), "False", 0));
+    in_flight().await;
+    second.signal(Signal::SIGKILL);
+    let mut number = 1;
+    let mut marked = 0;
+    while number < MESSAGES {
+        let text = client.text().await;
+        if text == answer(third.pid(), "True", number) {
+            marked += 1;
+        } else if text == answer(third.pid(), "True", number - 1) {
+            // Its answer was out, and its `done` was not.
+            continue;
+        } else {
+            assert_eq!(text, answer(second.pid(), "False", number));
+            assert_eq!(marked, 0, "what was in flight is marked");
+        }
+        number += 1;
+    }
+    assert!(marked > 0, "it was killed while it had something");
+    assert_eq!(client.ask("end").await, format!("{} False end", third.pid()));
 }
