@@ -78,7 +78,7 @@ class Registries:
 
     async def _for_ever(self, address, attempt, *what):
         """Makes attempts with pauses, until one ends in order."""
-        pause = 0.2
+        pause, failures = 0.2, 0
         while True:
             chan = channel(address)
             began = asyncio.get_running_loop().time()
@@ -86,11 +86,13 @@ class Registries:
                 if await attempt(address, chan, *what):
                     return
             except (grpc.RpcError, OSError, asyncio.TimeoutError) as error:
-                log.debug("registry %s: %s", address, error)
+                failures += 1
+                why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error or type(error).__name__
+                log.log(logging.WARNING if failures == 3 else logging.DEBUG, "registry %s: %s", address, why)
             finally:
                 await chan.close()
             if asyncio.get_running_loop().time() - began > PATIENCE:
-                pause = 0.2
+                pause, failures = 0.2, 0
             await asyncio.sleep(pause * random.uniform(0.25, 1))
             pause = min(2 * pause, LONGEST_PAUSE)
 
