@@ -79,11 +79,17 @@ class Link:
 
     def done(self, seq):
         """Says that the handler of an event has finished, after all that it has sent."""
-        if seq:
+        # Where the link has ended, what the handler sent may have been refused: another worker has the event.
+        if seq and not self.ended:
             self._put(seq, 0)
 
     def undone(self, seq):
-        self._put(wire.Command(undone=wire.Undone(seq=seq)), 0)
+        if seq and not self.ended:
+            self._put(wire.Command(undone=wire.Undone(seq=seq)), 0)
+
+    def finish(self):
+        """Ends this side once all that is queued is sent; the gateway ends the other."""
+        self._put(None, 0)
 
     async def ask(self, timeout=5, **query):
         """The reply to a query; None if the link ends or the gateway is silent."""
@@ -139,6 +145,9 @@ class Link:
                 self.wake.clear()
                 while self.queue:
                     what, size = self.queue.popleft()
+                    if what is None:
+                        await flush()
+                        return await self.call.done_writing()
                     if isinstance(what, int):
                         done.append(what)
                         if len(done) == DONE_AT_ONCE:

@@ -46,6 +46,7 @@ class Worker:
         self.metadata = (("x-meepo-secret", secret),) if secret else ()
         self.registries = Registries(registries, self.metadata)
         self.lanes, self.tasks, self.stopping = {}, set(), asyncio.Event()
+        self.undrained = set()  # links over which something may be in flight
 
     async def run(self):
         """Serves until `stop` is called and all that is in flight is done."""
@@ -129,13 +130,17 @@ class Worker:
         self._moved(id)
         cluster.away.discard(id)
         cluster.up[id] = link
+        self.undrained.add(link)
         log.info("gateway %016x: link is up", id)
         if self.stopping.is_set():
             link.send(wire.Command(draining=wire.Draining()))
         drained = False
         try:
             while (event := await link.call.read()) is not grpc.aio.EOF and not link.ended:
-                self._take(link, event)
+                if event.HasField("drained"):
+                    self._drained(link)
+                else:
+                    self._take(link, event)
             drained = event is grpc.aio.EOF and self.stopping.is_set()
             log.info("gateway %016x: link has ended", id)
         except (grpc.RpcError, asyncio.CancelledError) as error:
@@ -146,7 +151,15 @@ class Worker:
             del cluster.up[id]
             cluster.away.add(id)
             await link.end()
+            self._drained(link)
         return drained
+
+    def _drained(self, link):
+        """Nothing is in flight over a link. They end together: until then handlers may send over each of them."""
+        self.undrained.discard(link)
+        if self.stopping.is_set() and not self.undrained:
+            for other in self.cluster.up.values():
+                other.finish()
 
     # --- clients ---
 
