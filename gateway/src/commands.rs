@@ -131,10 +131,13 @@ impl<'a> Commands<'a> {
             return self.refuse("send", client, refusal);
         }
         let message = Outgoing::new(send.payload, send.binary);
-        self.hub.roster().each(&target, |client| {
+        let gone = self.hub.roster().each(&target, |client| {
             self.hub.send(client, &message, None, turn);
         });
-        self.refuse_gone("send", &target);
+        if !gone.is_empty() {
+            self.hub.stats.failed_sends.add(gone.len() as u64);
+            self.refuse_gone("send", gone);
+        }
     }
 
     fn close(&self, close: Close, turn: &mut Turn) {
@@ -150,11 +153,10 @@ impl<'a> Commands<'a> {
         if let Err(refusal) = check_target(&target) {
             return self.refuse("close", 0, refusal);
         }
-        self.refuse_gone("close", &target);
         let mut clients = Vec::new();
-        self.hub
-            .roster()
-            .each(&target, |client| clients.push(Arc::clone(client)));
+        let mut named = |client: &Arc<Client>| clients.push(Arc::clone(client));
+        let gone = self.hub.roster().each(&target, &mut named);
+        self.refuse_gone("close", gone);
         turn.flush();
         for client in clients {
             if close.at_once {
@@ -168,15 +170,9 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Tells of each client that was named and is not there.
-    fn refuse_gone(&self, command: &'static str, target: &Target) {
-        for &number in &target.clients {
-            if target.except.contains(&number) || self.client(number).is_ok() {
-                continue;
-            }
-            if command == "send" {
-                self.hub.stats.failed_sends.add(1);
-            }
+    /// Tells of clients that were named and are not there.
+    fn refuse_gone(&self, command: &'static str, gone: Vec<u64>) {
+        for number in gone {
             self.refuse(command, number, GONE);
         }
     }

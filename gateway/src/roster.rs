@@ -123,12 +123,20 @@ impl Roster {
         Ok(())
     }
 
-    /// Gives each client that is meant to `take`, once.
-    pub(crate) fn each(&self, target: &Target, mut take: impl FnMut(&Arc<Client>)) {
+    /// Gives each client that is meant to `take`, once. Gives back those that were named and are not there.
+    pub(crate) fn each(&self, target: &Target, mut take: impl FnMut(&Arc<Client>)) -> Vec<u64> {
         let mut except: HashSet<u64> = target.except.iter().copied().collect();
         for uid in &target.except_uids {
             except.extend(self.uids.of(uid).map(|client| client.number));
         }
+        let mut gone = Vec::new();
+        let mut named = |number: &u64| {
+            let client = self.get(*number);
+            if client.is_none() && !except.contains(number) {
+                gone.push(*number);
+            }
+            client
+        };
         let mut take = |client: &Arc<Client>| {
             if except.is_empty() || !except.contains(&client.number) {
                 take(client);
@@ -140,7 +148,7 @@ impl Roster {
             Target {
                 clients, uids, groups, ..
             } if uids.is_empty() && groups.is_empty() && clients.len() == 1 => {
-                self.get(clients[0]).into_iter().for_each(take);
+                named(&clients[0]).into_iter().for_each(take);
             }
             Target {
                 clients, uids, groups, ..
@@ -150,7 +158,7 @@ impl Roster {
             Target {
                 clients, uids, groups, ..
             } => {
-                let named = clients.iter().filter_map(|number| self.get(*number));
+                let named = clients.iter().filter_map(named);
                 let bound = uids.iter().flat_map(|uid| self.uids.of(uid));
                 let members = groups.iter().flat_map(|group| self.groups.of(group));
                 let mut seen = HashSet::new();
@@ -161,6 +169,7 @@ impl Roster {
                 }
             }
         }
+        gone
     }
 
     /// The clients that meet all conditions.
@@ -170,52 +179,43 @@ impl Roster {
             !filter.uids.is_empty(),
             !filter.groups.is_empty(),
         );
-        // The narrowest condition says where to look.
-        let candidates: Box<dyn Iterator<Item = u64>> = if named {
-            Box::new(filter.clients.iter().copied())
+        // The narrowest condition says where to look, and may name a client twice.
+        let numbers = |clients: &mut dyn Iterator<Item = &Arc<Client>>| clients.map(|client| client.number).collect();
+        let narrowed: Option<BTreeSet<u64>> = if named {
+            Some(filter.clients.iter().copied().collect())
         } else if bound {
-            Box::new(
-                filter
-                    .uids
-                    .iter()
-                    .flat_map(|uid| self.uids.of(uid))
-                    .map(|client| client.number),
-            )
+            Some(numbers(&mut filter.uids.iter().flat_map(|uid| self.uids.of(uid))))
         } else if grouped {
-            Box::new(
-                filter
-                    .groups
-                    .iter()
-                    .flat_map(|group| self.groups.of(group))
-                    .map(|client| client.number),
-            )
+            Some(numbers(
+                &mut filter.groups.iter().flat_map(|group| self.groups.of(group)),
+            ))
         } else {
-            Box::new(self.clients.keys().copied())
+            None
         };
-        let candidates: BTreeSet<u64> = candidates.collect();
-        candidates
-            .into_iter()
-            .filter_map(|number| self.clients.get(&number))
-            .filter(move |entry| {
-                let uid = || {
-                    entry
-                        .uid
-                        .as_ref()
-                        .is_some_and(|uid| filter.uids.iter().any(|other| **other == **uid))
-                };
-                let group = || filter.groups.iter().any(|group| entry.groups.contains(group.as_str()));
-                let session = || {
-                    let session = entry.client.profile.session.lock();
-                    filter
-                        .session
-                        .iter()
-                        .all(|(key, value)| session.get(key) == Some(value))
-                };
-                (named || bound || grouped || !entry.client.is_pending())
-                    && (!bound || uid())
-                    && (!grouped || group())
-                    && (filter.session.is_empty() || session())
-            })
+        let candidates: Box<dyn Iterator<Item = &Entry>> = match narrowed {
+            Some(numbers) => Box::new(numbers.into_iter().filter_map(|number| self.clients.get(&number))),
+            None => Box::new(self.clients.values()),
+        };
+        candidates.filter(move |entry| {
+            let uid = || {
+                entry
+                    .uid
+                    .as_ref()
+                    .is_some_and(|uid| filter.uids.iter().any(|other| **other == **uid))
+            };
+            let group = || filter.groups.iter().any(|group| entry.groups.contains(group.as_str()));
+            let session = || {
+                let session = entry.client.profile.session.lock();
+                filter
+                    .session
+                    .iter()
+                    .all(|(key, value)| session.get(key) == Some(value))
+            };
+            (named || bound || grouped || !entry.client.is_pending())
+                && (!bound || uid())
+                && (!grouped || group())
+                && (filter.session.is_empty() || session())
+        })
     }
 }
 
@@ -344,6 +344,19 @@ mod tests {
             (Target::default(), vec![]),
         ] {
             assert_eq!(named(&target, &roster), numbers, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn those_who_are_named_and_not_there_are_told() {
+        let roster = company();
+        for (clients, gone) in [(vec![3], vec![]), (vec![9], vec![9]), (vec![3, 8, 9], vec![9])] {
+            let target = Target {
+                clients,
+                except: vec![8],
+                ..Target::default()
+            };
+            assert_eq!(roster.each(&target, |_| {}), gone);
         }
     }
 

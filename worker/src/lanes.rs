@@ -248,8 +248,8 @@ impl<H: Handler> Lanes<H> {
     }
 
     async fn work_off(self: Arc<Self>, id: ClientId) {
+        self.open.cancelled().await;
         while let Some(job) = self.next(id) {
-            self.open.cancelled().await;
             job.link.available().await;
             let lost = matches!(job.what, What::Lost);
             if job.link.has_ended() && !lost {

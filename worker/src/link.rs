@@ -201,7 +201,7 @@ impl Link {
 
     /// Queues a command. It never waits.
     pub(crate) fn send(&self, body: Body) -> Result<(), NotSent> {
-        if self.has_ended() {
+        if self.ended.is_cancelled() {
             return Err(NotSent::Ended);
         }
         let command = command(body);
@@ -220,14 +220,14 @@ impl Link {
     /// Says that the handler of an event has finished, after all that it has sent.
     pub(crate) fn done(&self, seq: u64) {
         // A link that has ended gets no answer: what the handler sent may have been refused, and another worker has the event.
-        if seq != 0 && !self.has_ended() {
+        if seq != 0 && !self.ended.is_cancelled() {
             let _ = self.out.send(Queued::Done(seq));
         }
     }
 
     /// Says that the handler of an event was cut off.
     pub(crate) fn undone(&self, seq: u64) {
-        if seq != 0 && !self.has_ended() {
+        if seq != 0 && !self.ended.is_cancelled() {
             let _ = self.out.send(Queued::Undone(seq));
         }
     }

@@ -171,6 +171,7 @@ impl<H: Handler> Links<H> {
         let id = gateway.id;
         // Since when another one answers in its place.
         let mut gone = None;
+        let mut told = false;
         loop {
             match self.word(id) {
                 Some((State::Done, _)) => return None,
@@ -201,7 +202,8 @@ impl<H: Handler> Links<H> {
             gateway.first = None;
             // The registry may know whether it was done; whoever was frozen has to hear from it first.
             let (state, _) = self.word(id)?;
-            if gone.is_some_and(|since| since.elapsed() > NEWS) && state == State::Serving {
+            if !told && gone.is_some_and(|since| since.elapsed() > NEWS) && state == State::Serving {
+                told = true;
                 self.lanes.lost(id);
             }
             tokio::select! {

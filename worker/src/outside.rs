@@ -8,6 +8,7 @@ use std::time::Duration;
 use meepo_node::secret::SecretHeader;
 use meepo_node::stats::Slot;
 use meepo_node::{Membership, NodeSection};
+use meepo_proto::link::query::Body as Question;
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
 use tokio::sync::{mpsc, watch};
@@ -132,8 +133,13 @@ impl Outside {
     /// Waits until all gateways have carried out what was sent, and tells if some of it failed since the last time: its
     /// client had gone, or a gateway could not be reached.
     pub async fn flush(&self) -> Result<(), OutsideError> {
-        // An answer comes after what was sent before the question.
-        match self.cluster.count().await.missing.len() {
+        // An answer comes after what was sent before the question, which is about a client that cannot be.
+        let nobody = wire::Filter {
+            clients: vec![0],
+            ..wire::Filter::default()
+        };
+        let question = |_| Some(Question::Count(nobody.clone()));
+        match self.cluster.ask(question, |_, _| true).await.len() {
             0 => {}
             missing => return Err(OutsideError::Missing(missing)),
         }
