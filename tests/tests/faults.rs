@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use meepo_tests::{Cluster, Node, Ws, processes, wait_for};
+use meepo_tests::{Cluster, Node, Record, Ws, processes, wait_for};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
@@ -164,6 +164,40 @@ async fn a_gateway_that_is_reloaded_passes_on_all_that_it_took() {
     assert!(
         closes.iter().all(|close| matches!(close.code, Some(1000 | 1012))),
         "nobody was cut off"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_sleeps_while_it_is_given_up_and_the_gateway_dies_tells_with_the_mark() {
+    let (cluster, load) = Cluster::under_load(24).await;
+    let frozen = cluster.workers[0].pids("worker").await;
+    for &pid in &frozen {
+        processes::signal(pid, Signal::SIGSTOP);
+    }
+    let gateway = &cluster.gateways[0];
+    gateway
+        .status_when("the frozen worker is given up", |status| {
+            status.children().all(|child| child.links == 2)
+        })
+        .await;
+    // What it had is with the others now.
+    cluster.more(400).await;
+    for pid in gateway.pids("gateway").await {
+        processes::signal(pid, Signal::SIGKILL);
+        replaced(gateway, "gateway", pid).await;
+    }
+    for &pid in &frozen {
+        processes::signal(pid, Signal::SIGCONT);
+    }
+    cluster.linked().await;
+    cluster.settled(24).await;
+    cluster.more(400).await;
+    cluster.verdict(load).await.fine();
+    let lost = |close: &&Record| close.cause == "gateway lost";
+    let closes = cluster.events().of("close");
+    assert!(
+        closes.iter().filter(lost).any(|close| close.redelivered),
+        "the frozen worker has told too"
     );
 }
 

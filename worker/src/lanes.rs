@@ -158,10 +158,11 @@ impl<H: Handler> Lanes<H> {
         }
         for (id, link) in clients {
             let job = Job {
+                // If the gateway had given the link up, others were told of its end, or will be.
+                redelivered: !link.surely_held(),
                 link,
                 seq: 0,
                 known: None,
-                redelivered: false,
                 what: What::Lost,
                 _in_flight: InFlight::new(self.cluster.stats()),
             };

@@ -1,8 +1,8 @@
 //! One link: the stream between this worker child and one gateway child.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,12 @@ const MAX_EVENT: usize = 1 << 30;
 const SLACK: u64 = 64 << 10;
 /// Most events that one `done` answers.
 const DONE_AT_ONCE: usize = 128;
+/// How often the gateway is asked whether it hears this worker.
+const PROBE: u64 = 1000;
+/// The number of the query that asks it; others count from 1.
+const PROBE_QUERY: u64 = 0;
+/// A gateway that goes for so long after a link has ended may have given the link up, and its clients to others, before.
+const OUTLIVED: Duration = Duration::from_secs(5);
 
 /// What a worker child shows a gateway when it dials, beside which gateway it means.
 #[derive(Debug, Clone)]
@@ -112,7 +118,19 @@ pub(crate) struct Link {
     since: Instant,
     /// When it was looked after last, in milliseconds since `since`.
     tended: AtomicU64,
+    probes: Probes,
     ended: CancellationToken,
+}
+
+/// Questions that only ask whether the gateway hears this worker, one at a time; in milliseconds since the link's `since`.
+#[derive(Debug, Default)]
+struct Probes {
+    /// When the last one was sent.
+    sent: AtomicU64,
+    /// When the last one that was answered was sent: the gateway has heard this worker since.
+    answered: AtomicU64,
+    /// When the link ended, and whether the gateway surely heard this worker until then.
+    end: OnceLock<(Instant, bool)>,
 }
 
 /// An entry of the outgoing queue.
@@ -194,6 +212,7 @@ impl Link {
             last_query: AtomicU64::new(0),
             since: Instant::now(),
             tended: AtomicU64::new(0),
+            probes: Probes::default(),
             ended: CancellationToken::new(),
         });
         Ok((link, events))
@@ -253,6 +272,11 @@ impl Link {
 
     /// Hands a reply to who asked. One that comes too late is nobody's.
     pub(crate) fn answer(&self, reply: wire::Reply) {
+        if reply.query == PROBE_QUERY {
+            let sent = self.probes.sent.load(Ordering::Relaxed);
+            self.probes.answered.store(sent, Ordering::Relaxed);
+            return;
+        }
         if let (Some((_, asker)), Some(body)) = (self.queries.remove(&reply.query), reply.body) {
             let _ = asker.send(body);
         }
@@ -269,7 +293,27 @@ impl Link {
 
     /// Somebody reads it: it is to be said about every second.
     pub(crate) fn tend(&self) {
-        self.tended.store(self.age(), Ordering::Relaxed);
+        let age = self.age();
+        self.tended.store(age, Ordering::Relaxed);
+        let (sent, answered) = (&self.probes.sent, &self.probes.answered);
+        let last = sent.load(Ordering::Relaxed);
+        if answered.load(Ordering::Relaxed) == last && age - last >= PROBE {
+            sent.store(age, Ordering::Relaxed);
+            let nobody = wire::Filter {
+                clients: vec![0],
+                ..wire::Filter::default()
+            };
+            let _ = self.send(Body::Query(wire::Query {
+                id: PROBE_QUERY,
+                body: Some(wire::query::Body::Count(nobody)),
+            }));
+        }
+    }
+
+    /// Whether a gateway that has gone had surely not given this link up before, and its clients to other workers.
+    pub(crate) fn surely_held(&self) -> bool {
+        let end = self.probes.end.get();
+        end.is_some_and(|(at, heard)| *heard && at.elapsed() < OUTLIVED)
     }
 
     /// Whether it has ended. One that nobody has read for long counts so as well, for good: this process was frozen, the
@@ -293,6 +337,9 @@ impl Link {
 
     /// The stream has ended: nobody is to wait for anything of it.
     pub(crate) fn end(&self) {
+        let heard = self.age() - self.probes.answered.load(Ordering::Relaxed);
+        let heard = u128::from(heard) < rpc::UNHEARD.as_millis();
+        let _ = self.probes.end.set((Instant::now(), heard));
         self.ended.cancel();
         self.queries.clear();
         let _ = self.out.send(Queued::End);

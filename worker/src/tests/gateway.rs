@@ -195,13 +195,22 @@ impl Link {
         self.event(client, Event::Closed(closed))
     }
 
+    /// The next command; that the worker is heard is answered on the way.
     pub(super) async fn next(&mut self) -> Command {
-        let command = soon("a command", self.commands.message()).await;
-        command
-            .expect("the link is up")
-            .expect("the worker goes on")
-            .body
-            .expect("it has a body")
+        loop {
+            let command = soon("a command", self.commands.message()).await;
+            let command = command.expect("the link is up").expect("the worker goes on");
+            match command.body.expect("it has a body") {
+                Command::Query(wire::Query { id: 0, .. }) => {
+                    let body = Some(wire::reply::Body::Count(wire::Count::default()));
+                    self.push(wire::Event {
+                        body: Some(Event::Reply(wire::Reply { query: 0, body })),
+                        ..wire::Event::default()
+                    });
+                }
+                command => return command,
+            }
+        }
     }
 
     /// All commands up to the `done` of an event, which is not among them; other events may be done meanwhile.

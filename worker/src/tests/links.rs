@@ -1,5 +1,8 @@
 //! Links that come and go.
 
+use std::time::Duration;
+
+use meepo_node::rpc;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
@@ -110,6 +113,29 @@ async fn clients_of_a_gateway_that_dies_while_it_leaves_are_closed() {
     drop(gateway);
     worker.expect("1 close: gateway lost").await;
     worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn clients_of_a_gateway_that_may_have_given_the_link_up_are_closed_with_the_mark() {
+    for (answers, told) in [(true, "1 close: gateway lost"), (false, "1 close: gateway lost again")] {
+        let (mut worker, gateway, mut link) = Running::linked().await;
+        link.open(1).await;
+        worker.expect("1 connect").await;
+        // Not awaited: it is the silence's length.
+        let silence = tokio::time::sleep(rpc::UNHEARD + Duration::from_millis(500));
+        tokio::pin!(silence);
+        loop {
+            tokio::select! {
+                command = link.next(), if answers => panic!("{command:?}"),
+                () = &mut silence => break,
+            }
+        }
+        worker.forget(&gateway);
+        drop(link);
+        drop(gateway);
+        worker.expect(told).await;
+        worker.expect_no_more();
+    }
 }
 
 #[tokio::test]
