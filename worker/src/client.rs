@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meepo_proto::ClientId;
 use meepo_proto::link as wire;
+use tokio_util::sync::CancellationToken;
 
 use crate::link::Link;
+use crate::timers::Count;
 use crate::{ClientTarget, Cluster, Delivery, Hello, Message};
 
 /// A client that this worker child serves.
@@ -43,6 +45,9 @@ pub(crate) struct Known {
     /// The link that it came through. What a handler sends once that has ended is refused.
     link: Arc<Link>,
     session: Mutex<SessionCopy>,
+    /// This worker no longer serves it, or it has closed: no timer runs any more.
+    over: CancellationToken,
+    timers: Count,
 }
 
 /// A worker child's copy of a client's session.
@@ -61,12 +66,18 @@ impl Known {
             id,
             hello: attach.handshake.unwrap_or_default().into(),
             cluster,
+            over: link.until_ended(),
             link,
             session: Mutex::new(SessionCopy {
                 session: attach.session,
                 ..SessionCopy::default()
             }),
+            timers: Count::default(),
         })
+    }
+
+    pub(crate) fn id(&self) -> ClientId {
+        self.id
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -75,6 +86,14 @@ impl Known {
 
     pub(crate) fn session(&self) -> MutexGuard<'_, SessionCopy> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn over(&self) -> &CancellationToken {
+        &self.over
+    }
+
+    pub(crate) fn timers(&self) -> &Count {
+        &self.timers
     }
 
     /// The copy is no longer what the gateway has. True if nobody looks after it yet: then the caller is to
@@ -140,6 +159,10 @@ impl Client {
     /// it. A handler for which it matters can look at whether it has been done.
     pub fn redelivered(&self) -> bool {
         self.redelivered
+    }
+
+    pub(crate) fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     fn target(&self) -> ClientTarget<'_> {

@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
 use meepo_node::stats::Slot;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::{ClientId, GatewayId};
+use tokio_util::sync::CancellationToken;
 
 use crate::Message;
 use crate::client::Known;
+use crate::instance::WorkerSection;
 use crate::link::Link;
 use crate::room::Room;
+use crate::timers::{Count, Run};
 
 /// All gateways of the cluster and their clients.
 ///
@@ -31,13 +34,7 @@ use crate::room::Room;
 ///
 /// impl Handler for Clock {
 ///     async fn on_start(&self, cluster: &Cluster) -> Result<()> {
-///         let cluster = cluster.clone();
-///         tokio::spawn(async move {
-///             loop {
-///                 tokio::time::sleep(Duration::from_secs(1)).await;
-///                 cluster.all().send("tick");
-///             }
-///         });
+///         cluster.every(Duration::from_secs(1), async |cluster| cluster.all().send("tick"));
 ///         Ok(())
 ///     }
 ///
@@ -57,13 +54,27 @@ struct Shared {
     gateways: RwLock<Gateways>,
     stats: &'static Slot,
     query_timeout: Duration,
+    handler_timeout: Duration,
     /// The room of all links together.
     room: Arc<Room>,
-    served: OnceLock<Box<Served>>,
+    serving: OnceLock<Weak<dyn Serving>>,
+    /// Tells to drain.
+    stopping: CancellationToken,
+    timers: Count,
 }
 
-/// Finds what this worker child knows of a client that it serves.
-type Served = dyn Fn(ClientId) -> Option<Arc<Known>> + Send + Sync;
+/// Those clients that this worker child serves.
+pub(crate) trait Serving: Send + Sync {
+    /// What is known of a client, if it is one of them.
+    fn known(&self, id: ClientId) -> Option<Arc<Known>>;
+
+    /// Runs a timer of a client, if it is one of them, when its turn has come.
+    fn run(self: Arc<Self>, known: &Arc<Known>, run: Run);
+
+    /// How many clients there is something of.
+    #[cfg(test)]
+    fn lanes(&self) -> usize;
+}
 
 /// The gateway children that this worker child knows.
 #[derive(Debug, Default)]
@@ -75,21 +86,29 @@ pub(crate) struct Gateways {
 }
 
 impl Cluster {
-    pub(crate) fn new(stats: &'static Slot, query_timeout: Duration, room: Arc<Room>) -> Self {
+    pub(crate) fn new(
+        stats: &'static Slot,
+        section: &WorkerSection,
+        room: Arc<Room>,
+        stopping: CancellationToken,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 gateways: RwLock::default(),
                 stats,
-                query_timeout,
+                query_timeout: section.query_timeout,
+                handler_timeout: section.handler_timeout,
                 room,
-                served: OnceLock::new(),
+                serving: OnceLock::new(),
+                stopping,
+                timers: Count::default(),
             }),
         }
     }
 
-    /// Tells how to find a client that this worker child serves. It is told once.
-    pub(crate) fn serves(&self, served: impl Fn(ClientId) -> Option<Arc<Known>> + Send + Sync + 'static) {
-        let _ = self.shared.served.set(Box::new(served));
+    /// Tells who serves clients. It is told once.
+    pub(crate) fn serves(&self, serving: Weak<dyn Serving>) {
+        let _ = self.shared.serving.set(serving);
     }
 
     /// Takes all clients out of a group.
@@ -122,13 +141,29 @@ impl Cluster {
         self.shared.query_timeout
     }
 
+    pub(crate) fn handler_timeout(&self) -> Duration {
+        self.shared.handler_timeout
+    }
+
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.shared.stopping
+    }
+
+    pub(crate) fn timers(&self) -> &Count {
+        &self.shared.timers
+    }
+
+    pub(crate) fn serving(&self) -> Option<Arc<dyn Serving>> {
+        self.shared.serving.get()?.upgrade()
+    }
+
     pub(crate) fn room(&self) -> &Arc<Room> {
         &self.shared.room
     }
 
     /// What this worker child knows of a client, if it serves it.
     pub(crate) fn served(&self, id: ClientId) -> Option<Arc<Known>> {
-        self.shared.served.get().and_then(|served| served(id))
+        self.serving()?.known(id)
     }
 
     pub(crate) fn count_sent(&self, message: &Message) {

@@ -44,7 +44,8 @@ use crate::{Client, CloseReason, Cluster, Hello, Message, Reject, Result};
 pub trait Handler: Send + Sync + 'static {
     /// The child starts, and has no clients and no links yet. An error ends the child.
     ///
-    /// This is the place to connect to a database, and to spawn tasks that push: a [`Cluster`] is cheap to clone.
+    /// This is the place to connect to a database, to set [timers](Cluster::every), and to spawn tasks that push: a
+    /// [`Cluster`] is cheap to clone.
     fn on_start(&self, cluster: &Cluster) -> impl Future<Output = Result<()>> + Send {
         let _ = cluster;
         async { Ok(()) }

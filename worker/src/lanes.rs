@@ -21,7 +21,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::Known;
 use crate::link::Link;
+use crate::timers::Run;
 use crate::{Client, CloseReason, Cluster, Handler, Message, Reject};
+
+mod serving;
 
 /// The lanes of all clients that this worker child serves.
 pub(crate) struct Lanes<H> {
@@ -68,6 +71,7 @@ enum What {
     Closed(CloseReason),
     /// The gateway died. The only job that is done after its link has ended.
     Lost,
+    Timer(Run),
 }
 
 /// Counts an event for as long as it is not finished.
@@ -83,10 +87,9 @@ impl<H: Handler> Lanes<H> {
             tasks: TaskTracker::new(),
             open: CancellationToken::new(),
         });
-        let served = Arc::downgrade(&lanes);
-        lanes
-            .cluster
-            .serves(move |id| Some(served.upgrade()?.record(id)?.known));
+        // Named, so that it becomes a `Weak<dyn Serving>`.
+        let serving = Arc::downgrade(&lanes);
+        lanes.cluster.serves(serving);
         lanes
     }
 
@@ -183,19 +186,22 @@ impl<H: Handler> Lanes<H> {
         };
         let stats = self.cluster.stats();
         stats.connections_total.add(1);
-        if self.lanes.entry(id).or_default().record.replace(record).is_none() {
-            stats.connections.add(1);
+        let earlier = self.lanes.entry(id).or_default().record.replace(record);
+        match earlier {
+            Some(earlier) => earlier.known.over().cancel(),
+            None => stats.connections.add(1),
         }
     }
 
     /// Forgets a client, unless it has been attached through another link since.
     fn forget(&self, id: ClientId, link: &Arc<Link>) {
-        if let Some(mut lane) = self.lanes.get_mut(&id)
-            && lane
-                .record
-                .take_if(|record| Arc::ptr_eq(record.known.link(), link))
-                .is_some()
-        {
+        let through_it = |record: &mut Record| Arc::ptr_eq(record.known.link(), link);
+        let forgotten = self
+            .lanes
+            .get_mut(&id)
+            .and_then(|mut lane| lane.record.take_if(through_it));
+        if let Some(record) = forgotten {
+            record.known.over().cancel();
             self.cluster.stats().connections.sub(1);
         }
         self.lanes.remove_if(&id, |_, lane| lane.is_over());
@@ -241,6 +247,14 @@ impl<H: Handler> Lanes<H> {
         let mut lane = self.lanes.entry(id).or_default();
         let known = lane.record.as_ref().map(|record| &record.known);
         job.known = known.filter(|known| Arc::ptr_eq(known.link(), &job.link)).cloned();
+        if let (What::Closed(_) | What::Lost, Some(known)) = (&job.what, &job.known) {
+            // At once: a handler that takes long may be in front of the end.
+            known.over().cancel();
+        }
+        self.queue(id, &mut lane, job);
+    }
+
+    fn queue(self: &Arc<Self>, id: ClientId, lane: &mut Lane, job: Job) {
         lane.waiting.push_back(job);
         if !lane.busy {
             lane.busy = true;
@@ -264,7 +278,12 @@ impl<H: Handler> Lanes<H> {
                 continue;
             };
             let handler = job.what.handler();
-            match timeout(self.limit, self.handle(record, job)).await {
+            let limit = match job.what {
+                // It limits itself: it goes on after a run that was cut off.
+                What::Timer(_) => Duration::MAX,
+                _ => self.limit,
+            };
+            match timeout(limit, self.handle(record, job)).await {
                 Ok(()) => link.done(seq),
                 Err(_) => self.cut_off(id, &link, seq, handler),
             }
@@ -294,6 +313,11 @@ impl<H: Handler> Lanes<H> {
             What::Lost => {
                 let reason = CloseReason::gateway_lost();
                 self.close(&client, &job.link, record.accepted, reason).await;
+            }
+            What::Timer(run) => {
+                if let Err(failure) = run.run(client.clone(), self.limit).await {
+                    self.failed(client.id(), "timer", &failure);
+                }
             }
         }
     }
@@ -381,6 +405,7 @@ impl What {
             Self::Opened => "on_connect",
             Self::Message(_) => "on_message",
             Self::Closed(_) | Self::Lost => "on_close",
+            Self::Timer(_) => "timer",
         }
     }
 }

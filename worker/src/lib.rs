@@ -29,6 +29,7 @@
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
+//! - [`Timer`]: what runs later, for a client or without (`timers`).
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
@@ -38,6 +39,8 @@
 //!
 //! - The events of a client are handled in order, never two at a time, and each is answered with `done` once.
 //! - What a handler sends leaves before its event is done: if this worker dies first, the event comes again elsewhere.
+//! - A timer of a client runs in turn with its events. When the client has gone, or is served by another worker, they
+//!   are over.
 //! - An error or a panic in a handler is logged and counted; nothing else ends.
 //! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
@@ -59,6 +62,7 @@ mod room;
 mod select;
 mod serve;
 mod target;
+mod timers;
 
 #[cfg(test)]
 mod tests;
@@ -76,6 +80,7 @@ pub use outside::{Outside, OutsideError};
 pub use query::Answer;
 pub use select::{Member, Select};
 pub use target::Target;
+pub use timers::{Outcome, Timer};
 
 /// What a handler returns: any error, which is logged and counted.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

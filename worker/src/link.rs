@@ -326,6 +326,11 @@ impl Link {
         self.ended.is_cancelled()
     }
 
+    /// Is cancelled when it has ended, or before, by itself.
+    pub(crate) fn until_ended(&self) -> CancellationToken {
+        self.ended.child_token()
+    }
+
     fn age(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

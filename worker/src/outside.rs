@@ -88,8 +88,8 @@ impl Outside {
         // They live as long as the links' tasks do; a program joins a cluster once.
         let stats: &'static Slot = Box::leak(Box::default());
         let room = Room::new(usize::MAX, None, stats);
-        let cluster = Cluster::new(stats, limits.query_timeout, room);
         let until = CancellationToken::new();
+        let cluster = Cluster::new(stats, &limits, room, until.clone());
         let guard = until.clone().drop_guard();
         let mut nodes = Membership::new(&section).watch(until.clone());
         let links = Arc::new(Links {

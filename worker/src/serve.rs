@@ -83,8 +83,8 @@ impl<H: Handler> Worker<H> {
     ) -> Result<(), BoxError> {
         let limit = self.section.queue_limit();
         let room = Room::new(limit.saturating_mul(LINKS_AT_LIMIT), None, self.stats);
-        let cluster = Cluster::new(self.stats, self.section.query_timeout, room);
         let stop = self.stop.token();
+        let cluster = Cluster::new(self.stats, &self.section, room, stop.clone());
         let started = guarded(async { self.handler.on_start(&cluster).await });
         let Some(started) = stop.run_until_cancelled(started).await else {
             return Ok(());

@@ -8,6 +8,7 @@ mod links;
 mod queries;
 mod sends;
 mod session;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Stop, StopReason};
 use meepo_proto::link as wire;
 use meepo_proto::registry::{Kind, Node, State};
+use meepo_proto::{ClientId, GatewayId};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -253,6 +255,14 @@ impl Running {
 
     fn cluster(&self) -> &Cluster {
         self.cluster.get().expect("the worker has started")
+    }
+
+    /// A client of the first gateway, as a handler has it.
+    async fn client(&self, number: u64) -> Client {
+        let id = ClientId::new(GatewayId(1), number);
+        eventually("the client", || self.cluster().served(id).is_some()).await;
+        let known = self.cluster().served(id).expect("it was there just now");
+        Client::new(known, false)
     }
 
     fn let_pass(&self, handlers: usize) {

@@ -1,0 +1,358 @@
+//! Timers: what runs once after a while, or again and again.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::lanes::{Panic, guarded};
+use crate::{Client, Cluster, Result};
+
+/// Most timers that one client has at a time: each is a small task, and a client may be the cause of each.
+const MAX_OF_CLIENT: usize = 64;
+/// Most timers without a client that a worker child has at a time.
+const MAX_OF_CHILD: usize = 65_536;
+/// The shortest time: the clock is no finer, and a period of nothing would keep a core busy.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// The longest time, which a moment can still be reckoned with.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// What [`Client::after`], [`Client::every`], [`Cluster::after`] and [`Cluster::every`] have set.
+///
+/// Dropping it cancels nothing. A clone is the same timer.
+#[derive(Debug, Clone)]
+pub struct Timer {
+    over: CancellationToken,
+}
+
+impl Timer {
+    /// No run begins any more. One that has begun goes on to its end.
+    pub fn cancel(&self) {
+        self.over.cancel();
+    }
+
+    /// Whether no run begins any more: it was cancelled, its client is no longer served here, or it has run.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+}
+
+/// What a timer's closure may return: nothing, a [`Result`], or, to end an `every`, [`ControlFlow::Break`].
+pub trait Outcome {
+    /// Whether to go on.
+    fn outcome(self) -> Result<ControlFlow<()>>;
+}
+
+impl Outcome for () {
+    fn outcome(self) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl Outcome for ControlFlow<()> {
+    fn outcome(self) -> Result<ControlFlow<()>> {
+        Ok(self)
+    }
+}
+
+impl<T: Outcome> Outcome for Result<T> {
+    fn outcome(self) -> Result<ControlFlow<()>> {
+        self?.outcome()
+    }
+}
+
+/// What a timer runs.
+type Routine<C> = Box<dyn FnMut(C) -> BoxFuture<'static, Result<ControlFlow<()>>> + Send>;
+
+/// How often a timer runs, and when first.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Once(Duration),
+    Every(Duration),
+}
+
+/// A client's timer that is due, in the client's lane.
+pub(crate) struct Run {
+    /// Never locked: lanes are shared between threads, and a closure need not be.
+    routine: Mutex<Routine<Client>>,
+    over: CancellationToken,
+    /// Gives the routine back once it has run.
+    back: oneshot::Sender<Routine<Client>>,
+}
+
+/// What went wrong in a timer's closure.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Error(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Panic(Panic),
+    #[error("it has taken longer than {0:?} and was cut off")]
+    CutOff(Duration),
+}
+
+/// How many timers there are.
+#[derive(Debug, Default)]
+pub(crate) struct Count(Arc<AtomicUsize>);
+
+/// A timer that is counted.
+struct Counted(Arc<AtomicUsize>);
+
+/// # Timers
+///
+/// A timer of a client runs in order with the client's events, never at the same time as a handler of the same client,
+/// and is subject to `handler_timeout`. An error or a panic is logged and counted, and an `every` goes on.
+///
+/// It ends by itself when the client has closed, and **when another worker serves the client from now on**: the link to
+/// its gateway has ended, or this worker drains, or a handler of the client was cut off. The next worker knows nothing of
+/// it. What has to go on there is set up again in a handler, which sees in the client's session that it is due.
+///
+/// A client has up to 64 timers at a time: one more is refused, which is logged and counted as a handler's error, and
+/// [is over](Timer::is_over) at once.
+impl Client {
+    /// Runs a closure once, after this time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use meepo_worker::Client;
+    /// # fn example(client: &Client) {
+    /// let time_is_up = client.after(Duration::from_secs(30), async move |client| {
+    ///     client.send("time is up");
+    ///     client.close(4000, "too slow");
+    /// });
+    /// // As soon as the client has answered:
+    /// time_is_up.cancel();
+    /// # }
+    /// ```
+    pub fn after<F, R>(&self, time: Duration, closure: F) -> Timer
+    where
+        F: FnOnce(Client) -> R + Send + 'static,
+        R: Future<Output: Outcome> + Send + 'static,
+    {
+        self.set_timer(Due::Once(time), once(closure))
+    }
+
+    /// Runs a closure again and again, first after one period.
+    ///
+    /// A run that is due while the last one runs, or waits for its turn, is skipped: runs never pile up.
+    ///
+    /// ```
+    /// # use std::ops::ControlFlow;
+    /// # use std::time::Duration;
+    /// # use meepo_worker::Client;
+    /// # fn example(client: &Client) {
+    /// let mut left = 10;
+    /// client.every(Duration::from_secs(1), move |client| {
+    ///     left -= 1;
+    ///     async move {
+    ///         client.send(format!("{left} s left"));
+    ///         match left {
+    ///             0 => ControlFlow::Break(()),
+    ///             _ => ControlFlow::Continue(()),
+    ///         }
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn every<F, R>(&self, period: Duration, closure: F) -> Timer
+    where
+        F: FnMut(Client) -> R + Send + 'static,
+        R: Future<Output: Outcome> + Send + 'static,
+    {
+        self.set_timer(Due::Every(period), again(closure))
+    }
+
+    fn set_timer(&self, due: Due, mut routine: Routine<Client>) -> Timer {
+        let (known, cluster) = (self.known().clone(), self.cluster().clone());
+        let over = known.over().child_token();
+        let timer = Timer { over: over.clone() };
+        if over.is_cancelled() {
+            return timer;
+        }
+        let Some(counted) = known.timers().one_more(MAX_OF_CLIENT) else {
+            over.cancel();
+            cluster.stats().handler_errors.add(1);
+            tracing::warn!(client = %self.id(), limit = MAX_OF_CLIENT, "timer refused: the client has too many");
+            return timer;
+        };
+        tokio::spawn(async move {
+            let (_counted, _over) = (counted, over.clone().drop_guard());
+            let mut ticks = due.ticks();
+            while over.run_until_cancelled(ticks.tick()).await.is_some() {
+                let Some(serving) = cluster.serving() else { return };
+                let (back, ran) = oneshot::channel();
+                let run = Run {
+                    routine: Mutex::new(routine),
+                    over: over.clone(),
+                    back,
+                };
+                serving.run(&known, run);
+                match ran.await {
+                    Ok(again) if due.again() => routine = again,
+                    _ => return,
+                }
+            }
+        });
+        timer
+    }
+}
+
+/// # Timers
+///
+/// A timer without a client is subject to `handler_timeout`, too, and an error or a panic in it is logged and counted.
+/// Each worker child has its own: what is to be done once in the whole cluster is not for a timer.
+///
+/// They end when the child begins to drain. A run that has begun then holds the drain up in nothing: it goes on for as
+/// long as the child lives.
+///
+/// There can be 65,536 at a time in a child: one more is refused, which is logged and counted as a handler's error, and
+/// [is over](Timer::is_over) at once.
+impl Cluster {
+    /// Runs a closure once, after this time; as [`Client::after`].
+    pub fn after<F, R>(&self, time: Duration, closure: F) -> Timer
+    where
+        F: FnOnce(Cluster) -> R + Send + 'static,
+        R: Future<Output: Outcome> + Send + 'static,
+    {
+        self.set_timer(Due::Once(time), once(closure))
+    }
+
+    /// Runs a closure again and again; as [`Client::every`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use meepo_worker::Cluster;
+    /// # fn example(cluster: &Cluster) {
+    /// cluster.every(Duration::from_secs(60), async |cluster| {
+    ///     let online = cluster.count().await;
+    ///     cluster.group("admins").send(format!("{} online", online.value));
+    /// });
+    /// # }
+    /// ```
+    pub fn every<F, R>(&self, period: Duration, closure: F) -> Timer
+    where
+        F: FnMut(Cluster) -> R + Send + 'static,
+        R: Future<Output: Outcome> + Send + 'static,
+    {
+        self.set_timer(Due::Every(period), again(closure))
+    }
+
+    fn set_timer(&self, due: Due, mut routine: Routine<Cluster>) -> Timer {
+        let cluster = self.clone();
+        let over = self.stopping().child_token();
+        let timer = Timer { over: over.clone() };
+        if over.is_cancelled() {
+            return timer;
+        }
+        let Some(counted) = self.timers().one_more(MAX_OF_CHILD) else {
+            over.cancel();
+            self.stats().handler_errors.add(1);
+            tracing::warn!(limit = MAX_OF_CHILD, "timer refused: this worker has too many");
+            return timer;
+        };
+        tokio::spawn(async move {
+            let (_counted, _over) = (counted, over.clone().drop_guard());
+            let mut ticks = due.ticks();
+            while over.run_until_cancelled(ticks.tick()).await.is_some() {
+                match attempt(&mut routine, cluster.clone(), cluster.handler_timeout()).await {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => return,
+                    Err(failure) => {
+                        cluster.stats().handler_errors.add(1);
+                        tracing::warn!(handler = "timer", error = %failure, "handler failed");
+                    }
+                }
+                if !due.again() {
+                    return;
+                }
+            }
+        });
+        timer
+    }
+}
+
+impl Run {
+    /// Runs, unless it was cancelled while it waited.
+    pub(crate) async fn run(self, client: Client, limit: Duration) -> Result<(), Failure> {
+        if self.over.is_cancelled() {
+            return Ok(());
+        }
+        let mut routine = self.routine.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ran = attempt(&mut routine, client, limit).await;
+        if let Ok(ControlFlow::Break(())) = ran {
+            self.over.cancel();
+        }
+        let _ = self.back.send(routine);
+        ran.map(drop)
+    }
+}
+
+impl Due {
+    fn ticks(self) -> Interval {
+        let (Self::Once(time) | Self::Every(time)) = self;
+        let time = time.clamp(SHORTEST, LONGEST);
+        let mut ticks = interval_at(Instant::now() + time, time);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        ticks
+    }
+
+    fn again(self) -> bool {
+        matches!(self, Self::Every(_))
+    }
+}
+
+impl Count {
+    fn one_more(&self, limit: usize) -> Option<Counted> {
+        let more = |count| (count < limit).then_some(count + 1);
+        let counted = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        counted.is_ok().then(|| Counted(self.0.clone()))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn once<C, F, R>(closure: F) -> Routine<C>
+where
+    F: FnOnce(C) -> R + Send + 'static,
+    R: Future<Output: Outcome> + Send + 'static,
+{
+    let mut closure = Some(closure);
+    Box::new(move |context| {
+        let running = closure.take().map(|closure| closure(context));
+        Box::pin(async move {
+            match running {
+                Some(running) => running.await.outcome(),
+                None => Ok(ControlFlow::Break(())),
+            }
+        })
+    })
+}
+
+fn again<C, F, R>(mut closure: F) -> Routine<C>
+where
+    F: FnMut(C) -> R + Send + 'static,
+    R: Future<Output: Outcome> + Send + 'static,
+{
+    Box::new(move |context| {
+        let running = closure(context);
+        Box::pin(async move { running.await.outcome() })
+    })
+}
+
+async fn attempt<C>(routine: &mut Routine<C>, context: C, limit: Duration) -> Result<ControlFlow<()>, Failure> {
+    // What the closure does before its first await is guarded as well.
+    match timeout(limit, guarded(async { routine(context).await })).await {
+        Ok(Ok(ran)) => ran.map_err(Failure::Error),
+        Ok(Err(panic)) => Err(Failure::Panic(panic)),
+        Err(_) => Err(Failure::CutOff(limit)),
+    }
+}
