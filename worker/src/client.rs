@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meepo_proto::ClientId;
@@ -9,6 +10,7 @@ use meepo_proto::link as wire;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::Link;
+use crate::requests::Requests;
 use crate::timers::Count;
 use crate::{ClientTarget, Cluster, Delivery, Hello, Message};
 
@@ -45,9 +47,11 @@ pub(crate) struct Known {
     /// The link that it came through. What a handler sends once that has ended is refused.
     link: Arc<Link>,
     session: Mutex<SessionCopy>,
-    /// This worker no longer serves it, or it has closed: no timer runs any more.
+    /// This worker no longer serves it, or it has closed: no timer runs and no request waits any more.
     over: CancellationToken,
+    closed: AtomicBool,
     timers: Count,
+    requests: Requests,
 }
 
 /// A worker child's copy of a client's session.
@@ -72,7 +76,9 @@ impl Known {
                 session: attach.session,
                 ..SessionCopy::default()
             }),
+            closed: AtomicBool::new(false),
             timers: Count::default(),
+            requests: Requests::default(),
         })
     }
 
@@ -94,6 +100,20 @@ impl Known {
 
     pub(crate) fn timers(&self) -> &Count {
         &self.timers
+    }
+
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// The client has gone.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.over.cancel();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// The copy is no longer what the gateway has. True if nobody looks after it yet: then the caller is to

@@ -68,6 +68,9 @@ pub(crate) trait Serving: Send + Sync {
     /// What is known of a client, if it is one of them.
     fn known(&self, id: ClientId) -> Option<Arc<Known>>;
 
+    /// Whether a client is one of them, and has been let in.
+    fn has_let_in(&self, known: &Arc<Known>) -> bool;
+
     /// Runs a timer of a client, if it is one of them, when its turn has come.
     fn run(self: Arc<Self>, known: &Arc<Known>, run: Run);
 

@@ -247,9 +247,13 @@ impl<H: Handler> Lanes<H> {
         let mut lane = self.lanes.entry(id).or_default();
         let known = lane.record.as_ref().map(|record| &record.known);
         job.known = known.filter(|known| Arc::ptr_eq(known.link(), &job.link)).cloned();
-        if let (What::Closed(_) | What::Lost, Some(known)) = (&job.what, &job.known) {
-            // At once: a handler that takes long may be in front of the end.
-            known.over().cancel();
+        if job.may_concern_requests() {
+            // Without the lock: closures of the application may be called.
+            drop(lane);
+            if self.answers_request(&job) {
+                return job.link.done(job.seq);
+            }
+            lane = self.lanes.entry(id).or_default();
         }
         self.queue(id, &mut lane, job);
     }

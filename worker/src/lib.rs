@@ -29,7 +29,8 @@
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
-//! - [`Timer`]: what runs later, for a client or without (`timers`).
+//! - [`Timer`]: what runs later, for a client or without (`timers`). Questions to a client: [`Client::request`],
+//!   [`RequestError`] (`requests`).
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
@@ -39,8 +40,8 @@
 //!
 //! - The events of a client are handled in order, never two at a time, and each is answered with `done` once.
 //! - What a handler sends leaves before its event is done: if this worker dies first, the event comes again elsewhere.
-//! - A timer of a client runs in turn with its events. When the client has gone, or is served by another worker, they
-//!   are over.
+//! - A timer of a client runs in turn with its events. When the client has gone, or is served by another worker, its timers
+//!   are over, and no request waits for it.
 //! - An error or a panic in a handler is logged and counted; nothing else ends.
 //! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
@@ -58,6 +59,7 @@ mod links;
 mod message;
 mod outside;
 mod query;
+mod requests;
 mod room;
 mod select;
 mod serve;
@@ -78,6 +80,7 @@ pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};
 pub use query::Answer;
+pub use requests::RequestError;
 pub use select::{Member, Select};
 pub use target::Target;
 pub use timers::{Outcome, Timer};

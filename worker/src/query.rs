@@ -126,17 +126,8 @@ impl Cluster {
         let Some(asked) = link.ask(Question::Confirm(send)) else {
             return Delivery::Unknown;
         };
-        let delivery = match timeout(self.query_timeout(), asked.reply()).await {
-            Ok(Some(Reply::Delivery(delivery))) => wire::Delivery::try_from(delivery).unwrap_or_default(),
-            _ => wire::Delivery::Unspecified,
-        };
-        match delivery {
-            wire::Delivery::Delivered => Delivery::Delivered,
-            wire::Delivery::ClientGone => Delivery::Gone,
-            wire::Delivery::BufferFull => Delivery::Full,
-            wire::Delivery::NotValid => Delivery::Refused,
-            wire::Delivery::Unspecified => Delivery::Unknown,
-        }
+        let reply = timeout(self.query_timeout(), asked.reply()).await;
+        delivery(reply.ok().flatten())
     }
 
     /// Asks each gateway its question, gives each reply to `take`, which says whether it was one to the question, and
@@ -167,5 +158,20 @@ impl Cluster {
             }
         }
         missing
+    }
+}
+
+/// What a gateway's reply says of a message.
+pub(crate) fn delivery(reply: Option<Reply>) -> Delivery {
+    let delivery = match reply {
+        Some(Reply::Delivery(delivery)) => wire::Delivery::try_from(delivery).unwrap_or_default(),
+        _ => wire::Delivery::Unspecified,
+    };
+    match delivery {
+        wire::Delivery::Delivered => Delivery::Delivered,
+        wire::Delivery::ClientGone => Delivery::Gone,
+        wire::Delivery::BufferFull => Delivery::Full,
+        wire::Delivery::NotValid => Delivery::Refused,
+        wire::Delivery::Unspecified => Delivery::Unknown,
     }
 }

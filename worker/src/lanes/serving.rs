@@ -1,4 +1,4 @@
-//! What timers of clients need of the lanes.
+//! What timers of clients, and requests to them, need of the lanes.
 
 use std::sync::Arc;
 
@@ -13,6 +13,11 @@ use crate::timers::Run;
 impl<H: Handler> Serving for Lanes<H> {
     fn known(&self, id: ClientId) -> Option<Arc<Known>> {
         Some(self.record(id)?.known)
+    }
+
+    fn has_let_in(&self, known: &Arc<Known>) -> bool {
+        self.record(known.id())
+            .is_some_and(|record| record.accepted && Arc::ptr_eq(&record.known, known))
     }
 
     fn run(self: Arc<Self>, known: &Arc<Known>, run: Run) {
@@ -38,5 +43,34 @@ impl<H: Handler> Serving for Lanes<H> {
     #[cfg(test)]
     fn lanes(&self) -> usize {
         self.lanes.len()
+    }
+}
+
+impl<H: Handler> Lanes<H> {
+    /// Whether an event is the reply to a request. The end of a client is the end of its requests and timers, at once:
+    /// a handler that waits may be in front of it.
+    pub(super) fn answers_request(&self, job: &Job) -> bool {
+        let Some(known) = &job.known else { return false };
+        match &job.what {
+            What::Message(message) => known.requests().answer(message, |panic| {
+                self.failed(known.id(), "request_matching", panic);
+            }),
+            What::Closed(_) | What::Lost => {
+                known.close();
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Job {
+    /// Whether requests to its client have to be looked at. What comes again was sent before any of them was made.
+    pub(super) fn may_concern_requests(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| match self.what {
+            What::Message(_) => !self.redelivered && known.requests().any(),
+            What::Closed(_) | What::Lost => true,
+            _ => false,
+        })
     }
 }

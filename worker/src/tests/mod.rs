@@ -6,6 +6,7 @@ mod flow;
 mod gateway;
 mod links;
 mod queries;
+mod requests;
 mod sends;
 mod session;
 mod timers;
@@ -86,6 +87,10 @@ impl Handler for Script {
             "reject-long" => return Err(Reject::new(403, "ä".repeat(1 << 20))),
             "panic" => panic!("asked to"),
             "hold" => self.pass_gate().await,
+            "ask" => {
+                let reply = client.request("who?", PATIENCE).await;
+                self.tell(client, format!("reply: {reply:?}"));
+            }
             "hold-reject" => {
                 self.pass_gate().await;
                 return Err(Reject::new(403, "no"));
@@ -112,6 +117,10 @@ impl Handler for Script {
                 self.pass_gate().await;
                 client.set(key, value);
                 client.send(client.get(key).unwrap_or_default());
+            }
+            ["ask", question] => {
+                let reply = client.request(question, PATIENCE).await;
+                self.tell(client, format!("reply: {reply:?}"));
             }
             ["panic"] => panic!("asked to"),
             ["fail"] => return Err("asked to".into()),
