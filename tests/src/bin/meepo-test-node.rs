@@ -9,8 +9,13 @@ use std::time::Duration;
 
 use meepo_node::Master;
 use meepo_tests::Record;
-use meepo_worker::{Answer, Client, ClientId, CloseReason, Cluster, Handler, Hello, Message, Reject, Result};
+use meepo_worker::{
+    Answer, Client, ClientId, CloseReason, Cluster, Handler, Hello, Message, Reject, RequestError, Result,
+};
 use tokio::time::sleep;
+
+/// Longer than any test waits.
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
     Master::from_args()
@@ -262,6 +267,30 @@ impl Recorder {
                 let delivery = cluster.client(id(first)?).send_and_confirm(rest).await;
                 answer = Some(format!("{delivery:?}"));
             }
+            "after" => {
+                let text = rest.to_owned();
+                client.after(millis(first), async move |client| client.send(text));
+            }
+            "every" => {
+                let text = rest.to_owned();
+                client.every(millis(first), move |client| {
+                    let text = text.clone();
+                    async move { client.send(text) }
+                });
+            }
+            "request" => answer = Some(replied(client.request(first, HOUR).await)),
+            "request-after" => {
+                let question = rest.to_owned();
+                client.after(millis(first), async move |client| {
+                    client.send(replied(client.request(question, HOUR).await));
+                });
+            }
+            // `request-re MILLISECONDS QUESTION`: the reply begins with `re:`.
+            "request-re" => {
+                let is_reply = |message: &Message| message.text().is_some_and(|text| text.starts_with("re:"));
+                let reply = client.request_matching(rest, millis(first), is_reply).await;
+                answer = Some(replied(reply));
+            }
             _ => answer = Some(ask(cluster, command, first, rest).await?.unwrap_or_else(|| text.into())),
         }
         Ok(answer.map(Into::into))
@@ -309,6 +338,13 @@ async fn ask(cluster: &Cluster, question: &str, first: &str, rest: &str) -> Resu
             })
         }
         _ => Ok(None),
+    }
+}
+
+fn replied(reply: Result<Message, RequestError>) -> String {
+    match reply {
+        Ok(message) => format!("reply: {}", message.text().unwrap_or("binary")),
+        Err(error) => format!("no reply: {error:?}"),
     }
 }
 
