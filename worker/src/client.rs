@@ -43,6 +43,8 @@ pub(crate) struct Known {
     /// The link that it came through. What a handler sends once that has ended is refused.
     link: Arc<Link>,
     session: Mutex<SessionCopy>,
+    /// It is not read.
+    paused: Mutex<bool>,
 }
 
 /// A worker child's copy of a client's session.
@@ -66,6 +68,7 @@ impl Known {
                 session: attach.session,
                 ..SessionCopy::default()
             }),
+            paused: Mutex::new(attach.paused),
         })
     }
 
@@ -75,6 +78,10 @@ impl Known {
 
     pub(crate) fn session(&self) -> MutexGuard<'_, SessionCopy> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn paused(&self) -> MutexGuard<'_, bool> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The copy is no longer what the gateway has. True if nobody looks after it yet: then the caller is to
@@ -165,6 +172,22 @@ impl Client {
     /// Cuts the client off: what it was sent and has not got yet is lost, and it is told nothing.
     pub fn destroy(&self) {
         self.target().destroy();
+    }
+
+    /// Has the gateway read nothing more from the client; as [`ClientTarget::pause`](crate::ClientTarget::pause).
+    pub fn pause(&self) {
+        self.target().pause();
+    }
+
+    /// Has the gateway read from the client again.
+    pub fn resume(&self) {
+        self.target().resume();
+    }
+
+    /// Whether the client is paused, as far as this worker knows: by itself, by workers before it, or by another one that
+    /// the gateway has heard since.
+    pub fn is_paused(&self) -> bool {
+        *self.known.paused()
     }
 
     /// Makes the client a member of a group. It leaves by itself when it goes.
