@@ -146,6 +146,11 @@ impl Raw {
             .is_ok()
     }
 
+    /// Breaks the connection with a reset.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("a socket can linger");
+    }
+
     async fn read(&mut self) -> Option<Frame> {
         let head = self.stream.read_u8().await.ok()?;
         let length = match self.stream.read_u8().await.ok()? {
