@@ -245,7 +245,7 @@ async fn a_paused_client_may_be_silent_and_is_closed_or_missed_when_it_goes() {
     let (reset, reset_id) = paused.pop().expect("a client");
     reset.reset();
     let (ended, ended_id) = paused.pop().expect("a client");
-    drop(ended);
+    ended.end();
     for id in [reset_id, ended_id] {
         let close = wait_for("the close", async || {
             assert_eq!(asker.ask("alive").await, "alive");

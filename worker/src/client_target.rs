@@ -108,8 +108,8 @@ impl<'a> ClientTarget<'a> {
     ///
     /// What the gateway has read already is still delivered: up to 64 messages (the setting `client_in_flight`) and what
     /// waits behind them. It stays so when another worker serves the client. A client that is not read is not judged by its
-    /// silence, its pings are not answered, and that it leaves in good order is noticed late: with the next ping that it
-    /// would be asked with, or, where there are none, after a minute or two.
+    /// silence, and its pings are not answered. That it leaves in good order is noticed when it is sent something, such as
+    /// the next ping.
     ///
     /// ```
     /// # use meepo_worker::Client;
