@@ -223,14 +223,14 @@ async fn a_client_is_paused_whoever_serves_it_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_paused_client_may_be_silent_and_is_closed_or_missed_when_it_goes() {
-    let cluster = Cluster::with_gateways("ping_interval = \"1s\"\nheartbeat_timeout = \"2s\"").await;
-    let mut asker = Ws::connect(cluster.clients()[1]).await;
+    let cluster = Cluster::with_gateways("ping_interval = \"1s\"\nheartbeat_timeout = \"4s\"").await;
     let mut paused = Vec::new();
     for _ in 0..3 {
         let (mut client, id) = raw_client(&cluster).await;
         pause(&cluster, &mut client, &id).await;
         paused.push((client, id));
     }
+    let mut asker = Ws::connect(cluster.clients()[1]).await;
     // One that came after them and is as silent is closed for it.
     let (_silent, silent) = raw_client(&cluster).await;
     // The one that asks is not silent.
