@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(crate) struct Client {
 pub(crate) struct Profile {
     pub handshake: Handshake,
     pub session: Mutex<BTreeMap<String, String>>,
+    /// A worker does not want it to be read.
+    pub paused: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,11 @@ struct State {
     /// It is in some turn's list of clients to flush.
     dirty: bool,
     /// It is not read because too much of it waits for a worker.
-    paused: bool,
+    held_back: bool,
+    /// The send buffer has filled, and has not been empty since.
+    full: bool,
+    /// What workers were told of that.
+    told_full: bool,
     /// It is closed: nothing is added to the outbox any more.
     ending: bool,
     /// It is not seen off.
@@ -86,9 +93,12 @@ pub(crate) enum Sent {
 pub(crate) struct Condition {
     pub blocked: bool,
     pub broken: bool,
+    /// It is not to be read, be it that too much of it waits or that a worker wants it so.
     pub paused: bool,
     pub ending: bool,
     pub cut: bool,
+    /// The send buffer has filled or emptied, and workers are to be told.
+    pub news: bool,
     /// More waits for it than may: since when it has taken nothing.
     pub choked: Option<Instant>,
 }
@@ -117,6 +127,7 @@ impl Client {
             profile: Arc::new(Profile {
                 handshake,
                 session: Mutex::default(),
+                paused: AtomicBool::new(false),
             }),
             send_buffer,
             wake: Notify::new(),
@@ -126,7 +137,9 @@ impl Client {
                 blocked: false,
                 broken: false,
                 dirty: false,
-                paused: false,
+                held_back: false,
+                full: false,
+                told_full: false,
                 ending: false,
                 cut: false,
                 progress: Instant::now(),
@@ -170,20 +183,42 @@ impl Client {
         Condition {
             blocked: state.blocked,
             broken: state.broken,
-            paused: state.paused,
+            paused: state.held_back || self.profile.paused.load(Ordering::Relaxed),
             ending: state.ending,
             cut: state.cut,
+            news: state.full != state.told_full,
             choked: choked.then_some(state.progress),
         }
     }
 
-    pub(crate) fn pause(&self) {
-        self.state.lock().paused = true;
+    /// Too much of it waits for a worker.
+    pub(crate) fn hold_back(&self) {
+        self.state.lock().held_back = true;
     }
 
-    pub(crate) fn resume(&self) {
-        self.state.lock().paused = false;
+    /// No more than may waits for a worker.
+    pub(crate) fn let_go(&self) {
+        self.state.lock().held_back = false;
         self.wake.notify_one();
+    }
+
+    /// A worker wants it not to be read, or to be read again. False if that was so already.
+    pub(crate) fn pause(&self, paused: bool) -> bool {
+        let changed = self.profile.paused.swap(paused, Ordering::Relaxed) != paused;
+        if changed {
+            self.wake.notify_one();
+        }
+        changed
+    }
+
+    /// What workers have to be told of the send buffer, if anything: whether it is full. It counts as told.
+    pub(crate) fn take_news(&self) -> Option<bool> {
+        let mut state = self.state.lock();
+        if state.ending || state.full == state.told_full {
+            return None;
+        }
+        state.told_full = state.full;
+        Some(state.full)
     }
 
     /// Adds an encoded message, which goes out with the turn's flush.
@@ -203,6 +238,7 @@ impl Client {
             self.flush_locked(&mut state);
         }
         if self.is_over(&state, frame.len()) {
+            self.fill(&mut state);
             return Sent::Full;
         }
         state.outbox.push(frame.clone());
@@ -213,7 +249,22 @@ impl Client {
             state.dirty = true;
             turn.dirty.push(Arc::clone(self));
         }
+        self.check_full(&mut state);
         Sent::Queued
+    }
+
+    /// The send buffer is full if the socket takes no more and all of the buffer is used.
+    fn check_full(&self, state: &mut State) {
+        if state.blocked && state.outbox.bytes() >= self.send_buffer {
+            self.fill(state);
+        }
+    }
+
+    /// Its own task tells workers: whoever sends holds locks.
+    fn fill(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.full, true) {
+            self.wake.notify_one();
+        }
     }
 
     fn is_over(&self, state: &State, len: usize) -> bool {
@@ -281,9 +332,14 @@ impl Client {
             state.progress = Instant::now();
         }
         match flushed {
-            Ok(Flushed::All) => {}
+            Ok(Flushed::All) => {
+                if std::mem::replace(&mut state.full, false) {
+                    self.wake.notify_one();
+                }
+            }
             Ok(Flushed::Blocked) => {
                 state.blocked = true;
+                self.check_full(state);
                 if !was_blocked {
                     self.wake.notify_one();
                 }

@@ -96,6 +96,11 @@ impl<'a> Commands<'a> {
                 self.check("unbind", unbind.client, unbound.map_err(Into::into));
             }
             Ask::Session(update) => self.update_session(update),
+            Ask::Reading(reading) => {
+                let found = self.client(reading.client);
+                let paused = found.map(|client| self.hub.pause(self.link, &client, reading.paused));
+                self.check("reading", reading.client, paused);
+            }
             Ask::Query(query) => {
                 if !queries::answer(self.hub, self.link, query, turn) {
                     self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));

@@ -59,6 +59,10 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
             hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
             break Rest::Nothing;
         }
+        if condition.news {
+            hub.tell_buffered(client);
+        }
+        heart.pause(condition.paused);
         // One that does not read what it is sent, pongs included, is not read either.
         let reading = !condition.paused && condition.choked.is_none();
         if reading {
@@ -108,7 +112,7 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
             () = client.wake.notified() => {}
             _ = socket.readable(), if reading => {}
             _ = socket.writable(), if condition.blocked => client.flush(),
-            // A client that is not read is not judged by its silence, but one that vanishes is noticed.
+            // A client that is not read is not judged by its silence, but one whose connection breaks is noticed.
             _ = socket.ready(Interest::ERROR), if condition.paused => {
                 hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
             }
@@ -117,7 +121,7 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
                     hub.close_one_slow(client);
                 }
             }
-            () = sleep_until(heart.next) => heart.beat(hub, client, condition.paused),
+            () = sleep_until(heart.next) => heart.beat(hub, client),
         }
     };
     let _ = tokio::time::timeout(hub.settings.close_timeout, see_off(client, socket, rest, decoder)).await;
@@ -153,6 +157,9 @@ async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
             let condition = client.condition();
             if condition.ending || condition.broken {
                 return;
+            }
+            if condition.news {
+                hub.tell_buffered(client);
             }
             tokio::select! {
                 () = client.wake.notified() => {}
@@ -217,6 +224,8 @@ struct Heart {
     protocol: Protocol,
     heard: Instant,
     asked: bool,
+    /// Since when the client is not read.
+    paused: Option<Instant>,
     next: Instant,
     interval: Duration,
     timeout: Duration,
@@ -234,6 +243,7 @@ impl Heart {
             protocol,
             heard,
             asked: false,
+            paused: None,
             next: heard + interval,
             interval,
             timeout,
@@ -245,9 +255,28 @@ impl Heart {
         self.asked = false;
     }
 
-    fn beat(&mut self, hub: &Hub, client: &Arc<Client>, paused: bool) {
+    /// The time in which the client is not read does not count.
+    fn pause(&mut self, paused: bool) {
+        if !paused && let Some(since) = self.paused.take() {
+            self.heard += since.elapsed();
+            self.plan();
+        } else if paused && self.paused.is_none() {
+            self.paused = Some(Instant::now());
+        }
+    }
+
+    fn beat(&mut self, hub: &Hub, client: &Arc<Client>) {
         let now = Instant::now();
-        if paused || self.protocol == Protocol::Line {
+        if self.paused.is_some() {
+            self.next = now + self.interval;
+            // One that has ended its connection in good order answers what it is sent by breaking it.
+            if self.protocol == Protocol::Ws && client.unsent() == 0 {
+                client.push_raw(encode::ping_frame());
+                client.flush();
+            }
+            return;
+        }
+        if self.protocol == Protocol::Line {
             self.heard = now;
         }
         let silent = now - self.heard;
@@ -263,6 +292,10 @@ impl Heart {
             client.push_raw(encode::ping_frame());
             client.flush();
         }
+        self.plan();
+    }
+
+    fn plan(&mut self) {
         self.next = if self.asked {
             self.heard + self.timeout
         } else {

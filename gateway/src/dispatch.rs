@@ -1,6 +1,7 @@
 //! The router, and what carries out its decisions.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use meepo_proto::link::event::Body;
@@ -118,7 +119,7 @@ impl Dispatch {
                 }
                 Output::Resume { client } => {
                     if let Some(client) = self.client(client) {
-                        client.resume();
+                        client.let_go();
                     }
                 }
                 Output::Forget { client } => {
@@ -141,6 +142,7 @@ impl Dispatch {
         Some(Attach {
             handshake: Some(profile.handshake.clone()),
             session,
+            paused: profile.paused.load(Ordering::Relaxed),
         })
     }
 }

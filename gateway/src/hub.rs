@@ -10,7 +10,9 @@ use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
 use meepo_proto::codes;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{CloseCause, Closed, Event, Handshake, Opened, Reply, SessionChanged, reply};
+use meepo_proto::link::{
+    Buffered, CloseCause, Closed, Event, Handshake, Opened, ReadingChanged, Reply, SessionChanged, reply,
+};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
@@ -129,19 +131,30 @@ impl Hub {
             return;
         }
         if dispatch.push(client.number, body) == Flow::Pause {
-            client.pause();
+            client.hold_back();
         }
         self.carry_out(dispatch);
     }
 
-    /// Pauses a client that is about to be read while too much waits.
+    /// Tells workers that a client's send buffer has filled, or that all of it is written.
+    pub(crate) fn tell_buffered(&self, client: &Client) {
+        let mut dispatch = self.dispatch.lock();
+        // Taken under this lock, as for messages: nothing follows the last event.
+        let Some(full) = client.take_news() else { return };
+        if dispatch.push(client.number, Body::Buffered(Buffered { full })) == Flow::Pause {
+            client.hold_back();
+        }
+        self.carry_out(dispatch);
+    }
+
+    /// Holds a client back that is about to be read while too much waits.
     pub(crate) fn check_full(&self, client: &Client) {
         if !self.full.load(Ordering::Relaxed) {
             return;
         }
         let mut dispatch = self.dispatch.lock();
         if dispatch.router.flow(client.number) == Flow::Pause {
-            client.pause();
+            client.hold_back();
             self.stats.held_back.set(dispatch.router.held_back() as u64);
         }
     }
@@ -358,6 +371,22 @@ impl Hub {
             dispatch.send(server, event);
         }
         Ok(())
+    }
+
+    /// Has a client not read, or read again. The worker that serves the client hears of what another one has done.
+    pub(crate) fn pause(&self, link: LinkId, client: &Client, paused: bool) {
+        let dispatch = self.dispatch.lock();
+        if client.pause(paused)
+            && let Some(server) = dispatch.router.link_of(client.number)
+            && server != link
+        {
+            let event = Event {
+                client: client.number,
+                body: Some(Body::ReadingChanged(ReadingChanged { paused })),
+                ..Event::default()
+            };
+            dispatch.send(server, event);
+        }
     }
 
     // === the end ===

@@ -8,12 +8,14 @@
 //! - An event stays here until the worker says `done`. When a link ends, what was in flight over it goes back to the
 //!   front of its client's queue and is delivered again, marked.
 //! - An event in front when workers died may be the cause: it is tried with a pause, then alone, then given up.
+//! - News of a send buffer that nobody was sent yet vanishes with its opposite.
 //! - A draining link gets nothing new and is finished once nothing is in flight over it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use meepo_proto::link::event::Body;
 
+mod buffered;
 mod output;
 mod state;
 
@@ -119,6 +121,9 @@ impl Router {
 
     /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
     pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
+        if matches!(body, Body::Buffered(_)) && self.take_out_news(client, out) {
+            return self.flow(client);
+        }
         let event = Pending::new(body);
         let bytes = event.bytes;
         let lane = self.lanes.entry(client).or_default();

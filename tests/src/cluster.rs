@@ -25,6 +25,8 @@ pub struct Cluster {
     /// The workers' masters.
     pub workers: Vec<Node>,
     places: Vec<Host>,
+    /// Settings of the section `[gateway]`.
+    settings: String,
     folder: TempDir,
 }
 
@@ -36,6 +38,15 @@ impl Cluster {
 
     /// The same with a registry for each of these settings of the section `[registry]`.
     pub async fn start_with(registries: &[&str]) -> Self {
+        Self::start_as(registries, "").await
+    }
+
+    /// A cluster with these settings of the section `[gateway]`.
+    pub async fn with_gateways(settings: &str) -> Self {
+        Self::start_as(&[""], settings).await
+    }
+
+    async fn start_as(registries: &[&str], settings: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("meepo-cluster-")
             .tempdir()
@@ -45,6 +56,7 @@ impl Cluster {
             gateways: Vec::new(),
             workers: Vec::new(),
             places: Vec::new(),
+            settings: settings.into(),
             folder,
         };
         for settings in registries {
@@ -77,7 +89,8 @@ impl Cluster {
     pub async fn grow(&mut self) {
         let worker = self.worker().start().await;
         self.workers.push(worker);
-        let gateway = Node::build("meepo-gateway").registries(&self.places).start().await;
+        let gateway = Node::build("meepo-gateway").registries(&self.places);
+        let gateway = gateway.set("gateway", &self.settings).start().await;
         self.gateways.push(gateway);
     }
 

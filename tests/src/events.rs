@@ -12,7 +12,7 @@ use crate::wait::wait_for;
 #[serde(default)]
 pub struct Record {
     /// `start`, `connect`, `connected` (the connect handler ends), `message`, `handled` (the message handler ends),
-    /// `close`, `stop`, or `result` of something that a handler did.
+    /// `full` and `empty` (the send buffer), `error`, `close`, `stop`, or `result` of something that a handler did.
     pub event: String,
     /// The worker's process.
     pub pid: u32,
@@ -40,6 +40,9 @@ pub struct Record {
     /// Whether the event may have been seen before.
     #[serde(skip_serializing_if = "is_default")]
     pub redelivered: bool,
+    /// Whether the client was paused.
+    #[serde(skip_serializing_if = "is_default")]
+    pub paused: bool,
     /// Why the client went.
     #[serde(skip_serializing_if = "is_default")]
     pub cause: String,

@@ -146,6 +146,17 @@ impl Raw {
             .is_ok()
     }
 
+    /// Ends the connection in good order: what has come is read, or the end would be a reset.
+    pub fn end(self) {
+        let mut bytes = [0; 4096];
+        while self.stream.try_read(&mut bytes).is_ok_and(|read| read > 0) {}
+    }
+
+    /// Breaks the connection with a reset.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("a socket can linger");
+    }
+
     async fn read(&mut self) -> Option<Frame> {
         let head = self.stream.read_u8().await.ok()?;
         let length = match self.stream.read_u8().await.ok()? {

@@ -33,6 +33,31 @@ class Slow(meepo.App):
 meepo.run(Slow())
 "#;
 
+/// Pauses for a moment, sends more than there is room for, and tells of both.
+const TOLD: &str = r#"
+import asyncio, meepo
+
+class Told(meepo.App):
+    async def on_message(self, client, message):
+        if message.data == "burst":
+            for _ in range(120):
+                client.send("x" * 100_000)
+        elif message.data == "pause":
+            client.pause()
+            client.send("paused")
+            asyncio.get_running_loop().call_later(0.5, client.resume)
+        else:
+            client.send(f"{client.paused} {message.data}")
+
+    async def on_buffer_full(self, client):
+        client.set("news", "full")
+
+    async def on_buffer_empty(self, client):
+        client.send(client.get("news", "") + ", empty")
+
+meepo.run(Told())
+"#;
+
 /// The example's code that is generated, in a folder of a test's own.
 struct Example {
     folder: TempDir,
@@ -82,9 +107,13 @@ impl Example {
 
     /// The same with a worker that takes its time and says who answers.
     async fn start_slow(&self, registry: &Host, gateways: usize) -> Worker {
-        let slow = self.folder.path().join("slow.py");
-        fs::write(&slow, SLOW).expect("the folder is writable");
-        self.start_program(&slow, registry, gateways).await
+        self.start_text(SLOW, registry, gateways).await
+    }
+
+    async fn start_text(&self, text: &str, registry: &Host, gateways: usize) -> Worker {
+        let program = self.folder.path().join("app.py");
+        fs::write(&program, text).expect("the folder is writable");
+        self.start_program(&program, registry, gateways).await
     }
 
     async fn start_program(&self, program: &Path, registry: &Host, gateways: usize) -> Worker {
@@ -416,4 +445,28 @@ async fn what_is_in_flight_is_finished_at_a_stop_and_marked_after_a_death() {
     }
     assert!(marked > 0, "it was killed while it had something");
     assert_eq!(client.ask("end").await, format!("{} False end", third.pid()));
+}
+
+#[tokio::test]
+async fn a_send_buffer_and_a_pause_are_told_in_python() {
+    let Some(example) = Example::generate().await else {
+        return;
+    };
+    let registry = Node::build("meepo-registry").start().await;
+    let settings = "children = 1\nsend_buffer = \"64KiB\"\nslow_client = \"drop\"";
+    let front = Node::build("meepo-gateway").registry(registry.host());
+    let front = front.set("gateway", settings).start().await;
+    let _worker = example.start_text(TOLD, registry.host(), 1).await;
+    let mut client = Ws::connect_with_buffer(front.host().ws(), "/", 64 << 10).await;
+    client.send("burst").await;
+    front
+        .status_when("there is no room for all", |status| {
+            status.instance("gateway").sum(|child| child.dropped_sends) > 0
+        })
+        .await;
+    while client.text().await != "full, empty" {}
+
+    assert_eq!(client.ask("pause").await, "paused");
+    // It is not read before it is resumed.
+    assert_eq!(client.ask("one").await, "False one");
 }

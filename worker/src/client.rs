@@ -52,6 +52,8 @@ pub(crate) struct Known {
     closed: AtomicBool,
     timers: Count,
     requests: Requests,
+    /// It is not read.
+    paused: Mutex<bool>,
 }
 
 /// A worker child's copy of a client's session.
@@ -79,6 +81,7 @@ impl Known {
             closed: AtomicBool::new(false),
             timers: Count::default(),
             requests: Requests::default(),
+            paused: Mutex::new(attach.paused),
         })
     }
 
@@ -114,6 +117,10 @@ impl Known {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn paused(&self) -> MutexGuard<'_, bool> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The copy is no longer what the gateway has. True if nobody looks after it yet: then the caller is to
@@ -208,6 +215,22 @@ impl Client {
     /// Cuts the client off: what it was sent and has not got yet is lost, and it is told nothing.
     pub fn destroy(&self) {
         self.target().destroy();
+    }
+
+    /// Has the gateway read nothing more from the client; as [`ClientTarget::pause`](crate::ClientTarget::pause).
+    pub fn pause(&self) {
+        self.target().pause();
+    }
+
+    /// Has the gateway read from the client again.
+    pub fn resume(&self) {
+        self.target().resume();
+    }
+
+    /// Whether the client is paused, as far as this worker knows: by itself, by workers before it, or by another one that
+    /// the gateway has heard since.
+    pub fn is_paused(&self) -> bool {
+        *self.known.paused()
     }
 
     /// Makes the client a member of a group. It leaves by itself when it goes.

@@ -104,6 +104,48 @@ impl<'a> ClientTarget<'a> {
         self.tell(destroy(only(self.id.number)));
     }
 
+    /// Has the gateway read nothing more from the client until [`resume`](Self::resume), so that TCP holds it back.
+    ///
+    /// What the gateway has read already is still delivered: up to 64 messages (the setting `client_in_flight`) and what
+    /// waits behind them. It stays so when another worker serves the client. A client that is not read is not judged by its
+    /// silence, and its pings are not answered. That it leaves in good order is noticed when it is sent something, such as
+    /// the next ping.
+    ///
+    /// ```
+    /// # use meepo_worker::Client;
+    /// # async fn store(order: String) {}
+    /// # async fn example(client: &Client, orders: Vec<String>) {
+    /// client.pause();
+    /// for order in orders {
+    ///     store(order).await;
+    /// }
+    /// client.resume();
+    /// # }
+    /// ```
+    pub fn pause(&self) {
+        self.read(false);
+    }
+
+    /// Has the gateway read from the client again.
+    pub fn resume(&self) {
+        self.read(true);
+    }
+
+    fn read(&self, read: bool) {
+        let known = self.known.cloned().or_else(|| self.cluster.served(self.id));
+        // Held while sending, as for the session.
+        let mut copy = known.as_ref().map(|known| known.paused());
+        let reading = Body::Reading(wire::Reading {
+            client: self.id.number,
+            paused: !read,
+        });
+        if self.tell(reading)
+            && let Some(copy) = &mut copy
+        {
+            **copy = !read;
+        }
+    }
+
     /// Makes the client a member of a group. It leaves by itself when it goes.
     pub fn join(&self, group: impl Into<String>) {
         self.tell(Body::Join(wire::Join {

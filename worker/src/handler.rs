@@ -1,6 +1,6 @@
 //! The trait that an application implements.
 
-use crate::{Client, CloseReason, Cluster, Hello, Message, Reject, Result};
+use crate::{Client, CloseReason, Cluster, HandlerError, Hello, Message, Reject, Result};
 
 /// The business logic of an application.
 ///
@@ -9,7 +9,8 @@ use crate::{Client, CloseReason, Cluster, Hello, Message, Reject, Result};
 /// application's, not in the handler.
 ///
 /// Events of one client are handled one after the other, in order; events of several clients side by side. Methods are
-/// written as a plain `async fn`. One that returns an error or panics is logged and counted, and its event is done.
+/// written as a plain `async fn`. One that returns an error or panics is logged and counted, and its event is done;
+/// [`on_error`](Self::on_error) can do more about it.
 ///
 /// What blocks its thread (a long computation, a client of a database that is not async) holds up all clients of the
 /// child, and its links with them: it belongs in `tokio::task::spawn_blocking`.
@@ -65,6 +66,79 @@ pub trait Handler: Send + Sync + 'static {
     /// A client has gone: nothing that it is sent from now on reaches it. Its session is still there to read.
     fn on_close(&self, client: &Client, reason: &CloseReason) -> impl Future<Output = ()> + Send {
         let _ = (client, reason);
+        async {}
+    }
+
+    /// The client's send buffer is full: it reads more slowly than it is sent to, and the gateway's setting `send_buffer`
+    /// is reached. What it is sent from now on may be dropped, or the client closed, by the setting `slow_client`.
+    ///
+    /// It is followed by [`on_buffer_empty`](Self::on_buffer_empty) or by [`on_close`](Self::on_close). If the client has
+    /// come to another worker meanwhile, they come there: what has to be known then belongs in its session. As an event of
+    /// the client it comes after the handler that runs: so what sends without end looks out for it from outside of a
+    /// handler.
+    ///
+    /// ```
+    /// use meepo_worker::{Client, Handler, Message, Result};
+    ///
+    /// /// Streams to its viewers, and leaves out those who do not keep up.
+    /// struct Stream;
+    ///
+    /// impl Handler for Stream {
+    ///     async fn on_message(&self, client: &Client, _message: Message) -> Result<()> {
+    ///         client.join("viewers");
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn on_buffer_full(&self, client: &Client) {
+    ///         client.leave("viewers");
+    ///     }
+    ///
+    ///     async fn on_buffer_empty(&self, client: &Client) {
+    ///         client.join("viewers");
+    ///     }
+    /// }
+    /// ```
+    fn on_buffer_full(&self, client: &Client) -> impl Future<Output = ()> + Send {
+        let _ = client;
+        async {}
+    }
+
+    /// The client's send buffer was full, and all of it is written now.
+    fn on_buffer_empty(&self, client: &Client) -> impl Future<Output = ()> + Send {
+        let _ = client;
+        async {}
+    }
+
+    /// Something went wrong with the client: a handler returned an error, panicked or was cut off, or the gateway has
+    /// refused a command about it. It is logged and counted already.
+    ///
+    /// It comes right after the handler, before the client's next event; a refusal comes as soon as no handler of the client
+    /// runs. Refusals are told to the worker that sent the command, if it serves the client still, and 16 of them in a row
+    /// at most: so one that this method causes by itself does not come for ever. An `Err` of
+    /// [`on_connect`](Self::on_connect) is no error, and what goes wrong in this method is only logged and counted.
+    ///
+    /// ```
+    /// use meepo_worker::{Client, Handler, HandlerError, Message, Result};
+    ///
+    /// struct Adder;
+    ///
+    /// impl Handler for Adder {
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
+    ///         let numbers = message.text().unwrap_or_default().split('+');
+    ///         let sum: i64 = numbers.map(|number| number.trim().parse::<i64>()).sum::<Result<_, _>>()?;
+    ///         client.send(sum.to_string());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn on_error(&self, client: &Client, error: &HandlerError) {
+    ///         if let HandlerError::Failed { error, .. } = error {
+    ///             client.send(format!("that cannot be added: {error}"));
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    fn on_error(&self, client: &Client, error: &HandlerError) -> impl Future<Output = ()> + Send {
+        let _ = (client, error);
         async {}
     }
 

@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Known;
+use crate::error::Panic;
 use crate::link::Link;
-use crate::timers::Run;
-use crate::{Client, CloseReason, Cluster, Handler, Message, Reject};
+use crate::timers::{Run, TIMER};
+use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Message, Reject};
 
 mod serving;
 
@@ -45,6 +46,8 @@ struct Lane {
     waiting: VecDeque<Job>,
     /// A task works this lane off.
     busy: bool,
+    /// Refusals that the handler was told since the last event, or will be.
+    refusals: usize,
 }
 
 /// A client that is attached.
@@ -69,10 +72,18 @@ enum What {
     Opened,
     Message(Message),
     Closed(CloseReason),
+    /// The send buffer is full, or empty again.
+    Buffered(bool),
+    /// The gateway has refused a command. It is no event: there is nothing to be done.
+    Refused(HandlerError),
     /// The gateway died. The only job that is done after its link has ended.
     Lost,
     Timer(Run),
 }
+
+/// Refusals of a client's commands that its handler is told in a row: one that it causes whenever it hears of one would
+/// never end.
+pub(crate) const REFUSALS: usize = 16;
 
 /// Counts an event for as long as it is not finished.
 struct InFlight(&'static Slot);
@@ -122,28 +133,22 @@ impl<H: Handler> Lanes<H> {
                 What::Message(message.into())
             }
             Some(Event::Closed(closed)) => What::Closed(closed.into()),
+            Some(Event::Buffered(wire::Buffered { full })) => What::Buffered(full),
             other => {
                 match other {
                     // It is recorded above, and says nothing yet.
                     Some(Event::Attached(_)) => {}
                     Some(Event::Detached(_)) => self.forget(id, link),
                     Some(Event::SessionChanged(change)) => self.session_changed(id, change),
+                    Some(Event::ReadingChanged(change)) => self.reading_changed(id, change.paused),
                     Some(Event::Reply(reply)) => link.answer(reply),
-                    Some(Event::Refused(refused)) => self.refused(link, &refused),
+                    Some(Event::Refused(refused)) => self.refused(link, refused),
                     _ => tracing::debug!(gateway = %link.gateway, "event is not known to this worker"),
                 }
                 return link.done(event.seq);
             }
         };
-        let job = Job {
-            link: link.clone(),
-            seq: event.seq,
-            known: None,
-            redelivered: event.redelivered,
-            what,
-            _in_flight: InFlight::new(stats),
-        };
-        self.push(id, job);
+        self.push(id, Job::new(link, event.seq, event.redelivered, what, stats));
     }
 
     /// Forgets the clients of a gateway whose link has ended, but that lives: it has moved them to other workers.
@@ -160,16 +165,9 @@ impl<H: Handler> Lanes<H> {
             tracing::warn!(%gateway, clients = clients.len(), "gateway is lost with its clients");
         }
         for (id, link) in clients {
-            let job = Job {
-                // If the gateway had given the link up, others were told of its end, or will be.
-                redelivered: !link.surely_held(),
-                link,
-                seq: 0,
-                known: None,
-                what: What::Lost,
-                _in_flight: InFlight::new(self.cluster.stats()),
-            };
-            self.push(id, job);
+            // If the gateway had given the link up, others were told of its end, or will be.
+            let redelivered = !link.surely_held();
+            self.push(id, Job::new(&link, 0, redelivered, What::Lost, self.cluster.stats()));
         }
     }
 
@@ -213,7 +211,13 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
-    fn refused(&self, link: &Link, refused: &wire::Refused) {
+    fn reading_changed(&self, id: ClientId, paused: bool) {
+        if let Some(record) = self.record(id) {
+            *record.known.paused() = paused;
+        }
+    }
+
+    fn refused(self: &Arc<Self>, link: &Arc<Link>, refused: wire::Refused) {
         let client = ClientId::new(link.gateway, refused.client);
         self.cluster.stats().failed_sends.add(1);
         let (command, why, detail) = (&refused.command, refused.why(), &refused.detail);
@@ -223,6 +227,11 @@ impl<H: Handler> Lanes<H> {
             && known.doubt()
         {
             self.tasks.spawn(async move { known.read_again().await });
+        }
+        // An `accept` is no doing of the application.
+        if refused.command != "accept" && self.record(client).is_some() {
+            let what = What::Refused(refused.into());
+            self.push(client, Job::new(link, 0, false, what, self.cluster.stats()));
         }
     }
 
@@ -245,6 +254,11 @@ impl<H: Handler> Lanes<H> {
 
     fn push(self: &Arc<Self>, id: ClientId, mut job: Job) {
         let mut lane = self.lanes.entry(id).or_default();
+        match job.what {
+            What::Refused(_) if lane.refusals == REFUSALS => return,
+            What::Refused(_) => lane.refusals += 1,
+            _ => lane.refusals = 0,
+        }
         let known = lane.record.as_ref().map(|record| &record.known);
         job.known = known.filter(|known| Arc::ptr_eq(known.link(), &job.link)).cloned();
         if job.may_concern_requests() {
@@ -281,15 +295,30 @@ impl<H: Handler> Lanes<H> {
                 link.done(seq);
                 continue;
             };
+            let client = Client::new(record.known, job.redelivered);
+            if let What::Refused(error) = job.what {
+                self.tell(&client, &error).await;
+                continue;
+            }
             let handler = job.what.handler();
             let limit = match job.what {
                 // It limits itself: it goes on after a run that was cut off.
                 What::Timer(_) => Duration::MAX,
                 _ => self.limit,
             };
-            match timeout(limit, self.handle(record, job)).await {
-                Ok(()) => link.done(seq),
-                Err(_) => self.cut_off(id, &link, seq, handler),
+            let handled = timeout(limit, self.handle(&client, record.accepted, job)).await;
+            let cut_off = handled.is_err();
+            if let Err(error) = handled.unwrap_or(Err(HandlerError::CutOff { handler, limit })) {
+                self.failed(id, handler, &error);
+                self.tell(&client, &error).await;
+            }
+            match cut_off {
+                false => link.done(seq),
+                // A worker gets its event again, and with it those behind it.
+                true => {
+                    self.forget(id, &link);
+                    link.undone(seq);
+                }
             }
         }
     }
@@ -308,40 +337,44 @@ impl<H: Handler> Lanes<H> {
         None
     }
 
-    async fn handle(&self, record: Record, job: Job) {
-        let client = Client::new(record.known, job.redelivered);
+    async fn handle(&self, client: &Client, accepted: bool, job: Job) -> Result<(), HandlerError> {
+        let handler = job.what.handler();
         match job.what {
-            What::Opened => self.connect(&client, &job.link).await,
-            What::Message(message) => self.message(&client, message).await,
-            What::Closed(reason) => self.close(&client, &job.link, record.accepted, reason).await,
+            What::Opened => self.connect(client, &job.link).await,
+            What::Message(message) => match guarded(async { self.handler.on_message(client, message).await }).await {
+                Ok(handled) => handled.map_err(|error| HandlerError::Failed { handler, error }),
+                Err(panic) => Err(HandlerError::panicked(handler, panic)),
+            },
+            What::Closed(reason) => self.close(client, &job.link, accepted, reason).await,
             What::Lost => {
                 let reason = CloseReason::gateway_lost();
-                self.close(&client, &job.link, record.accepted, reason).await;
+                self.close(client, &job.link, accepted, reason).await
             }
-            What::Timer(run) => {
-                if let Err(failure) = run.run(client.clone(), self.limit).await {
-                    self.failed(client.id(), "timer", &failure);
-                }
+            What::Timer(run) => run.run(client.clone(), self.limit).await,
+            What::Buffered(full) => {
+                let told = guarded(async {
+                    match full {
+                        true => self.handler.on_buffer_full(client).await,
+                        false => self.handler.on_buffer_empty(client).await,
+                    }
+                });
+                told.await.map_err(|panic| HandlerError::panicked(handler, panic))
             }
+            What::Refused(_) => Ok(()),
         }
     }
 
-    /// A handler has taken too long: a worker gets its event again, and with it those behind it.
-    fn cut_off(&self, id: ClientId, link: &Arc<Link>, seq: u64, handler: &'static str) {
-        self.cluster.stats().handler_errors.add(1);
-        tracing::warn!(client = %id, handler, limit = ?self.limit, "handler has taken too long and was cut off");
-        self.forget(id, link);
-        link.undone(seq);
-    }
-
-    async fn connect(&self, client: &Client, link: &Arc<Link>) {
+    async fn connect(&self, client: &Client, link: &Arc<Link>) -> Result<(), HandlerError> {
         let id = client.id();
         let connected = guarded(async { self.handler.on_connect(client, client.hello()).await }).await;
-        let connected = connected.unwrap_or_else(|panic| {
-            self.failed(id, "on_connect", &panic);
-            Err(Reject::new(500, "internal error"))
-        });
-        let answer = match connected {
+        let (answer, result) = match connected {
+            Ok(answer) => (answer, Ok(())),
+            Err(panic) => (
+                Err(Reject::new(500, "internal error")),
+                Err(HandlerError::panicked("on_connect", panic)),
+            ),
+        };
+        let answer = match answer {
             Ok(()) => {
                 self.accepted(id, link);
                 Command::Accept(wire::Accept { client: id.number })
@@ -357,21 +390,35 @@ impl<H: Handler> Lanes<H> {
         };
         // If the link has ended, the gateway asks another worker.
         let _ = link.send(answer);
+        result
     }
 
-    async fn message(&self, client: &Client, message: Message) {
-        match guarded(async { self.handler.on_message(client, message).await }).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.failed(client.id(), "on_message", &*error),
-            Err(panic) => self.failed(client.id(), "on_message", &panic),
-        }
-    }
-
-    async fn close(&self, client: &Client, link: &Arc<Link>, accepted: bool, reason: CloseReason) {
-        if accepted && let Err(panic) = guarded(async { self.handler.on_close(client, &reason).await }).await {
-            self.failed(client.id(), "on_close", &panic);
-        }
+    async fn close(
+        &self,
+        client: &Client,
+        link: &Arc<Link>,
+        accepted: bool,
+        reason: CloseReason,
+    ) -> Result<(), HandlerError> {
+        let closed = match accepted {
+            true => guarded(async { self.handler.on_close(client, &reason).await }).await,
+            false => Ok(()),
+        };
         self.forget(client.id(), link);
+        closed.map_err(|panic| HandlerError::panicked("on_close", panic))
+    }
+
+    /// Tells the handler what went wrong. What goes wrong there is only logged and counted.
+    async fn tell(&self, client: &Client, error: &HandlerError) {
+        let handler = "on_error";
+        let told = guarded(async { self.handler.on_error(client, error).await });
+        let limit = self.limit;
+        let error = match timeout(limit, told).await {
+            Ok(Ok(())) => return,
+            Ok(Err(panic)) => HandlerError::panicked(handler, panic),
+            Err(_) => HandlerError::CutOff { handler, limit },
+        };
+        self.failed(client.id(), handler, &error);
     }
 
     fn accepted(&self, id: ClientId, link: &Arc<Link>) {
@@ -383,9 +430,9 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
-    fn failed(&self, client: ClientId, handler: &'static str, error: &(dyn std::error::Error + '_)) {
+    fn failed(&self, client: ClientId, handler: &'static str, error: &HandlerError) {
         self.cluster.stats().handler_errors.add(1);
-        tracing::warn!(%client, handler, error = %error, "handler failed");
+        tracing::warn!(%client, handler, %error, "handler failed");
     }
 }
 
@@ -396,6 +443,17 @@ impl Lane {
 }
 
 impl Job {
+    fn new(link: &Arc<Link>, seq: u64, redelivered: bool, what: What, stats: &'static Slot) -> Self {
+        Self {
+            link: link.clone(),
+            seq,
+            known: None,
+            redelivered,
+            what,
+            _in_flight: InFlight::new(stats),
+        }
+    }
+
     fn is_of(&self, record: &Record) -> bool {
         self.known
             .as_ref()
@@ -409,7 +467,10 @@ impl What {
             Self::Opened => "on_connect",
             Self::Message(_) => "on_message",
             Self::Closed(_) | Self::Lost => "on_close",
-            Self::Timer(_) => "timer",
+            Self::Timer(_) => TIMER,
+            Self::Buffered(true) => "on_buffer_full",
+            Self::Buffered(false) => "on_buffer_empty",
+            Self::Refused(_) => "on_error",
         }
     }
 }
@@ -427,16 +488,8 @@ impl Drop for InFlight {
     }
 }
 
-/// What a panic said.
-#[derive(Debug, thiserror::Error)]
-#[error("panic: {0}")]
-pub(crate) struct Panic(String);
-
 /// Runs what an application wrote: a panic there ends nothing else.
 pub(crate) async fn guarded<T>(handler: impl Future<Output = T>) -> Result<T, Panic> {
-    AssertUnwindSafe(handler).catch_unwind().await.map_err(|payload| {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Panic(text.unwrap_or("of an unknown type").to_owned())
-    })
+    let guarded = AssertUnwindSafe(handler).catch_unwind().await;
+    guarded.map_err(|payload| Panic::new(&*payload))
 }

@@ -25,7 +25,7 @@
 //! # Layout
 //!
 //! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`) and
-//!   [`CloseReason`] (`close`).
+//!   [`CloseReason`] (`close`); [`HandlerError`] (`error`).
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
@@ -42,7 +42,7 @@
 //! - What a handler sends leaves before its event is done: if this worker dies first, the event comes again elsewhere.
 //! - A timer of a client runs in turn with its events. When the client has gone, or is served by another worker, its timers
 //!   are over, and no request waits for it.
-//! - An error or a panic in a handler is logged and counted; nothing else ends.
+//! - An error or a panic in a handler is logged and counted, and told to `on_error`; nothing else ends.
 //! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
 
@@ -50,6 +50,7 @@ mod client;
 mod client_target;
 mod close;
 mod cluster;
+mod error;
 mod handler;
 mod hello;
 mod instance;
@@ -73,6 +74,7 @@ pub use client::Client;
 pub use client_target::{ClientTarget, Delivery};
 pub use close::{CloseCause, CloseReason};
 pub use cluster::Cluster;
+pub use error::{HandlerError, Refusal};
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
 pub use instance::{WorkerInstance, WorkerSection, instance};

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::client::Known;
-use crate::lanes::{Panic, guarded};
+use crate::error::Panic;
+use crate::lanes::guarded;
 use crate::query::delivery;
 use crate::target::{only, wire_message};
 use crate::{Client, Delivery, Message};
@@ -221,7 +222,7 @@ impl Requests {
 
     /// Gives a message to the first request whose reply it is. False if there is none. `failed` hears of closures that
     /// panic.
-    pub(crate) fn answer(&self, message: &Message, failed: impl Fn(&Panic)) -> bool {
+    pub(crate) fn answer(&self, message: &Message, failed: impl Fn(Panic)) -> bool {
         // The application's closures are called without the lock.
         let waiting = self.queue().waiting.iter().map(Waiting::question).collect::<Vec<_>>();
         waiting.into_iter().any(|(number, matches)| {
@@ -229,7 +230,7 @@ impl Requests {
                 let matched = guarded(async { matches(message) }).now_or_never();
                 matched.is_some_and(|matched| {
                     matched.unwrap_or_else(|panic| {
-                        failed(&panic);
+                        failed(panic);
                         false
                     })
                 })

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::lanes::{Panic, guarded};
-use crate::{Client, Cluster, Result};
+use crate::lanes::guarded;
+use crate::{Client, Cluster, HandlerError, Result};
 
 /// Most timers that one client has at a time: each is a small task, and a client may be the cause of each.
 const MAX_OF_CLIENT: usize = 64;
@@ -85,16 +85,8 @@ pub(crate) struct Run {
     back: oneshot::Sender<Routine<Client>>,
 }
 
-/// What went wrong in a timer's closure.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error("{0}")]
-    Error(Box<dyn std::error::Error + Send + Sync>),
-    #[error(transparent)]
-    Panic(Panic),
-    #[error("it has taken longer than {0:?} and was cut off")]
-    CutOff(Duration),
-}
+/// What a timer is called where it stands beside handlers.
+pub(crate) const TIMER: &str = "timer";
 
 /// How many timers there are.
 #[derive(Debug, Default)]
@@ -262,9 +254,9 @@ impl Cluster {
                 match attempt(&mut routine, cluster.clone(), cluster.handler_timeout()).await {
                     Ok(ControlFlow::Continue(())) => {}
                     Ok(ControlFlow::Break(())) => return,
-                    Err(failure) => {
+                    Err(error) => {
                         cluster.stats().handler_errors.add(1);
-                        tracing::warn!(handler = "timer", error = %failure, "handler failed");
+                        tracing::warn!(handler = TIMER, %error, "handler failed");
                     }
                 }
                 if !due.again() {
@@ -278,7 +270,7 @@ impl Cluster {
 
 impl Run {
     /// Runs, unless it was cancelled while it waited.
-    pub(crate) async fn run(self, client: Client, limit: Duration) -> Result<(), Failure> {
+    pub(crate) async fn run(self, client: Client, limit: Duration) -> Result<(), HandlerError> {
         if self.over.is_cancelled() {
             return Ok(());
         }
@@ -348,11 +340,11 @@ where
     })
 }
 
-async fn attempt<C>(routine: &mut Routine<C>, context: C, limit: Duration) -> Result<ControlFlow<()>, Failure> {
+async fn attempt<C>(routine: &mut Routine<C>, context: C, limit: Duration) -> Result<ControlFlow<()>, HandlerError> {
     // What the closure does before its first await is guarded as well.
     match timeout(limit, guarded(async { routine(context).await })).await {
-        Ok(Ok(ran)) => ran.map_err(Failure::Error),
-        Ok(Err(panic)) => Err(Failure::Panic(panic)),
-        Err(_) => Err(Failure::CutOff(limit)),
+        Ok(Ok(ran)) => ran.map_err(|error| HandlerError::Failed { handler: TIMER, error }),
+        Ok(Err(panic)) => Err(HandlerError::panicked(TIMER, panic)),
+        Err(_) => Err(HandlerError::CutOff { handler: TIMER, limit }),
     }
 }

@@ -33,6 +33,12 @@ class App:
     async def on_close(self, client, reason):
         pass
 
+    async def on_buffer_full(self, client):
+        pass
+
+    async def on_buffer_empty(self, client):
+        pass
+
 
 def run(app):
     """Runs a worker as the command line says, until SIGTERM or SIGINT has it drain."""

@@ -61,6 +61,7 @@ class Client:
         self.redelivered = False  # the event that is handled was handled before, in part or whole
         self.session = dict(attach.session)
         self.changes = 0
+        self.paused = attach.paused  # as far as this worker knows
 
     def send(self, message):
         self._tell(send=send_of(message, clients=[self.id.number]))
@@ -81,6 +82,13 @@ class Client:
     def unbind(self):
         self._tell(unbind=wire.Unbind(client=self.id.number))
 
+    def pause(self):
+        """Has the gateway read nothing more from the client, until `resume`. What it has read already comes."""
+        self._read(paused=True)
+
+    def resume(self):
+        self._read(paused=False)
+
     def get(self, key, default=None):
         """A value of the session, which lives at the gateway."""
         return self.session.get(key, default)
@@ -95,6 +103,10 @@ class Client:
         self.changes += 1
         apply(self.session, update)
         self._tell(session=update)
+
+    def _read(self, paused):
+        self.paused = paused
+        self._tell(reading=wire.Reading(client=self.id.number, paused=paused))
 
     def _tell(self, **command):
         # Through the link over which the client came and no other: a later one has other workers before it.

@@ -169,13 +169,15 @@ class Worker:
         if event.HasField("attach"):
             client = Client(self.cluster, link, event.client, event.attach, kind != "opened")
             self._lane(id).client = client
-        if kind in ("opened", "message", "closed"):
+        if kind in ("opened", "message", "closed", "buffered"):
             return self._push(id, link, event)
         client = self.lanes[id].client if id in self.lanes else None
         if kind == "detached":
             self._forget(id, link)
         elif kind == "session_changed" and client:
             apply(client.session, event.session_changed)
+        elif kind == "reading_changed" and client:
+            client.paused = event.reading_changed.paused
         elif kind == "reply":
             link.answer(event.reply)
         elif kind == "refused":
@@ -240,11 +242,13 @@ class Worker:
             if kind == "message":
                 payload, binary = event.message.payload, event.message.binary
                 await self.app.on_message(client, Message(payload if binary else payload.decode()))
+            elif kind == "buffered":
+                await (self.app.on_buffer_full if event.buffered.full else self.app.on_buffer_empty)(client)
             elif client.accepted:
                 closed = event.closed
                 await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), closed.code, closed.reason))
         except Exception:
-            log.exception("client %s: on_%s failed", client.id, "message" if kind == "message" else "close")
+            log.exception("client %s: handler of `%s` failed", client.id, kind)
         if kind == "closed":
             self._forget(client.id, job.link)
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use meepo_proto::link::{Closed, Message, Opened};
+use meepo_proto::link::{Buffered, Closed, Message, Opened};
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn bounds(max_deliveries: u32, max_returns: u32) -> Bounds {
 
 const LINKS_AT_A_TIME: usize = 2;
 
-/// What a client sends, in its order: `o`pened, `m`essage, `c`losed.
+/// What comes of a client, in its order: `o`pened, `m`essage, buffer `f`ull, `e`mpty, `c`losed.
 type Script = [&'static str; 3];
 
 /// An event, by its client and its place in what that sends.
@@ -72,6 +72,8 @@ impl World {
             Body::Opened(_) => 0,
             Body::Message(message) => message.payload[0].into(),
             Body::Closed(_) => self.script(client).len() - 1,
+            Body::Buffered(Buffered { full: true }) => self.script(client).find('f').unwrap(),
+            Body::Buffered(Buffered { full: false }) => self.script(client).find('e').unwrap(),
             other => panic!("not an event of a client: {other:?}"),
         };
         (client, place)
@@ -84,6 +86,7 @@ impl World {
                 payload: vec![u8::try_from(place).unwrap()].into(),
                 binary: true,
             }),
+            news @ (b'f' | b'e') => Body::Buffered(Buffered { full: news == b'f' }),
             _ => Body::Closed(Closed::default()),
         }
     }
@@ -133,6 +136,12 @@ impl World {
                 let pushed = &mut self.pushed[usize::try_from(client).unwrap() - 1];
                 let number = (client, *pushed);
                 *pushed += 1;
+                if self.script(client).as_bytes()[number.1] == b'e' {
+                    let full = (client, self.script(client).find('f').unwrap());
+                    if !self.delivered.contains(&full) {
+                        self.over.extend([full, number]);
+                    }
+                }
                 self.router.push(client, self.body(number), &mut out);
             }
             Step::Up => {
@@ -260,6 +269,10 @@ impl World {
                 usize::from(lane.blocked),
                 "it is in a queue, once, or not blocked"
             );
+            if lane.known && lane.is_idle() && stays {
+                assert!(lane.attached, "a worker knows it");
+                assert!(link.is_some_and(|state| !state.draining), "one that stays");
+            }
             if lane.waiting.is_empty() || lane.held || !stays {
                 continue;
             }
@@ -403,4 +416,10 @@ fn a_client_comes_and_goes() {
 #[test]
 fn events_in_front_of_several_deaths_are_tried_alone() {
     assert!(explore(["m", "m", "m"], bounds(3, 3)) > 20_000);
+}
+
+#[test]
+fn a_send_buffer_fills_and_empties() {
+    assert!(explore(["fme", "m", ""], bounds(2, 2)) > 1_000);
+    assert!(explore(["mm", "mfe", ""], bounds(2, 2)) > 1_000);
 }

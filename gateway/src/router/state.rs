@@ -100,6 +100,10 @@ impl Pending {
     pub(super) fn is_new_opened(&self) -> bool {
         matches!(self.body, Body::Opened(_)) && !self.redelivered
     }
+
+    pub(super) fn is_new_buffered(&self) -> bool {
+        matches!(self.body, Body::Buffered(_)) && !self.redelivered
+    }
 }
 
 /// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the

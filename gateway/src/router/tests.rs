@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use meepo_proto::link::{Closed, Message, Opened};
+use meepo_proto::link::{Buffered, Closed, Message, Opened};
 use proptest::prelude::*;
 
 use super::*;
@@ -44,6 +44,8 @@ struct Workers {
     handled: BTreeMap<ClientNumber, Vec<(u32, bool)>>,
     /// Per client: the numbers that a handler of an earlier event took as the reply to a question.
     replies: BTreeMap<ClientNumber, BTreeSet<u32>>,
+    /// Per client: what handlers were told of its send buffer, with the mark.
+    news: BTreeMap<ClientNumber, Vec<(bool, bool)>>,
     paused: BTreeSet<ClientNumber>,
     forgotten: BTreeSet<ClientNumber>,
     given_up: BTreeSet<ClientNumber>,
@@ -117,10 +119,14 @@ impl Workers {
         if matches!(body, Body::Closed(_)) {
             inbox.remove(&client);
         }
-        self.handled
-            .entry(client)
-            .or_default()
-            .push((number(&body), redelivered));
+        match body {
+            Body::Buffered(Buffered { full }) => self.news.entry(client).or_default().push((full, redelivered)),
+            body => self
+                .handled
+                .entry(client)
+                .or_default()
+                .push((number(&body), redelivered)),
+        }
         router.done(link, seq, out);
         self.take(out);
     }
@@ -164,6 +170,8 @@ enum Step {
     Open(ClientNumber),
     Send(ClientNumber),
     Close(ClientNumber),
+    /// Its send buffer fills, or empties.
+    Buffer(ClientNumber),
     Up,
     Drain(usize),
     Down(usize),
@@ -179,6 +187,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => client.clone().prop_map(Step::Open),
         8 => client.clone().prop_map(Step::Send),
         1 => client.clone().prop_map(Step::Close),
+        3 => client.clone().prop_map(Step::Buffer),
         2 => Just(Step::Up),
         1 => (0..3usize).prop_map(Step::Drain),
         1 => (0..3usize).prop_map(Step::Down),
@@ -199,6 +208,7 @@ proptest! {
         let mut out = Vec::new();
         let mut sent: BTreeMap<ClientNumber, Vec<u32>> = BTreeMap::new();
         let mut closed = BTreeSet::new();
+        let mut full = BTreeMap::new();
         let mut last_link = 0;
         let nth = |workers: &Workers, n: usize| workers.links.keys().nth(n).copied();
 
@@ -222,6 +232,17 @@ proptest! {
                     sent.get_mut(&client).unwrap().push(u32::MAX);
                     if router.push(client, Body::Closed(Closed::default()), &mut out) == Flow::Pause {
                         workers.paused.insert(client);
+                    }
+                }
+                Step::Buffer(client) if sent.contains_key(&client) && !closed.contains(&client) => {
+                    let full = full.entry(client).or_insert(false);
+                    *full = !*full;
+                    if router.push(client, Body::Buffered(Buffered { full: *full }), &mut out) == Flow::Pause {
+                        workers.paused.insert(client);
+                    }
+                    if let Some(lane) = router.lanes.get(&client) {
+                        let unsent = lane.waiting.iter().filter(|event| event.is_new_buffered());
+                        prop_assert!(unsent.count() <= 1, "no more than one waits");
                     }
                 }
                 Step::Up => {
@@ -294,6 +315,12 @@ proptest! {
             let replies = workers.replies.entry(*client).or_default();
             let numbers: Vec<_> = numbers.iter().filter(|number| !replies.contains(number)).copied().collect();
             prop_assert_eq!(fresh, numbers, "client {}", client);
+            let mut known = false;
+            for (full, redelivered) in workers.news.get(client).into_iter().flatten() {
+                prop_assert!(*full != known || *redelivered, "a change, or marked");
+                known = *full;
+            }
+            prop_assert_eq!(known, full.get(client).copied().unwrap_or(false), "client {}'s buffer", client);
             prop_assert_eq!(workers.forgotten.contains(client), closed.contains(client));
         }
         let open = sent.len() - closed.len();

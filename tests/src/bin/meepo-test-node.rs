@@ -10,7 +10,7 @@ use std::time::Duration;
 use meepo_node::Master;
 use meepo_tests::Record;
 use meepo_worker::{
-    Answer, Client, ClientId, CloseReason, Cluster, Handler, Hello, Message, Reject, RequestError, Result,
+    Answer, Client, ClientId, CloseReason, Cluster, Handler, HandlerError, Hello, Message, Reject, RequestError, Result,
 };
 use tokio::time::sleep;
 
@@ -50,6 +50,7 @@ impl Recorder {
             event: event.into(),
             client: client.id().to_string(),
             redelivered: client.redelivered(),
+            paused: client.is_paused(),
             ..record
         });
     }
@@ -160,6 +161,26 @@ impl Handler for Recorder {
         );
     }
 
+    async fn on_buffer_full(&self, client: &Client) {
+        self.write("full", client, Record::default());
+    }
+
+    async fn on_buffer_empty(&self, client: &Client) {
+        self.write("empty", client, Record::default());
+    }
+
+    async fn on_error(&self, client: &Client, error: &HandlerError) {
+        let text = error.to_string();
+        self.write(
+            "error",
+            client,
+            Record {
+                text,
+                ..Record::default()
+            },
+        );
+    }
+
     async fn on_stop(&self, _cluster: &Cluster) {
         self.write_line(Record {
             event: "stop".into(),
@@ -189,6 +210,10 @@ impl Recorder {
             // For ever, but at the first time only.
             "hang" if !client.redelivered() => std::future::pending().await,
             "hang-always" => std::future::pending().await,
+            "pause" => client.pause(),
+            "resume" => client.resume(),
+            "pause-of" => cluster.client(id(first)?).pause(),
+            "resume-of" => cluster.client(id(first)?).resume(),
             "id" => answer = Some(client.id().to_string()),
             "pid" => answer = Some(std::process::id().to_string()),
             "version" => answer = Some(std::env::var("MEEPO_TEST_VERSION").unwrap_or_default()),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use meepo_proto::ClientId;
 
-use super::{InFlight, Job, Lanes, What};
-use crate::Handler;
+use super::{Job, Lanes, What};
 use crate::client::Known;
 use crate::cluster::Serving;
 use crate::timers::Run;
+use crate::{Handler, HandlerError};
 
 impl<H: Handler> Serving for Lanes<H> {
     fn known(&self, id: ClientId) -> Option<Arc<Known>> {
@@ -28,14 +28,8 @@ impl<H: Handler> Serving for Lanes<H> {
                 .as_ref()
                 .is_some_and(|record| Arc::ptr_eq(&record.known, known))
         {
-            let job = Job {
-                link: known.link().clone(),
-                seq: 0,
-                known: Some(known.clone()),
-                redelivered: false,
-                what: What::Timer(run),
-                _in_flight: InFlight::new(self.cluster.stats()),
-            };
+            let mut job = Job::new(known.link(), 0, false, What::Timer(run), self.cluster.stats());
+            job.known = Some(known.clone());
             self.queue(id, &mut lane, job);
         }
     }
@@ -53,7 +47,8 @@ impl<H: Handler> Lanes<H> {
         let Some(known) = &job.known else { return false };
         match &job.what {
             What::Message(message) => known.requests().answer(message, |panic| {
-                self.failed(known.id(), "request_matching", panic);
+                let handler = "request_matching";
+                self.failed(known.id(), handler, &HandlerError::panicked(handler, panic));
             }),
             What::Closed(_) | What::Lost => {
                 known.close();

@@ -255,6 +255,7 @@ pub(super) fn attach(session: &[(&str, &str)]) -> wire::Attach {
     wire::Attach {
         handshake: Some(wire::Handshake::default()),
         session: session.collect::<BTreeMap<_, _>>(),
+        paused: false,
     }
 }
 

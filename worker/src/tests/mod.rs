@@ -1,5 +1,6 @@
 //! Tests of a whole worker child against gateways that the tests play.
 
+mod callbacks;
 mod connect;
 mod events;
 mod flow;
@@ -29,7 +30,7 @@ use self::gateway::{Gateway, Link};
 use crate::instance::WorkerSection;
 use crate::link::Card;
 use crate::serve::Worker;
-use crate::{Client, CloseReason, Cluster, Handler, Hello, Message, Reject, Result};
+use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Hello, Message, Reject, Result};
 
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,6 +128,9 @@ impl Handler for Script {
             ["set", key, value] => client.set(key, value),
             ["remove", key] => client.remove(key),
             ["get", key] => client.send(client.get(key).unwrap_or_default()),
+            ["pause"] => client.pause(),
+            ["resume"] => client.resume(),
+            ["paused"] => client.send(client.is_paused().to_string()),
             ["flood", size] => client.send("x".repeat(size.parse()?)),
             ["all", rest] => client.cluster().all().except(client.id()).send(rest),
             ["online"] => {
@@ -142,6 +146,28 @@ impl Handler for Script {
         self.tell(client, format!("close: {reason}"));
         if client.get("panic").is_some() {
             panic!("asked to");
+        }
+    }
+
+    async fn on_buffer_full(&self, client: &Client) {
+        self.tell(client, "full");
+        if client.get("panic").is_some() {
+            panic!("asked to");
+        }
+    }
+
+    async fn on_buffer_empty(&self, client: &Client) {
+        self.tell(client, "empty");
+    }
+
+    /// The session says what to do.
+    async fn on_error(&self, client: &Client, error: &HandlerError) {
+        let Some(how) = client.get("on_error") else { return };
+        self.tell(client, format!("error: {error}"));
+        match how.as_str() {
+            "panic" => panic!("asked to"),
+            "hang" => std::future::pending().await,
+            _ => client.join(how),
         }
     }
 
