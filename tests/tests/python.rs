@@ -30,6 +30,9 @@ class Slow(meepo.App):
         await asyncio.sleep(0.03)
         client.send(f"{os.getpid()} {client.redelivered} {message.data}")
 
+    async def on_farewell(self, client, reload):
+        client.send("back in a moment" if reload else "the service is stopping")
+
 meepo.run(Slow())
 "#;
 

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Known;
+use crate::farewell::{Parting, says_nothing};
 use crate::link::Link;
 use crate::{Client, CloseReason, Cluster, Handler, Message, Reject};
 
@@ -66,6 +67,7 @@ enum What {
     Opened,
     Message(Message),
     Closed(CloseReason),
+    Farewell(Arc<Parting>),
     /// The gateway died. The only job that is done after its link has ended.
     Lost,
 }
@@ -127,6 +129,7 @@ impl<H: Handler> Lanes<H> {
                     Some(Event::SessionChanged(change)) => self.session_changed(id, change),
                     Some(Event::Reply(reply)) => link.answer(reply),
                     Some(Event::Refused(refused)) => self.refused(link, &refused),
+                    Some(Event::Leaving(leaving)) => self.leaving(link, leaving),
                     _ => tracing::debug!(gateway = %link.gateway, "event is not known to this worker"),
                 }
                 return link.done(event.seq);
@@ -173,6 +176,32 @@ impl<H: Handler> Lanes<H> {
     pub(crate) async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Lets the handler say a last word to the clients of a gateway that is about to close them.
+    fn leaving(self: &Arc<Self>, link: &Arc<Link>, leaving: wire::Leaving) {
+        let parting = Parting::new(link.clone(), leaving);
+        if says_nothing(|client| self.handler.on_farewell(client, parting.why)) {
+            return;
+        }
+        let served = |lane: &Lane| matches!(&lane.record, Some(record) if Arc::ptr_eq(record.known.link(), link));
+        let clients: Vec<_> = self
+            .lanes
+            .iter()
+            .filter(|lane| served(lane))
+            .map(|lane| *lane.key())
+            .collect();
+        for id in clients {
+            let job = Job {
+                link: link.clone(),
+                seq: 0,
+                known: None,
+                redelivered: false,
+                what: What::Farewell(parting.clone()),
+                _in_flight: InFlight::new(self.cluster.stats()),
+            };
+            self.push(id, job);
+        }
     }
 
     fn attach(&self, id: ClientId, link: &Arc<Link>, attach: wire::Attach, accepted: bool) {
@@ -263,8 +292,14 @@ impl<H: Handler> Lanes<H> {
                 continue;
             };
             let handler = job.what.handler();
-            match timeout(self.limit, self.handle(record, job)).await {
+            let (limit, last_word) = match &job.what {
+                What::Farewell(parting) => (parting.left().min(self.limit), true),
+                _ => (self.limit, false),
+            };
+            match timeout(limit, self.handle(record, job)).await {
                 Ok(()) => link.done(seq),
+                // There is no event to deliver again, and the client is still served here.
+                Err(_) if last_word => self.failed(id, handler, &TooLong),
                 Err(_) => self.cut_off(id, &link, seq, handler),
             }
         }
@@ -290,6 +325,7 @@ impl<H: Handler> Lanes<H> {
             What::Opened => self.connect(&client, &job.link).await,
             What::Message(message) => self.message(&client, message).await,
             What::Closed(reason) => self.close(&client, &job.link, record.accepted, reason).await,
+            What::Farewell(parting) => self.farewell(&client, record.accepted, &parting).await,
             What::Lost => {
                 let reason = CloseReason::gateway_lost();
                 self.close(&client, &job.link, record.accepted, reason).await;
@@ -338,6 +374,13 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
+    async fn farewell(&self, client: &Client, accepted: bool, parting: &Parting) {
+        let said = async { self.handler.on_farewell(client, parting.why).await };
+        if accepted && let Err(panic) = guarded(said).await {
+            self.failed(client.id(), "on_farewell", &panic);
+        }
+    }
+
     async fn close(&self, client: &Client, link: &Arc<Link>, accepted: bool, reason: CloseReason) {
         if accepted && let Err(panic) = guarded(async { self.handler.on_close(client, &reason).await }).await {
             self.failed(client.id(), "on_close", &panic);
@@ -380,6 +423,7 @@ impl What {
             Self::Opened => "on_connect",
             Self::Message(_) => "on_message",
             Self::Closed(_) | Self::Lost => "on_close",
+            Self::Farewell(_) => "on_farewell",
         }
     }
 }
@@ -396,6 +440,11 @@ impl Drop for InFlight {
         self.0.events_in_flight.sub(1);
     }
 }
+
+/// The gateway waits no longer for last words.
+#[derive(Debug, thiserror::Error)]
+#[error("it has taken too long and was cut off")]
+struct TooLong;
 
 /// What a panic said.
 #[derive(Debug, thiserror::Error)]

@@ -24,8 +24,8 @@
 //!
 //! # Layout
 //!
-//! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`) and
-//!   [`CloseReason`] (`close`).
+//! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`),
+//!   [`CloseReason`] (`close`) and [`Farewell`] (`farewell`).
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
@@ -46,6 +46,7 @@ mod client;
 mod client_target;
 mod close;
 mod cluster;
+mod farewell;
 mod handler;
 mod hello;
 mod instance;
@@ -67,6 +68,7 @@ pub use client::Client;
 pub use client_target::{ClientTarget, Delivery};
 pub use close::{CloseCause, CloseReason};
 pub use cluster::Cluster;
+pub use farewell::Farewell;
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
 pub use instance::{WorkerInstance, WorkerSection, instance};

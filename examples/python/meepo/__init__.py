@@ -33,6 +33,9 @@ class App:
     async def on_close(self, client, reason):
         pass
 
+    async def on_farewell(self, client, reload):
+        """The client's gateway is about to close it: the moment for a last word."""
+
 
 def run(app):
     """Runs a worker as the command line says, until SIGTERM or SIGINT has it drain."""
