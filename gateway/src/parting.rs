@@ -17,7 +17,7 @@ use crate::router::LinkId;
 /// of it, or is frozen, costs this much of a stop.
 const WAIT: Duration = Duration::from_secs(2);
 /// The part of the time for the drain that goes into it at most.
-const SHARE: u32 = 4;
+const SHARE: u32 = 8;
 
 /// Who was asked for last words and has not answered.
 #[derive(Debug, Default)]
@@ -163,7 +163,7 @@ mod tests {
         hub.part(false, LEFT).await;
         assert_eq!(start.elapsed(), WAIT);
         hub.part(false, Duration::from_secs(4)).await;
-        assert_eq!(start.elapsed(), WAIT + Duration::from_secs(1));
+        assert_eq!(start.elapsed(), WAIT + Duration::from_millis(500));
     }
 
     #[tokio::test(start_paused = true)]
