@@ -2,6 +2,7 @@
 
 const RIGHT = 30; // room for the scale
 const BELOW = 14; // room for the times
+const ABOVE = 7; // half a figure of the scale
 
 /** Points are `[milliseconds, percent]` in order. A longer pause than `gap` is left open. */
 export function draw(canvas, points, { now, span, gap, color }) {
@@ -16,7 +17,7 @@ export function draw(canvas, points, { now, span, gap, color }) {
   pen.clearRect(0, 0, width, height);
   const [right, bottom] = [width - RIGHT, height - BELOW];
   const x = at => right - ((now - at) / span) * right;
-  const y = percent => bottom - 4 - (percent / 100) * (bottom - 8);
+  const y = percent => bottom - 4 - (percent / 100) * (bottom - 4 - ABOVE);
 
   pen.font = "10px system-ui, sans-serif";
   pen.fillStyle = style.getPropertyValue("--faint");
