@@ -410,7 +410,7 @@ impl Hub {
     }
 
     /// Carries out what the router decided, then lets go of the lock and closes whom it gave up.
-    pub(crate) fn carry_out(&self, mut dispatch: MutexGuard<'_, Dispatch>) {
+    fn carry_out(&self, mut dispatch: MutexGuard<'_, Dispatch>) {
         let Later { given_up, held } = dispatch.carry_out();
         let router = &dispatch.router;
         self.full.store(router.is_full(), Ordering::Relaxed);

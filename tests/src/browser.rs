@@ -110,6 +110,15 @@ impl Window {
         &self.client
     }
 
+    /// Ends the browser.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end.
+    pub async fn close(self) {
+        self.client.close().await.expect("the browser ends");
+    }
+
     /// Makes the page as large as this, and gives a picture of it as PNG.
     ///
     /// # Panics

@@ -1,7 +1,10 @@
-//! The pages of the examples in a real browser: the chat with two windows and one line client, the robot, and the logs.
+//! The pages of the examples in a real browser: the chat with two windows and one line client, the robot, the logs,
+//! and the monitor.
 //!
 //! It needs Debian's packages `chromium` and `chromium-driver`. Where they are missing it is skipped, loudly, unless
 //! `MEEPO_TEST_BROWSER=1` demands it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fantoccini::Locator;
 use meepo_tests::browser::Driver;
@@ -141,7 +144,7 @@ async fn two_windows_and_a_line_client_are_in_one_conversation() {
     ada.sees(LOG, "welcome back").await;
 
     for window in [ada, bob] {
-        window.client().close().await.expect("the browser ends");
+        window.close().await;
     }
     node.stop().await;
 }
@@ -172,7 +175,7 @@ async fn a_robot_answers_in_its_page() {
     ada.sees("#state", "Connected").await;
     ada.say("because it rains").await;
     ada.sees("#log .robot", "Is that the only reason?").await;
-    ada.client().close().await.expect("the browser ends");
+    ada.close().await;
     node.stop().await;
 }
 
@@ -212,6 +215,61 @@ async fn log_lines_show_up_in_their_page() {
     }
     page.sees("#state", "Connection lost").await;
     page.sees("#state", "filter: error").await;
-    page.client().close().await.expect("the browser ends");
+    page.close().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn hosts_stand_side_by_side_in_their_page() {
+    let Some(driver) = Driver::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let database = folder.path().join("db").display().to_string();
+    let mut node = Node::build("monitor").env("MONITOR_DATABASE", &database).start().await;
+    let url = format!("http://{}/", node.host().ws());
+    let page = driver.open(&url).await;
+    page.sees("#state", "Connected").await;
+    page.sees("#empty", "No host has sent anything yet").await;
+
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    let sample = json!([since.as_millis() as u64, 12.5, 3u64 << 30, 8u64 << 30]);
+    let mut agents = Vec::new();
+    for host in ["web-1", "<b>web-2</b>"] {
+        let mut agent = Line::connect(node.host().line()).await;
+        agent
+            .send(&format!("/samples {}", json!({"host": host, "samples": [sample]})))
+            .await;
+        assert_eq!(agent.text().await, "ok");
+        page.sees(".host .name", host).await;
+        agents.push(agent);
+    }
+    page.sees("[data-host=web-1] .cpu .value", "12.5 %").await;
+    page.sees("[data-host=web-1] .memory .value", "3.0 of 8.0 GiB").await;
+    let tags = page.client().find_all(Locator::Css(".host b")).await;
+    assert!(
+        tags.expect("a look at the page").is_empty(),
+        "HTML has become part of the page"
+    );
+    drop(agents.remove(0));
+    page.sees("[data-host=web-1] .word", "silent").await;
+
+    // One that comes later sees what was.
+    let other = driver.open(&url).await;
+    other.sees("[data-host=web-1] .cpu .value", "12.5 %").await;
+    // Some of the chart is drawn.
+    let drawn = "const canvas = document.querySelector('[data-host=web-1] .cpu canvas');
+        const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return pixels.some(part => part > 0);";
+    let drawn = other.client().execute(drawn, vec![]).await;
+    assert_eq!(drawn.expect("a script runs"), json!(true));
+
+    // The gateways die and are replaced: the page comes back.
+    for pid in node.pids("gateway").await {
+        processes::signal(pid, Signal::SIGKILL);
+    }
+    page.sees("#state", "Connection lost").await;
+    page.sees("#state", "Connected").await;
+    for window in [page, other] {
+        window.close().await;
+    }
     node.stop().await;
 }

@@ -375,8 +375,13 @@ impl<H: Handler> Lanes<H> {
     }
 
     async fn farewell(&self, client: &Client, accepted: bool, parting: &Parting) {
+        // Behind a handler that has taken long, it is too late for a last word.
+        let in_time = !parting.left().is_zero();
         let said = async { self.handler.on_farewell(client, parting.why).await };
-        if accepted && let Err(panic) = guarded(said).await {
+        if accepted
+            && in_time
+            && let Err(panic) = guarded(said).await
+        {
             self.failed(client.id(), "on_farewell", &panic);
         }
     }

@@ -107,6 +107,20 @@ async fn one_that_hangs_or_panics_holds_nobody_up_and_is_served_on() {
 }
 
 #[tokio::test]
+async fn one_whose_turn_comes_too_late_is_not_told() {
+    let (mut worker, _gateway, mut link) = Running::linked().await;
+    come(&mut worker, &mut link, 1, "").await;
+    link.message(1, "hold x");
+    worker.expect("1 hold x").await;
+    leave(&link, false, 0);
+    worker.let_pass(1);
+    worker.expect("1 held").await;
+    assert_eq!(until_parted(&mut link).await, []);
+    worker.expect_no_more();
+    assert_eq!(worker.stats.handler_errors.get(), 0);
+}
+
+#[tokio::test]
 async fn one_that_is_moved_meanwhile_is_told_no_more() {
     let (mut worker, _gateway, mut link) = Running::linked().await;
     come(&mut worker, &mut link, 1, "").await;
