@@ -194,6 +194,32 @@ impl Window {
         .await;
     }
 
+    /// Notes all that the element holds from now on, for [`Self::has_seen`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no such element.
+    pub async fn watch(&self, css: &str) {
+        let script = "const part = document.querySelector(arguments[0]);
+            window.seen = [];
+            new MutationObserver(() => window.seen.push(part.textContent))
+                .observe(part, {childList: true, characterData: true, subtree: true});";
+        self.client
+            .execute(script, vec![json!(css)])
+            .await
+            .expect("a script runs");
+    }
+
+    /// Waits until what is watched has held a text, be it for a moment.
+    pub async fn has_seen(&self, text: &str) {
+        let script = "return window.seen.some(seen => seen.includes(arguments[0]));";
+        wait_until(&format!("{text:?} for a moment"), LIMIT, async || {
+            let seen = self.client.execute(script, vec![json!(text)]).await;
+            seen.is_ok_and(|seen| seen == json!(true))
+        })
+        .await;
+    }
+
     /// Waits until a text is no longer in what matches.
     pub async fn no_longer_sees(&self, css: &str, text: &str) {
         wait_until(&format!("no {text:?} in {css}"), LIMIT, async || {

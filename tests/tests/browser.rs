@@ -168,10 +168,11 @@ async fn a_robot_answers_in_its_page() {
     );
 
     // The gateways die and are replaced: the window comes back.
+    ada.watch("#state").await;
     for pid in node.pids("gateway").await {
         processes::signal(pid, Signal::SIGKILL);
     }
-    ada.sees("#state", "Connection lost").await;
+    ada.has_seen("Connection lost").await;
     ada.sees("#state", "Connected").await;
     ada.say("because it rains").await;
     ada.sees("#log .robot", "Is that the only reason?").await;
@@ -210,10 +211,11 @@ async fn log_lines_show_up_in_their_page() {
     assert!(!page.text("#log").await.contains("fine"));
 
     // The gateways die and are replaced: the window comes back, with its filter.
+    page.watch("#state").await;
     for pid in node.pids("gateway").await {
         processes::signal(pid, Signal::SIGKILL);
     }
-    page.sees("#state", "Connection lost").await;
+    page.has_seen("Connection lost").await;
     page.sees("#state", "filter: error").await;
     page.close().await;
     node.stop().await;
@@ -263,10 +265,11 @@ async fn hosts_stand_side_by_side_in_their_page() {
     assert_eq!(drawn.expect("a script runs"), json!(true));
 
     // The gateways die and are replaced: the page comes back.
+    page.watch("#state").await;
     for pid in node.pids("gateway").await {
         processes::signal(pid, Signal::SIGKILL);
     }
-    page.sees("#state", "Connection lost").await;
+    page.has_seen("Connection lost").await;
     page.sees("#state", "Connected").await;
     for window in [page, other] {
         window.close().await;
