@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use meepo_node::membership::Membership;
 use meepo_node::secret::{SecretCheck, warn_if_open};
-use meepo_node::{BoxError, Child, advertise, rpc};
+use meepo_node::{BoxError, Child, StopReason, advertise, rpc};
 use meepo_proto::link::link_server::LinkServer;
 use meepo_proto::registry::{Kind, Node, State};
 use tokio::net::TcpListener;
@@ -91,6 +91,8 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     }
     let deadline = Instant::now() + child.stop.timeout();
     let drained = tokio::time::timeout_at(deadline, async {
+        let reload = child.stop.reason() == Some(StopReason::Reload);
+        hub.part(reload, child.stop.timeout()).await;
         Farewell::new(&hub.settings, child.stop.reason(), child.stop.timeout())
             .say(&hub)
             .await;

@@ -52,6 +52,7 @@ impl<'a> Commands<'a> {
             Ask::Done(done) => self.hub.done(self.link, &done.seq),
             Ask::Undone(undone) => self.hub.undone(self.link, undone.seq),
             Ask::Draining(_) => self.hub.link_draining(self.link),
+            Ask::Parted(_) => self.hub.parted(self.link),
             Ask::Accept(accept) => {
                 // An answer to a question that was asked twice may come twice.
                 let accepted = self.client(accept.client).map(|client| client.decide(Verdict::Accept));

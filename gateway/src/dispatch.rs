@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::client::{Client, Profile};
+use crate::parting::Parting;
 use crate::router::{Flow, LinkId, Output, Router};
 
 /// Where a link's events go; the stream to the worker drains it whole.
@@ -23,6 +24,7 @@ pub(crate) struct Dispatch {
     /// Clients of which the router has something, also those that are closed.
     pub(crate) clients: HashMap<u64, Held>,
     pub(crate) out: Vec<Output>,
+    pub(crate) parting: Parting,
 }
 
 /// What is kept of a client until its last event is done: not its socket.

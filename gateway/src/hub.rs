@@ -24,6 +24,7 @@ use crate::client::{Client, Sent, Turn, Verdict};
 use crate::dispatch::{Dispatch, Events, Held, Later};
 use crate::encode::Outgoing;
 use crate::end::End;
+use crate::parting::Parting;
 use crate::roster::Roster;
 use crate::router::{Bounds, Ending, Flow, LinkId, Router};
 use crate::settings::{GatewaySettings, Protocol, SlowClient};
@@ -37,7 +38,7 @@ pub(crate) struct Hub {
     send_buffer: usize,
     pub stats: &'static Slot,
     roster: Mutex<Roster>,
-    dispatch: Mutex<Dispatch>,
+    pub(crate) dispatch: Mutex<Dispatch>,
     last_client: AtomicU64,
     last_link: AtomicU64,
     /// Too much waits for workers: nobody is read.
@@ -68,6 +69,7 @@ impl Hub {
             links: HashMap::new(),
             clients: HashMap::new(),
             out: Vec::new(),
+            parting: Parting::default(),
         };
         Arc::new_cyclic(|this| Self {
             id: GatewayId::random(),
@@ -248,6 +250,9 @@ impl Hub {
 
     pub(crate) fn link_draining(&self, link: LinkId) {
         let mut dispatch = self.dispatch.lock();
+        if dispatch.parting.put_off(link) {
+            return;
+        }
         let Dispatch { router, out, .. } = &mut *dispatch;
         router.link_draining(link, out);
         self.carry_out(dispatch);
@@ -256,6 +261,7 @@ impl Hub {
     pub(crate) fn link_down(&self, link: LinkId, ending: Ending) {
         let mut dispatch = self.dispatch.lock();
         dispatch.links.remove(&link);
+        dispatch.parting.end(link);
         let Dispatch { router, out, .. } = &mut *dispatch;
         router.link_down(link, ending, out);
         self.carry_out(dispatch);

@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! - [`settings`]: the section `[gateway]`.
-//! - [`instance()`]: what the master runs; `child`: the life of one child; `farewell`: the end of its clients.
+//! - [`instance()`]: what the master runs; `child`: the life of one child; `parting`, `farewell`: workers' last words,
+//!   and the end of its clients.
 //! - `accept`, `http`, `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
 //! - `client`, `outbox`, `encode`, `end`: one client, what it is sent, and how it ends.
 //! - `roster` (over `index`): which clients, groups and uids there are.
@@ -33,6 +34,7 @@ mod instance;
 mod line;
 mod link;
 mod outbox;
+mod parting;
 mod queries;
 mod roster;
 pub mod router;

@@ -106,6 +106,11 @@ impl Router {
         self.links.len()
     }
 
+    /// The links that serve clients.
+    pub fn link_ids(&self) -> impl Iterator<Item = LinkId> {
+        self.links.keys().copied()
+    }
+
     /// Whether any client has events here.
     pub fn is_idle(&self) -> bool {
         self.waiting == 0 && self.in_flight == 0

@@ -9,6 +9,7 @@
 //! - [`status`]: `status --json` as types.
 //! - [`events`]: what the test worker wrote down.
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
+//! - [`browser`]: a real browser.
 //! - [`http`]: one plain request; [`scrape`]: metrics, read strictly.
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
 //! - [`etcd`]: a cluster of etcd of a test's own.
@@ -19,6 +20,7 @@
 //! A test fails by panicking; the nodes that are dropped then print their logs.
 
 pub mod binaries;
+pub mod browser;
 pub mod checker;
 pub mod cluster;
 pub mod disk;

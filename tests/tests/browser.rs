@@ -1,168 +1,16 @@
-//! The pages of the examples in a real browser: the chat with two windows and one line client, the robot, and the logs.
+//! The pages of the examples in a real browser: the chat with two windows and one line client, the robot, the logs,
+//! and the monitor.
 //!
 //! It needs Debian's packages `chromium` and `chromium-driver`. Where they are missing it is skipped, loudly, unless
 //! `MEEPO_TEST_BROWSER=1` demands it.
 
-use std::env;
-use std::io::{self, Write};
-use std::process::Stdio;
-use std::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use fantoccini::elements::Element;
-use fantoccini::key::Key;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
-use meepo_tests::processes::{self, MARK};
-use meepo_tests::{Line, Node, in_time, wait_until};
+use fantoccini::Locator;
+use meepo_tests::browser::Driver;
+use meepo_tests::{Line, Node, processes};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// A running driver. When dropped, it and its browsers are killed.
-struct Driver {
-    url: String,
-    folder: TempDir,
-    _process: Child,
-}
-
-impl Driver {
-    /// None where there is no browser and none is demanded.
-    async fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder for temporary files");
-        let process = Command::new("chromedriver")
-            .arg("--port=0")
-            .env(MARK, folder.path())
-            .env("TMPDIR", folder.path())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn();
-        let mut process = match process {
-            Ok(process) if chromium().is_some() => process,
-            _ => {
-                let needed = "the browser test needs Debian's packages chromium and chromium-driver";
-                let demanded = env::var("MEEPO_TEST_BROWSER").is_ok_and(|value| value == "1");
-                assert!(!demanded, "{needed}");
-                // Not with `eprintln`, whose words nobody sees when a test passes.
-                let _ = writeln!(io::stderr(), "SKIPPED: {needed}");
-                return None;
-            }
-        };
-        let stdout = process.stdout.take().expect("the driver's output is piped");
-        let mut lines = BufReader::new(stdout).lines();
-        let port = in_time("the driver's port", async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                if let Some((_, port)) = line.rsplit_once("successfully on port ") {
-                    return port.trim_end_matches('.').to_owned();
-                }
-            }
-            panic!("the driver does not start");
-        });
-        Some(Self {
-            url: format!("http://127.0.0.1:{}", port.await),
-            folder,
-            _process: process,
-        })
-    }
-
-    /// A window with a profile of its own.
-    async fn open(&self, page: &str) -> Window {
-        let options = json!({
-            "binary": chromium(),
-            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,800"],
-        });
-        let mut builder = ClientBuilder::new(HttpConnector::new());
-        builder.capabilities([("goog:chromeOptions".to_owned(), options)].into_iter().collect());
-        let client = in_time("a browser", builder.connect(&self.url))
-            .await
-            .expect("a browser");
-        client.goto(page).await.expect("the page is served");
-        Window { client }
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        processes::kill_marked(&self.folder.path().display().to_string());
-    }
-}
-
-fn chromium() -> Option<std::path::PathBuf> {
-    let folders = env::var_os("PATH")?;
-    env::split_paths(&folders)
-        .map(|folder| folder.join("chromium"))
-        .find(|path| path.is_file())
-}
-
-/// A person's window.
-struct Window {
-    client: Client,
-}
-
-impl Window {
-    async fn find(&self, css: &str) -> Element {
-        let found = self.client.wait().at_most(LIMIT).for_element(Locator::Css(css)).await;
-        found.unwrap_or_else(|error| panic!("{css}: {error}"))
-    }
-
-    async fn fill(&self, css: &str, text: &str) {
-        let field = self.find(css).await;
-        field.clear().await.expect("the field is open");
-        field.send_keys(text).await.expect("the field is open");
-    }
-
-    /// Writes into a field and sends it with the keyboard.
-    async fn enter(&self, css: &str, text: &str) {
-        self.fill(css, &format!("{text}{}", char::from(Key::Enter))).await;
-    }
-
-    async fn come_in(&self, name: &str) {
-        self.enter("#entry-name", name).await;
-        self.sees("#state", "Connected").await;
-        self.sees("#me-name", name).await;
-    }
-
-    async fn say(&self, text: &str) {
-        self.enter("#say", text).await;
-    }
-
-    /// Clicks the entry of a list that holds this text.
-    async fn choose(&self, list: &str, text: &str) {
-        let script = "for (const button of document.querySelectorAll(`${arguments[0]} button`))
-            if (button.textContent.includes(arguments[1])) return button.click(), true;
-            return false;";
-        let done = self.client.execute(script, vec![json!(list), json!(text)]).await;
-        assert_eq!(done.expect("a script runs"), json!(true), "{text:?} is not in {list}");
-    }
-
-    /// The text of whatever matches, shown or not.
-    async fn text(&self, css: &str) -> String {
-        let script = "return [...document.querySelectorAll(arguments[0])].map(part => part.textContent).join('\\n');";
-        let text = self
-            .client
-            .execute(script, vec![json!(css)])
-            .await
-            .expect("a script runs");
-        text.as_str().unwrap_or_default().to_owned()
-    }
-
-    async fn sees(&self, css: &str, text: &str) {
-        wait_until(&format!("{text:?} in {css}"), LIMIT, async || {
-            self.text(css).await.contains(text)
-        })
-        .await;
-    }
-
-    async fn no_longer_sees(&self, css: &str, text: &str) {
-        wait_until(&format!("no {text:?} in {css}"), LIMIT, async || {
-            !self.text(css).await.contains(text)
-        })
-        .await;
-    }
-}
 
 /// The conversation that is shown, and all of them.
 const LOG: &str = ".log:not([hidden])";
@@ -203,14 +51,14 @@ async fn two_windows_and_a_line_client_are_in_one_conversation() {
     bob.sees(LOG, "good morning").await;
     for window in [&ada, &bob] {
         let tags = window
-            .client
+            .client()
             .find_all(Locator::Css(".log img, .log b, #people b"))
             .await;
         assert!(
             tags.expect("a look at the page").is_empty(),
             "HTML has become part of the page"
         );
-        assert!(!window.client.title().await.expect("a title").contains("owned"));
+        assert!(!window.client().title().await.expect("a title").contains("owned"));
     }
 
     // Private messages reach one person.
@@ -289,14 +137,14 @@ async fn two_windows_and_a_line_client_are_in_one_conversation() {
     ada.sees(LOG, "here I am").await;
 
     // A reload of the page goes on where it was.
-    ada.client.refresh().await.expect("the page is served");
+    ada.client().refresh().await.expect("the page is served");
     ada.sees("#me-name", "Ada").await;
     ada.sees("#title", "games").await;
     bob.say("welcome back").await;
     ada.sees(LOG, "welcome back").await;
 
     for window in [ada, bob] {
-        window.client.close().await.expect("the browser ends");
+        window.close().await;
     }
     node.stop().await;
 }
@@ -313,21 +161,22 @@ async fn a_robot_answers_in_its_page() {
     ada.sees("#log .robot", "Since when are you tired of your work?").await;
     ada.say(NASTY).await;
     ada.sees("#log .you", NASTY).await;
-    let tags = ada.client.find_all(Locator::Css("#log img")).await;
+    let tags = ada.client().find_all(Locator::Css("#log img")).await;
     assert!(
         tags.expect("a look at the page").is_empty(),
         "HTML has become part of the page"
     );
 
     // The gateways die and are replaced: the window comes back.
+    ada.watch("#state").await;
     for pid in node.pids("gateway").await {
         processes::signal(pid, Signal::SIGKILL);
     }
-    ada.sees("#state", "Connection lost").await;
+    ada.has_seen("Connection lost").await;
     ada.sees("#state", "Connected").await;
     ada.say("because it rains").await;
     ada.sees("#log .robot", "Is that the only reason?").await;
-    ada.client.close().await.expect("the browser ends");
+    ada.close().await;
     node.stop().await;
 }
 
@@ -348,7 +197,7 @@ async fn log_lines_show_up_in_their_page() {
     agent.send(&lines(&["fine", NASTY])).await;
     page.sees("#log li", "web-1 /a.log fine").await;
     page.sees("#log li", NASTY).await;
-    let tags = page.client.find_all(Locator::Css("#log img")).await;
+    let tags = page.client().find_all(Locator::Css("#log img")).await;
     assert!(
         tags.expect("a look at the page").is_empty(),
         "HTML has become part of the page"
@@ -362,11 +211,68 @@ async fn log_lines_show_up_in_their_page() {
     assert!(!page.text("#log").await.contains("fine"));
 
     // The gateways die and are replaced: the window comes back, with its filter.
+    page.watch("#state").await;
     for pid in node.pids("gateway").await {
         processes::signal(pid, Signal::SIGKILL);
     }
-    page.sees("#state", "Connection lost").await;
+    page.has_seen("Connection lost").await;
     page.sees("#state", "filter: error").await;
-    page.client.close().await.expect("the browser ends");
+    page.close().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn hosts_stand_side_by_side_in_their_page() {
+    let Some(driver) = Driver::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let database = folder.path().join("db").display().to_string();
+    let mut node = Node::build("monitor").env("MONITOR_DATABASE", &database).start().await;
+    let url = format!("http://{}/", node.host().ws());
+    let page = driver.open(&url).await;
+    page.sees("#state", "Connected").await;
+    page.sees("#empty", "No host has sent anything yet").await;
+
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    let sample = json!([since.as_millis() as u64, 12.5, 3u64 << 30, 8u64 << 30]);
+    let mut agents = Vec::new();
+    for host in ["web-1", "<b>web-2</b>"] {
+        let mut agent = Line::connect(node.host().line()).await;
+        agent
+            .send(&format!("/samples {}", json!({"host": host, "samples": [sample]})))
+            .await;
+        assert_eq!(agent.text().await, "ok");
+        page.sees(".host .name", host).await;
+        agents.push(agent);
+    }
+    page.sees("[data-host=web-1] .cpu .value", "12.5 %").await;
+    page.sees("[data-host=web-1] .memory .value", "3.0 of 8.0 GiB").await;
+    let tags = page.client().find_all(Locator::Css(".host b")).await;
+    assert!(
+        tags.expect("a look at the page").is_empty(),
+        "HTML has become part of the page"
+    );
+    drop(agents.remove(0));
+    page.sees("[data-host=web-1] .word", "silent").await;
+
+    // One that comes later sees what was.
+    let other = driver.open(&url).await;
+    other.sees("[data-host=web-1] .cpu .value", "12.5 %").await;
+    // Some of the chart is drawn.
+    let drawn = "const canvas = document.querySelector('[data-host=web-1] .cpu canvas');
+        const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return pixels.some(part => part > 0);";
+    let drawn = other.client().execute(drawn, vec![]).await;
+    assert_eq!(drawn.expect("a script runs"), json!(true));
+
+    // The gateways die and are replaced: the page comes back.
+    page.watch("#state").await;
+    for pid in node.pids("gateway").await {
+        processes::signal(pid, Signal::SIGKILL);
+    }
+    page.has_seen("Connection lost").await;
+    page.sees("#state", "Connected").await;
+    for window in [page, other] {
+        window.close().await;
+    }
     node.stop().await;
 }

@@ -30,6 +30,9 @@ class Slow(meepo.App):
         await asyncio.sleep(0.03)
         client.send(f"{os.getpid()} {client.redelivered} {message.data}")
 
+    async def on_farewell(self, client, reload):
+        client.send("back in a moment" if reload else "the service is stopping")
+
 meepo.run(Slow())
 "#;
 
@@ -391,7 +394,7 @@ async fn what_is_in_flight_is_finished_at_a_stop_and_marked_after_a_death() {
         return;
     };
     let registry = Node::build("meepo-registry").start().await;
-    let front = gateway(&registry, 2).await;
+    let mut front = gateway(&registry, 2).await;
     let mut first = example.start_slow(registry.host(), 2).await;
     let mut client = Ws::connect(front.host().ws()).await;
     let pid = first.pid();
@@ -445,6 +448,12 @@ async fn what_is_in_flight_is_finished_at_a_stop_and_marked_after_a_death() {
     }
     assert!(marked > 0, "it was killed while it had something");
     assert_eq!(client.ask("end").await, format!("{} False end", third.pid()));
+
+    // Its last word comes before the gateway closes the client.
+    tokio::join!(front.stop(), async {
+        assert_eq!(client.text().await, "the service is stopping");
+        assert_eq!(client.closed().await.0, 1001);
+    });
 }
 
 #[tokio::test]

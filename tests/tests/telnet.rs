@@ -98,12 +98,28 @@ async fn a_nick_is_one_persons_and_finds_him() {
 
 #[tokio::test]
 async fn everyone_is_told_that_the_service_stops() {
-    let mut node = telnet().await;
-    let mut ada = come_in(&node, "Ada").await;
-    let mut bob = come_in(&node, "Bob").await;
+    let mut node = Node::build("telnet").set("gateway", "children = 3").start().await;
+    let mut lines = Vec::new();
+    for number in 0..12 {
+        lines.push(come_in(&node, &format!("nick-{number}")).await);
+        lines.push(Line::connect(node.host().line()).await);
+        lines
+            .last_mut()
+            .expect("it was pushed")
+            .until("You talk in lobby")
+            .await;
+    }
+    // A nick that somebody tried to take is still its owner's.
+    lines[1].send("/nick NICK-0").await;
+    lines[1].until("is taken").await;
+    let status = node.status().await;
+    let gateways = &status.instance("gateway").children;
+    assert!(gateways.iter().all(|gateway| gateway.connections > 0), "{gateways:?}");
     node.stop().await;
-    for line in [&mut ada, &mut bob] {
+    for line in &mut lines {
         let rest = line.rest().await;
+        let told: Vec<_> = rest.matches("* The service is stopping, goodbye\n").collect();
+        assert_eq!(told.len(), 1, "{rest:?}");
         assert!(rest.ends_with("closed: gateway stops\n"), "{rest:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The trait that an application implements.
 
-use crate::{Client, CloseReason, Cluster, HandlerError, Hello, Message, Reject, Result};
+use crate::farewell::Nothing;
+use crate::{Client, CloseReason, Cluster, Farewell, HandlerError, Hello, Message, Reject, Result};
 
 /// The business logic of an application.
 ///
@@ -62,6 +63,30 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A client has sent a message.
     fn on_message(&self, client: &Client, message: Message) -> impl Future<Output = Result<()>> + Send;
+
+    /// The gateway of a client is about to close it, with all its clients, since it stops or is reloaded: the moment for a
+    /// last word. The gateway waits about two seconds for all handlers; one that takes longer is cut off.
+    ///
+    /// Each client gets it once, after its earlier events, and from one worker. None gets it whose worker is away at that
+    /// moment, nor when the gateway dies. [`on_close`](Self::on_close) follows.
+    ///
+    /// ```
+    /// # use meepo_worker::{Client, Farewell, Handler, Message, Result};
+    /// # struct ChatRoom;
+    /// # impl Handler for ChatRoom {
+    /// #     async fn on_message(&self, _client: &Client, _message: Message) -> Result<()> { Ok(()) }
+    /// async fn on_farewell(&self, client: &Client, why: Farewell) {
+    ///     client.send(match why {
+    ///         Farewell::Stop => "the service is stopping",
+    ///         Farewell::Reload => "back in a moment",
+    ///     });
+    /// }
+    /// # }
+    /// ```
+    fn on_farewell(&self, client: &Client, why: Farewell) -> impl Future<Output = ()> + Send {
+        let _ = (client, why);
+        Nothing
+    }
 
     /// A client has gone: nothing that it is sent from now on reaches it. Its session is still there to read.
     fn on_close(&self, client: &Client, reason: &CloseReason) -> impl Future<Output = ()> + Send {

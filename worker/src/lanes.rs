@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::Known;
 use crate::error::Panic;
+use crate::farewell::{Parting, says_nothing};
 use crate::link::Link;
 use crate::timers::{Run, TIMER};
 use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Message, Reject};
@@ -76,6 +77,7 @@ enum What {
     Buffered(bool),
     /// The gateway has refused a command. It is no event: there is nothing to be done.
     Refused(HandlerError),
+    Farewell(Arc<Parting>),
     /// The gateway died. The only job that is done after its link has ended.
     Lost,
     Timer(Run),
@@ -143,6 +145,7 @@ impl<H: Handler> Lanes<H> {
                     Some(Event::ReadingChanged(change)) => self.reading_changed(id, change.paused),
                     Some(Event::Reply(reply)) => link.answer(reply),
                     Some(Event::Refused(refused)) => self.refused(link, refused),
+                    Some(Event::Leaving(leaving)) => self.leaving(link, leaving),
                     _ => tracing::debug!(gateway = %link.gateway, "event is not known to this worker"),
                 }
                 return link.done(event.seq);
@@ -175,6 +178,25 @@ impl<H: Handler> Lanes<H> {
     pub(crate) async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Lets the handler say a last word to the clients of a gateway that is about to close them.
+    fn leaving(self: &Arc<Self>, link: &Arc<Link>, leaving: wire::Leaving) {
+        let parting = Parting::new(link.clone(), leaving);
+        if says_nothing(|client| self.handler.on_farewell(client, parting.why)) {
+            return;
+        }
+        let served = |lane: &Lane| matches!(&lane.record, Some(record) if Arc::ptr_eq(record.known.link(), link));
+        let clients: Vec<_> = self
+            .lanes
+            .iter()
+            .filter(|lane| served(lane))
+            .map(|lane| *lane.key())
+            .collect();
+        for id in clients {
+            let what = What::Farewell(parting.clone());
+            self.push(id, Job::new(link, 0, false, what, self.cluster.stats()));
+        }
     }
 
     fn attach(&self, id: ClientId, link: &Arc<Link>, attach: wire::Attach, accepted: bool) {
@@ -301,13 +323,14 @@ impl<H: Handler> Lanes<H> {
                 continue;
             }
             let handler = job.what.handler();
-            let limit = match job.what {
+            let (limit, is_event) = match &job.what {
                 // It limits itself: it goes on after a run that was cut off.
-                What::Timer(_) => Duration::MAX,
-                _ => self.limit,
+                What::Timer(_) => (Duration::MAX, false),
+                What::Farewell(parting) => (parting.left().min(self.limit), false),
+                _ => (self.limit, true),
             };
             let handled = timeout(limit, self.handle(&client, record.accepted, job)).await;
-            let cut_off = handled.is_err();
+            let cut_off = handled.is_err() && is_event;
             if let Err(error) = handled.unwrap_or(Err(HandlerError::CutOff { handler, limit })) {
                 self.failed(id, handler, &error);
                 self.tell(&client, &error).await;
@@ -346,6 +369,7 @@ impl<H: Handler> Lanes<H> {
                 Err(panic) => Err(HandlerError::panicked(handler, panic)),
             },
             What::Closed(reason) => self.close(client, &job.link, accepted, reason).await,
+            What::Farewell(parting) => self.farewell(client, accepted, &parting).await,
             What::Lost => {
                 let reason = CloseReason::gateway_lost();
                 self.close(client, &job.link, accepted, reason).await
@@ -391,6 +415,15 @@ impl<H: Handler> Lanes<H> {
         // If the link has ended, the gateway asks another worker.
         let _ = link.send(answer);
         result
+    }
+
+    async fn farewell(&self, client: &Client, accepted: bool, parting: &Parting) -> Result<(), HandlerError> {
+        // Behind a handler that has taken long, it is too late for a last word.
+        if !accepted || parting.left().is_zero() {
+            return Ok(());
+        }
+        let said = guarded(async { self.handler.on_farewell(client, parting.why).await }).await;
+        said.map_err(|panic| HandlerError::panicked("on_farewell", panic))
     }
 
     async fn close(
@@ -471,6 +504,7 @@ impl What {
             Self::Buffered(true) => "on_buffer_full",
             Self::Buffered(false) => "on_buffer_empty",
             Self::Refused(_) => "on_error",
+            Self::Farewell(_) => "on_farewell",
         }
     }
 }

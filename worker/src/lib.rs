@@ -24,8 +24,8 @@
 //!
 //! # Layout
 //!
-//! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`) and
-//!   [`CloseReason`] (`close`); [`HandlerError`] (`error`).
+//! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`), [`CloseReason`]
+//!   (`close`) and [`Farewell`] (`farewell`); [`HandlerError`] (`error`).
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
@@ -51,6 +51,7 @@ mod client_target;
 mod close;
 mod cluster;
 mod error;
+mod farewell;
 mod handler;
 mod hello;
 mod instance;
@@ -75,6 +76,7 @@ pub use client_target::{ClientTarget, Delivery};
 pub use close::{CloseCause, CloseReason};
 pub use cluster::Cluster;
 pub use error::{HandlerError, Refusal};
+pub use farewell::Farewell;
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
 pub use instance::{WorkerInstance, WorkerSection, instance};

@@ -38,6 +38,8 @@ class App:
 
     async def on_buffer_empty(self, client):
         pass
+    async def on_farewell(self, client, reload):
+        """The client's gateway is about to close it: the moment for a last word."""
 
 
 def run(app):

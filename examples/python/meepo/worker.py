@@ -35,6 +35,20 @@ class Job:
     event: wire.Event
     client: "Client | None"  # as it was when the event came: it may be forgotten since, and have come again
     lost: bool = False
+    parting: "Parting | None" = None  # it is a last word
+
+
+class Parting:
+    """Tells a gateway once all last words are said."""
+
+    def __init__(self, link, leaving):
+        self.link, self.unsaid = link, 1
+        self.until = time.monotonic() + leaving.wait_ms / 1000
+
+    def said(self):
+        self.unsaid -= 1
+        if not self.unsaid:
+            self.link.send(wire.Command(parted=wire.Parted()))
 
 
 class Worker:
@@ -178,6 +192,8 @@ class Worker:
             apply(client.session, event.session_changed)
         elif kind == "reading_changed" and client:
             client.paused = event.reading_changed.paused
+        elif kind == "leaving":
+            self._leaving(link, event)
         elif kind == "reply":
             link.answer(event.reply)
         elif kind == "refused":
@@ -188,10 +204,18 @@ class Worker:
                 self._spawn(client._read_again())
         link.done(event.seq)
 
-    def _push(self, id, link, event, lost=False):
+    def _leaving(self, link, event):
+        """Lets the application say a last word to the clients of a gateway that is about to close them."""
+        parting = Parting(link, event.leaving)
+        for id in [id for id, lane in self.lanes.items() if lane.client and lane.client.link is link]:
+            parting.unsaid += 1
+            self._push(id, link, event, parting=parting)
+        parting.said()
+
+    def _push(self, id, link, event, lost=False, parting=None):
         lane = self._lane(id)
         known = lane.client if lane.client and lane.client.link is link else None
-        lane.waiting.append(Job(link, event, known, lost))
+        lane.waiting.append(Job(link, event, known, lost, parting))
         if not lane.busy:
             lane.busy = True
             self._spawn(self._work_off(id, lane))
@@ -199,27 +223,34 @@ class Worker:
     async def _work_off(self, id, lane):
         while lane.waiting:
             job = lane.waiting.popleft()
-            link, seq = job.link, job.event.seq
-            await link.room.wait()
-            if link.ended and not job.lost:
-                continue  # The gateway hands it to another worker.
-            if job.client is None or job.client is not lane.client:
-                # Of a client that was rejected, has gone already, or comes again after a handler was cut off.
-                link.done(seq)
-                continue
-            handler = asyncio.create_task(self._handle(job))
-            await asyncio.wait({handler}, timeout=self.handler_timeout)
-            if handler.done():
-                link.done(seq)
-                continue
-            log.warning("client %s: handler has taken too long and was cut off", id)
-            handler.cancel()
-            await asyncio.wait({handler}, timeout=1)
-            self._forget(id, link)
-            if not job.lost:
-                link.undone(seq)
+            await self._work(id, lane, job)
+            if job.parting:
+                job.parting.said()
         lane.busy = False
         self._tidy(id)
+
+    async def _work(self, id, lane, job):
+        link, seq, limit = job.link, job.event.seq, self.handler_timeout
+        await link.room.wait()
+        if link.ended and not job.lost:
+            return  # The gateway hands it to another worker.
+        if job.client is None or job.client is not lane.client:
+            # Of a client that was rejected, has gone already, or comes again after a handler was cut off.
+            return link.done(seq)
+        if job.parting:
+            limit = max(0, min(limit, job.parting.until - time.monotonic()))
+        handler = asyncio.create_task(self._handle(job))
+        await asyncio.wait({handler}, timeout=limit)
+        if handler.done():
+            return link.done(seq)
+        log.warning("client %s: handler has taken too long and was cut off", id)
+        handler.cancel()
+        await asyncio.wait({handler}, timeout=1)
+        if job.parting:
+            return  # There is no event to deliver again, and the client is still served here.
+        self._forget(id, link)
+        if not job.lost:
+            link.undone(seq)
 
     async def _handle(self, job):
         client, event = job.client, job.event
@@ -244,11 +275,15 @@ class Worker:
                 await self.app.on_message(client, Message(payload if binary else payload.decode()))
             elif kind == "buffered":
                 await (self.app.on_buffer_full if event.buffered.full else self.app.on_buffer_empty)(client)
+            elif kind == "leaving":
+                if client.accepted:
+                    await self.app.on_farewell(client, event.leaving.reload)
             elif client.accepted:
                 closed = event.closed
                 await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), closed.code, closed.reason))
         except Exception:
-            log.exception("client %s: handler of `%s` failed", client.id, kind)
+            handler = {"message": "on_message", "buffered": "on_buffer_full or on_buffer_empty", "leaving": "on_farewell"}.get(kind, "on_close")
+            log.exception("client %s: %s failed", client.id, handler)
         if kind == "closed":
             self._forget(client.id, job.link)
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use meepo_node::Master;
 use meepo_tests::Record;
 use meepo_worker::{
-    Answer, Client, ClientId, CloseReason, Cluster, Handler, HandlerError, Hello, Message, Reject, RequestError, Result,
+    Answer, Client, ClientId, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, Message, Reject,
+    RequestError, Result,
 };
 use tokio::time::sleep;
 
@@ -32,6 +33,8 @@ struct Recorder {
     events: File,
     /// The longest that a handler of a message takes, in milliseconds: `MEEPO_TEST_SLOW`.
     slow: u64,
+    /// What the last word is: `say`, or `hang` for one that never ends. `MEEPO_TEST_FAREWELL`.
+    farewell: String,
 }
 
 impl Recorder {
@@ -42,6 +45,7 @@ impl Recorder {
         Self {
             events: events.expect("the file of events can be opened"),
             slow: slow.parse().unwrap_or(0),
+            farewell: std::env::var("MEEPO_TEST_FAREWELL").unwrap_or_default(),
         }
     }
 
@@ -145,6 +149,25 @@ impl Handler for Recorder {
         }
         self.write("handled", client, Record::default());
         Ok(())
+    }
+
+    async fn on_farewell(&self, client: &Client, why: Farewell) {
+        if self.farewell.is_empty() {
+            return;
+        }
+        let text = format!("{why:?}");
+        client.send(format!("farewell: {text}"));
+        self.write(
+            "farewell",
+            client,
+            Record {
+                text,
+                ..Record::default()
+            },
+        );
+        if self.farewell == "hang" {
+            std::future::pending().await
+        }
     }
 
     async fn on_close(&self, client: &Client, reason: &CloseReason) {

@@ -3,6 +3,7 @@
 mod callbacks;
 mod connect;
 mod events;
+mod farewell;
 mod flow;
 mod gateway;
 mod links;
@@ -30,7 +31,7 @@ use self::gateway::{Gateway, Link};
 use crate::instance::WorkerSection;
 use crate::link::Card;
 use crate::serve::Worker;
-use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Hello, Message, Reject, Result};
+use crate::{Client, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, Message, Reject, Result};
 
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -140,6 +141,17 @@ impl Handler for Script {
             _ => client.send(message),
         }
         Ok(())
+    }
+
+    async fn on_farewell(&self, client: &Client, why: Farewell) {
+        self.tell(client, format!("farewell: {why:?}"));
+        match client.hello().query() {
+            "farewell-hang" => std::future::pending().await,
+            "farewell-panic" => panic!("asked to"),
+            "farewell-hold" => self.pass_gate().await,
+            _ => {}
+        }
+        client.send("goodbye");
     }
 
     async fn on_close(&self, client: &Client, reason: &CloseReason) {
