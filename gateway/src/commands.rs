@@ -96,6 +96,7 @@ impl<'a> Commands<'a> {
                 self.check("unbind", unbind.client, unbound.map_err(Into::into));
             }
             Ask::Session(update) => self.update_session(update),
+            Ask::Respond(respond) => self.hub.respond(self.link, respond),
             Ask::Query(query) => {
                 if !queries::answer(self.hub, self.link, query, turn) {
                     self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));
