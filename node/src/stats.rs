@@ -124,7 +124,7 @@ figures! {
     dropped_sends: counter,
     /// Events that were given up because several workers ended with them.
     given_up_events: counter,
-    /// HTTP requests that workers were to answer.
+    /// HTTP requests that workers were to answer (gateway) or were given (worker).
     requests: counter,
     /// Those of them that the gateway answered itself with a 5xx: no worker, no room, no answer in time.
     failed_requests: counter,

@@ -23,6 +23,8 @@ use crate::client::Known;
 use crate::link::Link;
 use crate::{Client, CloseReason, Cluster, Handler, Message, Reject};
 
+mod requests;
+
 /// The lanes of all clients that this worker child serves.
 pub(crate) struct Lanes<H> {
     handler: H,
@@ -119,6 +121,9 @@ impl<H: Handler> Lanes<H> {
                 What::Message(message.into())
             }
             Some(Event::Closed(closed)) => What::Closed(closed.into()),
+            Some(Event::Request(request)) => {
+                return self.request(link, event.client, event.seq, event.redelivered, request);
+            }
             other => {
                 match other {
                     // It is recorded above, and says nothing yet.

@@ -26,13 +26,14 @@
 //!
 //! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`) and
 //!   [`CloseReason`] (`close`).
+//! - [`Request`], [`Response`]: HTTP (`request`, `response`).
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
-//! - `lanes`: each client's events in order, clients side by side.
+//! - `lanes`: each client's events in order, clients side by side, and requests by themselves.
 //!
 //! # Promises
 //!
@@ -55,6 +56,8 @@ mod links;
 mod message;
 mod outside;
 mod query;
+mod request;
+mod response;
 mod room;
 mod select;
 mod serve;
@@ -70,10 +73,14 @@ pub use cluster::Cluster;
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
 pub use instance::{WorkerInstance, WorkerSection, instance};
+/// The crate of HTTP's types, such as that of [`Request::headers`].
+pub use http;
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};
 pub use query::Answer;
+pub use request::Request;
+pub use response::Response;
 pub use select::{Member, Select};
 pub use target::Target;
 
