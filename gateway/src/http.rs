@@ -172,7 +172,10 @@ async fn respond(
             Err(bad) => Answer::Response(bad.into_response()),
         };
     }
-    let (site, method) = (offer.sites.of(request.uri(), request.headers()).cloned(), request.method().clone());
+    let (site, method) = (
+        offer.sites.of(request.uri(), request.headers()).cloned(),
+        request.method().clone(),
+    );
     let response = if offer.asks_worker(path) {
         busy.store(true, Ordering::Relaxed);
         let answered = requests::answer(hub, request, peer).await;

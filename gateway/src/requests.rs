@@ -206,7 +206,9 @@ fn response(respond: wire::Respond, ticket: &Arc<Ticket>) -> Result<Response<Bod
         let wrong = || format!("header `{}` is not valid", name.escape_debug());
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| wrong())?;
         let name: HeaderName = name.parse().map_err(|_| wrong())?;
-        headers.try_append(name, value).map_err(|_| "there are too many headers")?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| "there are too many headers")?;
     }
     let named: Vec<HeaderName> = tokens(&headers, &header::CONNECTION)
         .filter_map(|token| token.parse().ok())

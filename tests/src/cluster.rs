@@ -77,7 +77,11 @@ impl Cluster {
     pub async fn grow(&mut self) {
         let worker = self.worker().start().await;
         self.workers.push(worker);
-        let gateway = Node::build("meepo-gateway").registries(&self.places).start().await;
+        let gateway = Node::build("meepo-gateway")
+            .registries(&self.places)
+            .set_listen("ws", "requests = [\"/api/\", \"/exact\"]")
+            .start()
+            .await;
         self.gateways.push(gateway);
     }
 

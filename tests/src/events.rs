@@ -12,7 +12,7 @@ use crate::wait::wait_for;
 #[serde(default)]
 pub struct Record {
     /// `start`, `connect`, `connected` (the connect handler ends), `message`, `handled` (the message handler ends),
-    /// `close`, `stop`, or `result` of something that a handler did.
+    /// `request`, `answered` (the request handler ends), `close`, `stop`, or `result` of something that a handler did.
     pub event: String,
     /// The worker's process.
     pub pid: u32,

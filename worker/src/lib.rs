@@ -72,9 +72,9 @@ pub use close::{CloseCause, CloseReason};
 pub use cluster::Cluster;
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
-pub use instance::{WorkerInstance, WorkerSection, instance};
 /// The crate of HTTP's types, such as that of [`Request::headers`].
 pub use http;
+pub use instance::{WorkerInstance, WorkerSection, instance};
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};

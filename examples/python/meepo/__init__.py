@@ -15,10 +15,23 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.with_name("generated")))
 
-from .client import Answer, Client, ClientId, Cluster, Message, Reason, Reject, Target  # noqa: E402
+from .client import Answer, Client, ClientId, Cluster, Message, Reason, Reject, Request, Response, Target  # noqa: E402
 from .worker import Worker  # noqa: E402
 
-__all__ = ["Answer", "App", "Client", "ClientId", "Cluster", "Message", "Reason", "Reject", "Target", "run"]
+__all__ = [
+    "Answer",
+    "App",
+    "Client",
+    "ClientId",
+    "Cluster",
+    "Message",
+    "Reason",
+    "Reject",
+    "Request",
+    "Response",
+    "Target",
+    "run",
+]
 
 
 class App:
@@ -32,6 +45,10 @@ class App:
 
     async def on_close(self, client, reason):
         pass
+
+    async def on_request(self, request):
+        """Answers an HTTP request."""
+        return Response(404)
 
 
 def run(app):

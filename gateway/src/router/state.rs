@@ -111,7 +111,9 @@ impl Pending {
     /// Whether a worker that may have handled it must stay the only one: a request that is neither safe nor idempotent
     /// by RFC 9110.
     pub(super) fn only_once(&self) -> bool {
-        let Body::Request(request) = &self.body else { return false };
+        let Body::Request(request) = &self.body else {
+            return false;
+        };
         !matches!(
             &*request.method,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
@@ -149,13 +151,14 @@ pub(super) fn choose_link(
         return None;
     }
     let is_request = matches!(lane.waiting.front(), Some(event) if matches!(event.body, Body::Request(_)));
-    let (&link, _) = links
-        .iter()
-        .filter(|(_, state)| !state.draining)
-        .min_by_key(|(link, state)| match is_request {
-            true => (state.in_flight.len(), state.turn, **link),
-            false => (state.clients.len(), 0, **link),
-        })?;
+    let (&link, _) =
+        links
+            .iter()
+            .filter(|(_, state)| !state.draining)
+            .min_by_key(|(link, state)| match is_request {
+                true => (state.in_flight.len(), state.turn, **link),
+                false => (state.clients.len(), 0, **link),
+            })?;
     if let Some(old) = lane.link.take()
         && let Some(state) = links.get_mut(&old)
     {

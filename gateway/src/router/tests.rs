@@ -59,7 +59,9 @@ fn a_request_goes_to_the_link_with_the_least_to_do_and_each_has_its_turn() {
 fn what_may_be_repeated_is_and_what_may_not_is_forgotten() {
     let (mut router, mut out) = (Router::new(BOUNDS), Vec::new());
     router.link_up(LinkId(1), &mut out);
-    let methods = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST", "PATCH", "get", "LOCK"];
+    let methods = [
+        "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST", "PATCH", "get", "LOCK",
+    ];
     for (number, method) in (1..).zip(methods) {
         router.push(number, request(method, 0), &mut out);
     }
