@@ -318,6 +318,43 @@ async fn without_a_worker_the_wait_ends() {
 }
 
 #[tokio::test]
+async fn a_handler_that_takes_too_long_is_cut_off_and_not_run_again() {
+    let node = node().set("worker", "handler_timeout = \"300ms\"").start().await;
+    let mut http = http(&node).await;
+    for method in ["GET", "POST"] {
+        assert_eq!(http.ask(method, "/api/?hang-always", "").await.status, 504);
+    }
+    let seen = node.events().of("request");
+    assert!(seen.len() == 2 && seen.iter().all(|record| !record.redelivered));
+    let errors = node.status().await.instance("worker").sum(|child| child.handler_errors);
+    assert_eq!(errors, 2);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_gives_back_what_it_holds() {
+    let limits = "children = 1\nmax_message = \"16MiB\"\nrequest_memory = \"40MiB\"\nhandshake_timeout = \"1s\"";
+    let node = node().set("gateway", limits).start().await;
+    let mut stuck = Vec::new();
+    for _ in 0..2 {
+        let mut http = http(&node).await;
+        http.request("GET", "/api/?big=16000000", "").await;
+        assert_eq!(http.head().await.expect("an answer").status, 200);
+        stuck.push(http);
+    }
+    // What they have not read is still held.
+    let body = "x".repeat(15_000_000);
+    assert_eq!(http(&node).await.ask("POST", "/api/", &body).await.status, 503);
+    wait_for("they are given up", async || {
+        let answer = http(&node).await.ask("POST", "/api/", &body).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    for http in &mut stuck {
+        assert!(http.rest().await.len() < 16_000_000, "it was cut off");
+    }
+}
+
+#[tokio::test]
 async fn the_handler_goes_on_when_its_client_has_gone() {
     let node = node().start().await;
     let mut http = http(&node).await;
