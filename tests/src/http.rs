@@ -1,5 +1,6 @@
 //! Plain requests: one, or several over one connection.
 
+use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -134,10 +135,10 @@ impl Http {
         })
     }
 
-    /// Waits until the other end has closed the connection, and gives what came before.
-    pub async fn rest(&mut self) -> String {
+    /// Waits until the other end has closed the connection, and gives what came before. An error if it was reset.
+    pub async fn rest(&mut self) -> io::Result<String> {
         let mut rest = Vec::new();
-        let _ = in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await;
-        String::from_utf8_lossy(&rest).into_owned()
+        in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await?;
+        Ok(String::from_utf8_lossy(&rest).into_owned())
     }
 }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use meepo_proto::link as wire;
 use serde::de::DeserializeOwned;
 
+use crate::hello::value_of;
 use crate::{Cluster, Hello};
 
 /// A request over HTTP to a path that the gateway's listener has in `requests`.
@@ -157,6 +158,11 @@ impl Request {
         serde_json::from_slice(&self.body)
     }
 
+    /// The first value of a key in a form that a page has sent with `POST` (`application/x-www-form-urlencoded`), decoded.
+    pub fn form_value(&self, key: &str) -> Option<String> {
+        value_of(self.text()?, key)
+    }
+
     /// The address and port of who asks.
     pub fn peer(&self) -> &str {
         self.hello.peer()
@@ -217,6 +223,9 @@ mod tests {
             (request.text(), request.path(), request.query()),
             (None, "/api", "token=secret")
         );
+        let form = Request::new("POST", "/").with_body("a=1&name=J%C3%BCrgen+M");
+        assert_eq!(form.form_value("name").as_deref(), Some("Jürgen M"));
+        assert_eq!((form.form_value("b"), request.form_value("a")), (None, None));
         let shown = format!("{request:?}");
         assert!(!shown.contains("x=y") && !shown.contains("secret"), "{shown}");
     }
