@@ -135,6 +135,17 @@ impl Http {
         })
     }
 
+    /// Reads so many bytes, or as many as come before the connection ends, and gives how many.
+    pub async fn rest_of(&mut self, length: u64) -> u64 {
+        let mut rest = (&mut self.stream).take(length);
+        let mut some = vec![0; 64 << 10];
+        in_time("the rest of an answer", async {
+            while rest.read(&mut some).await.is_ok_and(|read| read > 0) {}
+        })
+        .await;
+        length - rest.limit()
+    }
+
     /// Waits until the other end has closed the connection, and gives what came before. An error if it was reset.
     pub async fn rest(&mut self) -> io::Result<String> {
         let mut rest = Vec::new();

@@ -289,6 +289,11 @@ async fn requests_wait_for_a_worker_within_bounds() {
         })
         .await;
     more.request("POST", "/api/?last", &"x".repeat(512 << 10)).await;
+    servers
+        .status_when("it waits as well", |status| {
+            status.children().any(|child| child.events_waiting == 3)
+        })
+        .await;
     let mut big = http(&servers).await;
     assert_eq!(big.ask("POST", "/api/", &"x".repeat(512 << 10)).await.status, 503);
     let _worker = node().registry(&host).only("worker").start().await;
@@ -331,29 +336,31 @@ async fn a_handler_that_takes_too_long_is_cut_off_and_not_run_again() {
     assert_eq!(errors, 2);
 }
 
+/// A node with a client that has been answered 16 MB, of which it reads the head.
+async fn stuck(patience: &str) -> (Node, Http) {
+    let limits = "children = 1\nmax_message = \"16MiB\"\nrequest_memory = \"24MiB\"\nhandshake_timeout = ";
+    let limits = format!("{limits}\"{patience}\"");
+    let node = node().set("gateway", &limits).start().await;
+    let mut stuck = http(&node).await;
+    stuck.request("GET", "/api/?big=16000000", "").await;
+    assert_eq!(stuck.head().await.expect("an answer").status, 200);
+    (node, stuck)
+}
+
 #[tokio::test]
-async fn a_client_that_does_not_read_its_answers_gives_back_what_it_holds() {
-    let limits = "children = 1\nmax_message = \"16MiB\"\nrequest_memory = \"40MiB\"\nhandshake_timeout = \"1s\"";
-    let node = node().set("gateway", limits).start().await;
-    let mut stuck = Vec::new();
-    for _ in 0..2 {
-        let mut http = http(&node).await;
-        http.request("GET", "/api/?big=16000000", "").await;
-        assert_eq!(http.head().await.expect("an answer").status, 200);
-        stuck.push(http);
-    }
-    // What they have not read is still held.
+async fn what_a_client_does_not_read_is_held_until_it_is_given_up() {
     let body = "x".repeat(15_000_000);
+    let (node, mut reads) = stuck("60s").await;
     assert_eq!(http(&node).await.ask("POST", "/api/", &body).await.status, 503);
-    wait_for("they are given up", async || {
+    assert_eq!(reads.rest_of(16_000_000).await, 16_000_000);
+
+    let (node, mut stuck) = stuck("1s").await;
+    wait_for("it is given up", async || {
         let answer = http(&node).await.ask("POST", "/api/", &body).await;
         (answer.status == 200).then_some(())
     })
     .await;
-    for http in &mut stuck {
-        let rest = http.rest().await.unwrap_or_default();
-        assert!(rest.len() < 16_000_000, "it was cut off");
-    }
+    assert!(stuck.rest_of(16_000_000).await < 16_000_000, "it was cut off");
 }
 
 #[tokio::test]
