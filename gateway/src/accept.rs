@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::client::Verdict;
 use crate::connection;
 use crate::end::End;
-use crate::http::{self, Site};
+use crate::http::{self, Offer};
 use crate::hub::Hub;
 use crate::line::LineDecoder;
 use crate::settings::Protocol;
@@ -23,7 +23,7 @@ use crate::settings::Protocol;
 /// What a listener serves.
 #[derive(Debug, Clone)]
 pub(crate) enum Service {
-    Ws(Arc<Site>),
+    Ws(Arc<Offer>),
     Line,
 }
 
@@ -55,7 +55,7 @@ pub(crate) async fn accept(
         };
         set_up(&stream);
         match &service {
-            Service::Ws(site) => tasks.spawn(http::serve(Arc::clone(&hub), Arc::clone(site), stream, peer)),
+            Service::Ws(offer) => tasks.spawn(http::serve(Arc::clone(&hub), Arc::clone(offer), stream, peer)),
             Service::Line => tasks.spawn(line(Arc::clone(&hub), stream, peer)),
         };
     }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -18,8 +18,9 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) type Asset = (&'static str, &'static [u8]);
 
 /// Where files come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Files {
+    #[default]
     None,
     Dir(ServeDir),
     Assets(&'static [Asset]),
@@ -37,12 +38,16 @@ impl Files {
             }
             Files::Assets(assets) => asset(assets, &request),
         };
-        let headers = response.headers_mut();
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if !headers.contains_key(header::CACHE_CONTROL) {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        }
+        harden(response.headers_mut());
         response
+    }
+}
+
+/// What every answer of the gateway's own says to browsers.
+pub(crate) fn harden(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
 }
 

@@ -102,6 +102,7 @@ impl<'a> Commands<'a> {
                 let paused = found.map(|client| self.hub.pause(self.link, &client, reading.paused));
                 self.check("reading", reading.client, paused);
             }
+            Ask::Respond(respond) => self.hub.respond(self.link, respond),
             Ask::Query(query) => {
                 if !queries::answer(self.hub, self.link, query, turn) {
                     self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));

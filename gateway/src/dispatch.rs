@@ -11,6 +11,7 @@ use tonic::Status;
 
 use crate::client::{Client, Profile};
 use crate::parting::Parting;
+use crate::requests::Waiting;
 use crate::router::{Flow, LinkId, Output, Router};
 
 /// Where a link's events go; the stream to the worker drains it whole.
@@ -23,6 +24,8 @@ pub(crate) struct Dispatch {
     pub(crate) links: HashMap<LinkId, Events>,
     /// Clients of which the router has something, also those that are closed.
     pub(crate) clients: HashMap<u64, Held>,
+    /// Requests of which the router has something, also those whose client has gone.
+    pub(crate) requests: HashMap<u64, Waiting>,
     pub(crate) out: Vec<Output>,
     pub(crate) parting: Parting,
 }
@@ -126,6 +129,8 @@ impl Dispatch {
                 }
                 Output::Forget { client } => {
                     self.clients.remove(&client);
+                    // Who still waits for the answer to a request learns that none comes.
+                    self.requests.remove(&client);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! A connection on a `ws` listener: HTTP first, then a WebSocket or files.
+//! A connection on a `ws` listener: HTTP first, for files and for what workers answer, then perhaps a WebSocket.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -16,33 +17,50 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use meepo_proto::link::{CloseCause, Handshake, Header};
 use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::assets::{self, Body, Files};
+use crate::assets::{self, Body};
 use crate::client::{Client, Verdict};
 use crate::connection;
 use crate::end::End;
 use crate::hub::Hub;
+use crate::patience::Patient;
+use crate::requests;
 use crate::settings::Protocol;
+use crate::sites::Sites;
 use crate::ws::WsDecoder;
 
-/// What a `ws` listener serves.
+/// What a `ws` listener offers.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct Offer {
     /// The paths on which a WebSocket may be opened.
     pub paths: Vec<String>,
-    pub files: Files,
+    /// The paths whose requests workers answer; one that ends in a slash stands for all that begin with it.
+    pub requests: Vec<String>,
+    pub sites: Sites,
+}
+
+impl Offer {
+    fn asks_worker(&self, path: &str) -> bool {
+        self.requests.iter().any(|named| match named.ends_with('/') {
+            true => path.starts_with(named),
+            false => path == named,
+        })
+    }
 }
 
 /// The most that a request's head may take, and the most headers in it.
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
+/// What a client may still send when its body was refused, so that it gets to read why.
+const MAX_REST: u64 = 1 << 20;
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(hub: Arc<Hub>, site: Arc<Site>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(hub: Arc<Hub>, offer: Arc<Offer>, stream: TcpStream, peer: SocketAddr) {
     // Boxed: what HTTP needs goes with the handshake, an idle WebSocket does not carry it.
-    let Some((client, read)) = Box::pin(handshake(&hub, &site, stream, peer)).await else {
+    let Some((client, read)) = Box::pin(handshake(&hub, &offer, stream, peer)).await else {
         return;
     };
     let max_message = usize::try_from(hub.settings.max_message.as_u64()).unwrap_or(usize::MAX);
@@ -52,17 +70,24 @@ pub(crate) async fn serve(hub: Arc<Hub>, site: Arc<Site>, stream: TcpStream, pee
 /// Answers requests until one opens a WebSocket. Gives the client, and the bytes that it sent already.
 async fn handshake(
     hub: &Arc<Hub>,
-    site: &Arc<Site>,
+    offer: &Arc<Offer>,
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Option<(Arc<Client>, Bytes)> {
     let opened = Mutex::new(None);
     let asked = AtomicBool::new(false);
+    let busy = AtomicBool::new(false);
+    let refused = AtomicBool::new(false);
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         Box::pin(async {
-            Ok::<_, Infallible>(match respond(hub, site, request, peer).await {
-                Answer::Response(response) => response,
+            Ok::<_, Infallible>(match respond(hub, offer, request, peer, &busy).await {
+                Answer::Response(response) => {
+                    let status = response.status();
+                    let unread = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT].contains(&status);
+                    refused.fetch_or(unread, Ordering::Relaxed);
+                    response
+                }
                 Answer::Open(pending, response) => {
                     *opened.lock() = Some(pending);
                     response
@@ -75,7 +100,10 @@ async fn handshake(
         .header_read_timeout(hub.settings.handshake_timeout)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, hub.settings.handshake_timeout)),
+            service,
+        );
     let stopped = tokio::select! {
         ended = poll_fn(|context| connection.poll_without_shutdown(context)) => { ended.ok()?; false }
         () = hub.stopping.cancelled() => true,
@@ -86,18 +114,37 @@ async fn handshake(
             return None;
         }
         Pin::new(&mut connection).graceful_shutdown();
-        let ended = poll_fn(|context| connection.poll_without_shutdown(context));
-        tokio::time::timeout(hub.settings.close_timeout, ended)
-            .await
-            .ok()?
-            .ok()?;
+        loop {
+            let ended = poll_fn(|context| connection.poll_without_shutdown(context));
+            match tokio::time::timeout(hub.settings.close_timeout, ended).await {
+                Ok(ended) => break ended.ok()?,
+                // A worker's answer has a limit of its own.
+                Err(_) if busy.load(Ordering::Relaxed) => {}
+                Err(_) => return None,
+            }
+        }
     }
     // Taken apart, not upgraded: the socket comes back as it was given.
     let parts = connection.into_parts();
-    let pending = opened.lock().take()?;
+    let socket = parts.io.into_inner().into_inner();
+    let Some(pending) = opened.lock().take() else {
+        if refused.load(Ordering::Relaxed) {
+            linger(socket, hub.settings.close_timeout).await;
+        }
+        return None;
+    };
     let client = pending.keep();
-    client.set_socket(parts.io.into_inner());
+    client.set_socket(socket);
     Some((client, parts.read_buf))
+}
+
+/// Closes a connection on which something was left unread: closed at once, it would be reset, and the answer lost.
+async fn linger(mut socket: TcpStream, limit: Duration) {
+    let discarded = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket.take(MAX_REST), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(limit, discarded).await;
 }
 
 enum Answer {
@@ -105,8 +152,19 @@ enum Answer {
     Open(Pending, Response<Body>),
 }
 
-async fn respond(hub: &Arc<Hub>, site: &Site, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-    let is_ws_path = site.paths.iter().any(|path| path == request.uri().path());
+async fn respond(
+    hub: &Arc<Hub>,
+    offer: &Offer,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    busy: &AtomicBool,
+) -> Answer {
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        let why = "There is more than one header Host.";
+        return Answer::Response(assets::text(StatusCode::BAD_REQUEST, why));
+    }
+    let path = request.uri().path();
+    let is_ws_path = offer.paths.iter().any(|named| named == path);
     let wants_ws = has_token(request.headers(), header::UPGRADE, "websocket");
     if is_ws_path && wants_ws {
         return match handshake_key(&request) {
@@ -114,17 +172,39 @@ async fn respond(hub: &Arc<Hub>, site: &Site, request: Request<Incoming>, peer: 
             Err(bad) => Answer::Response(bad.into_response()),
         };
     }
-    let mut response = site.files.serve(request).await;
+    let (site, method) = (
+        offer.sites.of(request.uri(), request.headers()).cloned(),
+        request.method().clone(),
+    );
+    let response = if offer.asks_worker(path) {
+        busy.store(true, Ordering::Relaxed);
+        let answered = requests::answer(hub, request, peer).await;
+        busy.store(false, Ordering::Relaxed);
+        match answered {
+            Ok(response) => return Answer::Response(response),
+            Err(own) => own,
+        }
+    } else {
+        match &site {
+            Some(site) => site.files.serve(request).await,
+            None => assets::text(StatusCode::MISDIRECTED_REQUEST, "There is no site of this name here."),
+        }
+    };
     if is_ws_path && response.status() == StatusCode::NOT_FOUND {
-        response = assets::text(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket.");
-        response
-            .headers_mut()
-            .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        return Answer::Response(upgrade_required());
     }
-    Answer::Response(response)
+    Answer::Response(match site {
+        Some(site) => site.dress(response, &method).await,
+        None => response,
+    })
+}
+
+fn upgrade_required() -> Response<Body> {
+    let mut response = assets::text(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket.");
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
 }
 
 /// Asks a worker; its verdict is the handshake's answer.
@@ -193,7 +273,8 @@ impl Drop for Pending {
     }
 }
 
-fn handshake_of(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
+/// How a client came, as workers are told.
+pub(crate) fn handshake_of(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
     let header = |(name, value): (&http::HeaderName, &HeaderValue)| Header {
         name: name.as_str().to_owned(),
         value: Bytes::copy_from_slice(value.as_bytes()),

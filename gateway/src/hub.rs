@@ -20,6 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::allowance::Allowance;
 use crate::client::{Client, Sent, Turn, Verdict};
 use crate::dispatch::{Dispatch, Events, Held, Later};
 use crate::encode::Outgoing;
@@ -39,6 +40,8 @@ pub(crate) struct Hub {
     pub stats: &'static Slot,
     roster: Mutex<Roster>,
     pub(crate) dispatch: Mutex<Dispatch>,
+    /// What requests over HTTP may take.
+    pub(crate) allowance: Arc<Allowance>,
     last_client: AtomicU64,
     last_link: AtomicU64,
     /// Too much waits for workers: nobody is read.
@@ -68,6 +71,7 @@ impl Hub {
             router: Router::new(bounds),
             links: HashMap::new(),
             clients: HashMap::new(),
+            requests: HashMap::new(),
             out: Vec::new(),
             parting: Parting::default(),
         };
@@ -76,6 +80,7 @@ impl Hub {
             send_buffer: bytes(settings.send_buffer),
             full: AtomicBool::new(false),
             refusals: LogQuota::new(),
+            allowance: Allowance::new(settings.max_requests, bytes(settings.request_memory)),
             settings,
             stats,
             roster: Mutex::default(),
@@ -106,7 +111,7 @@ impl Hub {
         handshake: Handshake,
         socket: Option<TcpStream>,
     ) -> (Arc<Client>, oneshot::Receiver<Verdict>) {
-        let number = self.last_client.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.next_number();
         let (client, answer) = Client::new(number, protocol, handshake, socket, self.send_buffer);
         self.roster.lock().insert(Arc::clone(&client));
         self.stats.connections.add(1);
@@ -120,6 +125,11 @@ impl Hub {
         dispatch.push(number, Body::Opened(Opened {}));
         self.carry_out(dispatch);
         (client, answer)
+    }
+
+    /// A number that no client and no request has had.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last_client.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Takes a message from a client.
@@ -438,8 +448,12 @@ impl Hub {
         self.dispatch.lock().links.clear();
     }
 
+    pub(crate) fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
+        self.dispatch.lock()
+    }
+
     /// Carries out what the router decided, then lets go of the lock and closes whom it gave up.
-    fn carry_out(&self, mut dispatch: MutexGuard<'_, Dispatch>) {
+    pub(crate) fn carry_out(&self, mut dispatch: MutexGuard<'_, Dispatch>) {
         let Later { given_up, held } = dispatch.carry_out();
         let router = &dispatch.router;
         self.full.store(router.is_full(), Ordering::Relaxed);

@@ -1,18 +1,14 @@
 //! What the master runs.
 
-use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytesize::ByteSize;
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
-use tower_http::services::ServeDir;
 
 use crate::accept::Service;
-use crate::assets::{Asset, Files};
-use crate::child;
-use crate::http::Site;
-use crate::settings::{GatewaySettings, ListenSettings, Protocol};
+use crate::assets::Asset;
+use crate::settings::{GatewaySettings, ListenSettings};
+use crate::{child, listeners};
 
 /// The gateway, for a master to run.
 #[derive(Debug, Clone, Default)]
@@ -32,23 +28,6 @@ impl GatewayInstance {
         self.assets = assets;
         self
     }
-
-    fn service(&self, listen: &ListenSettings, base: &Path) -> Service {
-        match listen.protocol {
-            Protocol::Line => Service::Line,
-            Protocol::Ws => {
-                let files = match &listen.static_dir {
-                    Some(dir) => Files::Dir(ServeDir::new(base.join(dir))),
-                    None if self.assets.is_empty() => Files::None,
-                    None => Files::Assets(self.assets),
-                };
-                Service::Ws(Arc::new(Site {
-                    paths: listen.paths.clone().unwrap_or_default(),
-                    files,
-                }))
-            }
-        }
-    }
 }
 
 impl Instance for GatewayInstance {
@@ -63,15 +42,12 @@ impl Instance for GatewayInstance {
             label: listen.protocol.name().into(),
             address: listen.address,
             key: format!("gateway.listen[{index}].address"),
-            page: match listen.protocol {
-                Protocol::Ws if listen.static_dir.is_some() || !self.assets.is_empty() => Some(("http", "/".into())),
-                _ => None,
-            },
+            page: listeners::has_page(listen, self.assets).then(|| ("http", "/".into())),
         };
         let services: Rc<[Service]> = settings
             .listen
             .iter()
-            .map(|listen| self.service(listen, config.base_dir()))
+            .map(|listen| listeners::service(listen, self.assets, config.base_dir()))
             .collect();
         Ok(Plan {
             children: settings.children,
@@ -94,6 +70,7 @@ fn check(settings: &GatewaySettings, config: &Config) -> Result<(), ConfigError>
         ("children", settings.children),
         ("threads", settings.threads),
         ("client_in_flight", settings.client_in_flight),
+        ("max_requests", settings.max_requests),
         ("listen", settings.listen.len()),
     ];
     for (key, number) in at_least_one {
@@ -108,25 +85,14 @@ fn check(settings: &GatewaySettings, config: &Config) -> Result<(), ConfigError>
     if settings.heartbeat_timeout <= settings.ping_interval {
         return Err(config.invalid("gateway.heartbeat_timeout", "must be longer than `ping_interval`"));
     }
-    for (index, listen) in settings.listen.iter().enumerate() {
-        let key = |name: &str| format!("gateway.listen[{index}].{name}");
-        if listen.protocol == Protocol::Line && listen.static_dir.is_some() {
-            return Err(config.invalid(&key("static_dir"), "only a `ws` listener serves files"));
-        }
-        if listen.protocol == Protocol::Line && listen.paths.is_some() {
-            return Err(config.invalid(&key("paths"), "only a `ws` listener has paths"));
-        }
-        if let Some(path) = listen.paths.iter().flatten().find(|path| !path.starts_with('/')) {
-            return Err(config.invalid(&key("paths"), format!("`{path}` must begin with a slash")));
-        }
-        if let Some(dir) = &listen.static_dir {
-            let dir = config.base_dir().join(dir);
-            if !dir.is_dir() {
-                return Err(config.invalid(&key("static_dir"), format!("`{}` is not a folder", dir.display())));
-            }
-        }
+    if settings.request_memory < settings.max_message {
+        return Err(config.invalid("gateway.request_memory", "must be at least `max_message`"));
     }
-    Ok(())
+    settings
+        .listen
+        .iter()
+        .enumerate()
+        .try_for_each(|(index, listen)| listeners::check(index, listen, config))
 }
 
 /// What a link can carry in one message, with room for what is around it.

@@ -2,10 +2,11 @@
 //!
 //! # Layout
 //!
-//! - [`settings`]: the section `[gateway]`.
+//! - [`settings`]: the section `[gateway]`; `listeners`: what listeners offer, checked.
 //! - [`instance()`]: what the master runs; `child`: the life of one child; `parting`, `farewell`: workers' last words,
 //!   and the end of its clients.
-//! - `accept`, `http`, `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
+//! - `accept`, `http` (over `patience`), `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
+//! - `sites` (over `assets`): files by host name; `requests` (within an `allowance`): what workers answer over HTTP.
 //! - `client`, `outbox`, `encode`, `end`: one client, what it is sent, and how it ends.
 //! - `roster` (over `index`): which clients, groups and uids there are.
 //! - [`router`]: which worker gets which event (pure state); `dispatch` carries that out.
@@ -17,6 +18,7 @@
 //! In this order: dispatch (`hub`), roster, a client's session, a client's state. None is held over an await.
 
 mod accept;
+mod allowance;
 mod assets;
 mod child;
 mod client;
@@ -33,12 +35,16 @@ mod index;
 mod instance;
 mod line;
 mod link;
+mod listeners;
 mod outbox;
 mod parting;
+mod patience;
 mod queries;
+mod requests;
 mod roster;
 pub mod router;
 pub mod settings;
+mod sites;
 mod ws;
 
 pub use instance::{GatewayInstance, instance};

@@ -10,6 +10,8 @@
 //! - An event in front when workers died may be the cause: it is tried with a pause, then alone, then given up.
 //! - News of a send buffer that nobody was sent yet vanishes with its opposite.
 //! - A draining link gets nothing new and is finished once nothing is in flight over it.
+//! - A request is a client of its own, with this one event: it goes to the link that has the least to do, and is forgotten
+//!   when it is done. One that must not be handled twice is forgotten when its link ends.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -175,7 +177,8 @@ impl Router {
         unseen
     }
 
-    /// A worker has rejected the client: there will be no `closed`, and nothing is delivered again.
+    /// A worker has rejected the client, or nobody waits for the answer to a request any more: there will be no `closed`,
+    /// and nothing is delivered again.
     pub fn dismiss(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
         let Some(lane) = self.lanes.get_mut(&client) else {
             return;
@@ -250,7 +253,7 @@ impl Router {
         let suspect = state.suspect.take_if(|suspect| *suspect == seq).is_some();
         self.in_flight -= 1;
         lane.known = true;
-        if matches!(done.body, Body::Closed(_)) || (lane.dismissed && lane.in_flight.is_empty()) {
+        if done.is_last() || (lane.dismissed && lane.in_flight.is_empty()) {
             self.forget(client, out);
         } else {
             if lane.settling && lane.is_idle() {
@@ -408,7 +411,7 @@ impl Router {
         lane.attached = false;
         lane.blocked = false;
         self.in_flight -= lane.in_flight.len();
-        if lane.dismissed {
+        if lane.dismissed || lane.in_flight.front().is_some_and(|(_, event)| event.only_once()) {
             lane.in_flight.clear();
             self.forget(client, out);
             return;
@@ -439,7 +442,7 @@ impl Router {
         }
         if let Some(lost) = lost {
             out.push(Output::GiveUp { client });
-            if matches!(lost.body, Body::Closed(_)) {
+            if lost.is_last() {
                 self.forget(client, out);
             }
         }

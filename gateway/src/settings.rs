@@ -25,12 +25,21 @@ pub struct GatewaySettings {
     pub advertise: String,
     /// The largest message from a client or to it; a client that sends a larger one is closed (1009). Default: `1MiB`.
     pub max_message: ByteSize,
-    /// How long a client may take for its handshake. Default: `10s`.
+    /// How long a client may take for its handshake, for the head of a request, for its body, and between two moments in
+    /// which it takes something of the answer. Default: `10s`.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
-    /// How long a new client waits for a worker's answer before it gets 503 or is closed. Default: `10s`.
+    /// How long a new client waits for a worker's answer before it gets 503 or is closed; also how long a request waits
+    /// for a worker. Default: `10s`.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// How long a request waits for its answer in all before it gets 504. Default: `30s`.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Requests of a child that workers have, or that wait for one; a further one gets 503. Default: 1024.
+    pub max_requests: usize,
+    /// Bytes of all requests and answers that a child holds; a request that would exceed it gets 503. Default: `64MiB`.
+    pub request_memory: ByteSize,
     /// How long a WebSocket client may be silent before it is asked with a ping. Default: `25s`.
     #[serde(with = "humantime_serde")]
     pub ping_interval: Duration,
@@ -78,9 +87,38 @@ pub struct ListenSettings {
     /// `ws`: the paths on which a WebSocket may be opened. Default: `["/", "/ws"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<String>>,
+    /// `ws`: the paths whose requests workers answer. One that ends in `/` stands for all that begin with it. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Vec<String>>,
     /// `ws`: a folder whose files are served beside the WebSocket. Default: none, or the program's own page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub static_dir: Option<PathBuf>,
+    /// The page for what is not in `static_dir`, a file in it. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_found: Option<PathBuf>,
+    /// The page for what the gateway cannot answer now (5xx), a file in `static_dir`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<PathBuf>,
+    /// `ws`: sites for host names of their own. Other hosts get `static_dir`, or the program's own page. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub site: Vec<SiteSettings>,
+}
+
+/// A folder of files for some host names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteSettings {
+    /// The names, without a port; upper and lower case are the same.
+    pub hosts: Vec<String>,
+    /// The folder.
+    pub dir: PathBuf,
+    /// The page for what is not in the folder, a file in it. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_found: Option<PathBuf>,
+    /// The page for what the gateway cannot answer now (5xx), a file in the folder. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<PathBuf>,
 }
 
 /// What clients speak on a listener.
@@ -120,7 +158,11 @@ impl Default for GatewaySettings {
             protocol,
             address: loopback(port),
             paths: None,
+            requests: None,
             static_dir: None,
+            not_found: None,
+            error: None,
+            site: Vec::new(),
         };
         Self {
             children: 2,
@@ -131,6 +173,9 @@ impl Default for GatewaySettings {
             max_message: ByteSize::mib(1),
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            max_requests: 1024,
+            request_memory: ByteSize::mib(64),
             ping_interval: Duration::from_secs(25),
             heartbeat_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),

@@ -67,6 +67,16 @@ const COUNTERS: &[Metric] = &[
         |of| of.given_up_events,
     ),
     Metric(
+        "meepo_requests_total",
+        "HTTP requests that workers were to answer (gateway) or were given (worker).",
+        |of| of.requests,
+    ),
+    Metric(
+        "meepo_failed_requests_total",
+        "HTTP requests that the gateway answered itself with a 5xx.",
+        |of| of.failed_requests,
+    ),
+    Metric(
         "meepo_failed_accepts_total",
         "Attempts to accept a connection that failed for want of descriptors or memory.",
         |of| of.failed_accepts,

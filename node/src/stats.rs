@@ -124,6 +124,10 @@ figures! {
     dropped_sends: counter,
     /// Events that were given up because several workers ended with them.
     given_up_events: counter,
+    /// HTTP requests that workers were to answer (gateway) or were given (worker).
+    requests: counter,
+    /// Those of them that the gateway answered itself with a 5xx: no worker, no room, no answer in time.
+    failed_requests: counter,
     /// Gateway: clients that are not read because too much waits for workers. Worker: clients whose events wait because
     /// too much is to be sent to their gateway.
     held_back: gauge,

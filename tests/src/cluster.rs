@@ -89,8 +89,12 @@ impl Cluster {
     pub async fn grow(&mut self) {
         let worker = self.worker().start().await;
         self.workers.push(worker);
-        let gateway = Node::build("meepo-gateway").registries(&self.places);
-        let gateway = gateway.set("gateway", &self.settings).start().await;
+        let gateway = Node::build("meepo-gateway")
+            .registries(&self.places)
+            .set("gateway", &self.settings)
+            .set_listen("ws", "requests = [\"/api/\", \"/exact\"]")
+            .start()
+            .await;
         self.gateways.push(gateway);
     }
 

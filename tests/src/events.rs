@@ -12,7 +12,8 @@ use crate::wait::wait_for;
 #[serde(default)]
 pub struct Record {
     /// `start`, `connect`, `connected` (the connect handler ends), `message`, `handled` (the message handler ends),
-    /// `full` and `empty` (the send buffer), `error`, `farewell`, `close`, `stop`, or `result` of something that a handler did.
+    /// `full` and `empty` (the send buffer), `error`, `request`, `answered` (the request handler ends), `farewell`, `close`,
+    /// `stop`, or `result` of something that a handler did.
     pub event: String,
     /// The worker's process.
     pub pid: u32,

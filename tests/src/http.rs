@@ -1,14 +1,15 @@
-//! One plain request.
+//! Plain requests: one, or several over one connection.
 
+use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::wait::in_time;
 
 /// An answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Response {
     /// The status.
     pub status: u16,
@@ -55,4 +56,100 @@ pub async fn request(address: SocketAddr, request: &str) -> Option<Response> {
         })
     })
     .await
+}
+
+/// A connection over which one request follows the other.
+#[derive(Debug)]
+pub struct Http {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
+
+impl Http {
+    /// Connects.
+    ///
+    /// # Panics
+    ///
+    /// When nobody listens there.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = in_time("a connection", TcpStream::connect(address)).await;
+        Self {
+            stream: BufReader::new(stream.expect("somebody listens")),
+            host: address.to_string(),
+        }
+    }
+
+    /// Sends bytes as they are. What the other end does not take any more is not sent.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = in_time("room for a request", self.stream.write_all(bytes.as_ref())).await;
+    }
+
+    /// Sends a request.
+    pub async fn request(&mut self, method: &str, target: &str, body: &str) {
+        let host = &self.host;
+        let length = body.len();
+        let text = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n{body}");
+        self.send(text).await;
+    }
+
+    /// Sends a request and reads its answer.
+    pub async fn ask(&mut self, method: &str, target: &str, body: &str) -> Response {
+        self.request(method, target, body).await;
+        let answer = match method {
+            "HEAD" => self.head().await,
+            _ => self.answer().await,
+        };
+        answer.unwrap_or_else(|| panic!("no answer to {method} {target}"))
+    }
+
+    /// Reads the head of an answer, such as one that has no body. None if the connection has ended.
+    pub async fn head(&mut self) -> Option<Response> {
+        let mut head = String::new();
+        in_time("the head of an answer", async {
+            while !head.ends_with("\r\n\r\n") {
+                if self.stream.read_line(&mut head).await.ok()? == 0 {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await?;
+        Some(Response {
+            status: head.split(' ').nth(1)?.parse().ok()?,
+            head: head.trim_end().into(),
+            body: String::new(),
+        })
+    }
+
+    /// Reads an answer. None if the connection has ended.
+    pub async fn answer(&mut self) -> Option<Response> {
+        let response = self.head().await?;
+        let length = response.header("content-length").and_then(|length| length.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        in_time("the body of an answer", self.stream.read_exact(&mut body))
+            .await
+            .ok()?;
+        Some(Response {
+            body: String::from_utf8_lossy(&body).into_owned(),
+            ..response
+        })
+    }
+
+    /// Reads so many bytes, or as many as come before the connection ends, and gives how many.
+    pub async fn rest_of(&mut self, length: u64) -> u64 {
+        let mut rest = (&mut self.stream).take(length);
+        let mut some = vec![0; 64 << 10];
+        in_time("the rest of an answer", async {
+            while rest.read(&mut some).await.is_ok_and(|read| read > 0) {}
+        })
+        .await;
+        length - rest.limit()
+    }
+
+    /// Waits until the other end has closed the connection, and gives what came before. An error if it was reset.
+    pub async fn rest(&mut self) -> io::Result<String> {
+        let mut rest = Vec::new();
+        in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await?;
+        Ok(String::from_utf8_lossy(&rest).into_owned())
+    }
 }

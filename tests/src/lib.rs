@@ -10,7 +10,7 @@
 //! - [`events`]: what the test worker wrote down.
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`browser`]: a real browser.
-//! - [`http`]: one plain request; [`scrape`]: metrics, read strictly.
+//! - [`http`]: plain requests; [`scrape`]: metrics, read strictly.
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
 //! - [`etcd`]: a cluster of etcd of a test's own.
 //! - [`wait`]: conditions with a deadline.
@@ -45,6 +45,7 @@ pub use disk::Disk;
 pub use etcd::Etcd;
 pub use events::{Events, Record};
 pub use host::Host;
+pub use http::Http;
 pub use line::Line;
 pub use load::{Life, Load};
 pub use network::Network;

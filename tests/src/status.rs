@@ -78,6 +78,10 @@ pub struct Child {
     pub failed_sends: u64,
     /// Errors and panics of handlers.
     pub handler_errors: u64,
+    /// HTTP requests for workers.
+    pub requests: u64,
+    /// HTTP requests that the gateway answered with a 5xx.
+    pub failed_requests: u64,
     /// Links that are up.
     pub links: u64,
     /// Events that wait.

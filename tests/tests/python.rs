@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use meepo_tests::processes::MARK;
-use meepo_tests::{DEADLINE, Host, Incoming, Node, Ws, binaries, in_time, processes, wait_until};
+use meepo_tests::{DEADLINE, Host, Http, Incoming, Node, Ws, binaries, in_time, processes, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,7 +21,7 @@ const MESSAGES: usize = 150;
 /// Python with what the example needs: the one of the system, for which Debian has packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Answers with its pid and whether the event was handled before.
+/// Answers with its pid and whether the event was handled before. Over HTTP it does what the path says.
 const SLOW: &str = r#"
 import asyncio, os, meepo
 
@@ -32,6 +32,21 @@ class Slow(meepo.App):
 
     async def on_farewell(self, client, reload):
         client.send("back in a moment" if reload else "the service is stopping")
+
+    async def on_request(self, request):
+        what = request.hello.path.removeprefix("/api/")
+        if what == "fail":
+            raise ValueError("a secret")
+        if what == "big":
+            return meepo.Response(200, b"x" * (2 << 20))
+        if what == "wrong":
+            return meepo.Response(101)
+        if what == "hang" and not request.redelivered:
+            await asyncio.sleep(3600)
+        if what == "nothing":
+            return await super().on_request(request)
+        text = f"{request.method} {request.hello.query} {len(request.body)} {request.redelivered} {os.getpid()}"
+        return meepo.Response(201, text, [("x-test", "yes")])
 
 meepo.run(Slow())
 "#;
@@ -197,7 +212,9 @@ async fn served(worker: &Node) -> u64 {
 }
 
 async fn gateway(registry: &Node, children: usize) -> Node {
-    let gateway = Node::build("meepo-gateway").registry(registry.host());
+    let gateway = Node::build("meepo-gateway")
+        .registry(registry.host())
+        .set_listen("ws", "requests = [\"/api/\"]");
     gateway.set("gateway", &format!("children = {children}")).start().await
 }
 
@@ -478,4 +495,34 @@ async fn a_send_buffer_and_a_pause_are_told_in_python() {
     assert_eq!(client.ask("pause").await, "paused");
     // It is not read before it is resumed.
     assert_eq!(client.ask("one").await, "False one");
+}
+
+#[tokio::test]
+async fn it_answers_requests_and_another_does_when_it_dies() {
+    let Some(example) = Example::generate().await else {
+        return;
+    };
+    let registry = Node::build("meepo-registry").start().await;
+    let front = gateway(&registry, 1).await;
+    let first = example.start_slow(registry.host(), 1).await;
+    let mut http = Http::connect(front.host().ws()).await;
+    let answer = http.ask("POST", "/api/x?a=1", "four").await;
+    let text = format!("POST a=1 4 False {}", first.pid());
+    assert_eq!((answer.status, answer.body), (201, text));
+    assert_eq!(http.ask("GET", "/api/x", "").await.header("x-test"), Some("yes"));
+    for (path, status) in [("nothing", 404), ("fail", 500), ("big", 500), ("wrong", 502)] {
+        let answer = http.ask("GET", &format!("/api/{path}"), "").await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        assert!(!answer.body.contains("secret"), "{answer:?}");
+    }
+    http.request("GET", "/api/hang", "").await;
+    front
+        .status_when("it has the request", |status| {
+            status.instance("gateway").sum(|child| child.events_in_flight) == 1
+        })
+        .await;
+    let second = example.start_slow(registry.host(), 1).await;
+    first.signal(Signal::SIGKILL);
+    let answer = http.answer().await.expect("an answer");
+    assert_eq!(answer.body, format!("GET  0 True {}", second.pid()));
 }

@@ -10,7 +10,7 @@ use meepo_proto::link as wire;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::Link;
-use crate::requests::Requests;
+use crate::replies::Requests;
 use crate::timers::Count;
 use crate::{ClientTarget, Cluster, Delivery, Hello, Message};
 

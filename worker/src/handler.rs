@@ -1,7 +1,7 @@
 //! The trait that an application implements.
 
 use crate::farewell::Nothing;
-use crate::{Client, CloseReason, Cluster, Farewell, HandlerError, Hello, Message, Reject, Result};
+use crate::{Client, CloseReason, Cluster, Farewell, HandlerError, Hello, Message, Reject, Request, Response, Result};
 
 /// The business logic of an application.
 ///
@@ -86,6 +86,37 @@ pub trait Handler: Send + Sync + 'static {
     fn on_farewell(&self, client: &Client, why: Farewell) -> impl Future<Output = ()> + Send {
         let _ = (client, why);
         Nothing
+    }
+
+    /// A request over HTTP, to a path that a `ws` listener has in `requests`. It belongs to no client, and requests have no
+    /// order: each is handled by itself. An error or a panic is logged, and the answer is 500 without its text.
+    ///
+    /// When a worker ends before its answer is out, another one is given a request that may be repeated, marked
+    /// [`redelivered`](Request::redelivered); of any other (`POST`, `PATCH`) the client is told by a 502.
+    ///
+    /// ```
+    /// # use meepo_worker::{Client, Handler, Message, Request, Response, Result};
+    /// # struct Api;
+    /// # impl Handler for Api {
+    /// # async fn on_message(&self, _client: &Client, _message: Message) -> Result<()> { Ok(()) }
+    /// async fn on_request(&self, request: Request) -> Result<Response> {
+    ///     match (request.method(), request.path()) {
+    ///         ("GET" | "HEAD", "/api/online") => Ok(Response::json(&request.cluster().count().await.value)),
+    ///         ("POST", "/api/say") => {
+    ///             let Some(text) = request.text() else {
+    ///                 return Ok(Response::text("text, please").with_status(400));
+    ///             };
+    ///             request.cluster().all().send(text);
+    ///             Ok(Response::new(204))
+    ///         }
+    ///         _ => Ok(Response::new(404)),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    fn on_request(&self, request: Request) -> impl Future<Output = Result<Response>> + Send {
+        let _ = request;
+        async { Ok(Response::new(404)) }
     }
 
     /// A client has gone: nothing that it is sent from now on reaches it. Its session is still there to read.

@@ -81,11 +81,7 @@ impl Hello {
 
     /// The first value of a key in the query, decoded. A key without `=` has the empty value.
     pub fn query_value(&self, key: &str) -> Option<String> {
-        self.query
-            .split('&')
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .find(|(name, _)| !name.is_empty() && decoded(name) == key)
-            .map(|(_, value)| decoded(value).into_owned())
+        value_of(&self.query, key)
     }
 
     /// The first value of a header that is text. Upper and lower case of the name are the same.
@@ -100,6 +96,15 @@ impl Hello {
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
+}
+
+/// The first value of a key in a query or a form, decoded.
+pub(crate) fn value_of(pairs: &str, key: &str) -> Option<String> {
+    pairs
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(name, _)| !name.is_empty() && decoded(name) == key)
+        .map(|(_, value)| decoded(value).into_owned())
 }
 
 fn decoded(text: &str) -> Cow<'_, str> {

@@ -26,6 +26,7 @@ use crate::link::Link;
 use crate::timers::{Run, TIMER};
 use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Message, Reject};
 
+mod http;
 mod serving;
 
 /// The lanes of all clients that this worker child serves.
@@ -136,6 +137,9 @@ impl<H: Handler> Lanes<H> {
             }
             Some(Event::Closed(closed)) => What::Closed(closed.into()),
             Some(Event::Buffered(wire::Buffered { full })) => What::Buffered(full),
+            Some(Event::Request(request)) => {
+                return self.request(link, event.client, event.seq, event.redelivered, request);
+            }
             other => {
                 match other {
                     // It is recorded above, and says nothing yet.

@@ -26,15 +26,16 @@
 //!
 //! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`), [`CloseReason`]
 //!   (`close`) and [`Farewell`] (`farewell`); [`HandlerError`] (`error`).
+//! - [`Request`], [`Response`]: HTTP (`request`, `response`).
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
 //! - [`Timer`]: what runs later, for a client or without (`timers`). Questions to a client: [`Client::request`],
-//!   [`RequestError`] (`requests`).
+//!   [`RequestError`] (`replies`).
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
-//! - `lanes`: each client's events in order, clients side by side.
+//! - `lanes`: each client's events in order, clients side by side, and requests by themselves.
 //!
 //! # Promises
 //!
@@ -61,7 +62,9 @@ mod links;
 mod message;
 mod outside;
 mod query;
-mod requests;
+mod replies;
+mod request;
+mod response;
 mod room;
 mod select;
 mod serve;
@@ -79,12 +82,16 @@ pub use error::{HandlerError, Refusal};
 pub use farewell::Farewell;
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
+/// The crate of HTTP's types, such as that of [`Request::headers`].
+pub use http;
 pub use instance::{WorkerInstance, WorkerSection, instance};
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};
 pub use query::Answer;
-pub use requests::RequestError;
+pub use replies::RequestError;
+pub use request::Request;
+pub use response::Response;
 pub use select::{Member, Select};
 pub use target::Target;
 pub use timers::{Outcome, Timer};

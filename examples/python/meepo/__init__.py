@@ -15,10 +15,23 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.with_name("generated")))
 
-from .client import Answer, Client, ClientId, Cluster, Message, Reason, Reject, Target  # noqa: E402
+from .client import Answer, Client, ClientId, Cluster, Message, Reason, Reject, Request, Response, Target  # noqa: E402
 from .worker import Worker  # noqa: E402
 
-__all__ = ["Answer", "App", "Client", "ClientId", "Cluster", "Message", "Reason", "Reject", "Target", "run"]
+__all__ = [
+    "Answer",
+    "App",
+    "Client",
+    "ClientId",
+    "Cluster",
+    "Message",
+    "Reason",
+    "Reject",
+    "Request",
+    "Response",
+    "Target",
+    "run",
+]
 
 
 class App:
@@ -38,8 +51,13 @@ class App:
 
     async def on_buffer_empty(self, client):
         pass
+
     async def on_farewell(self, client, reload):
         """The client's gateway is about to close it: the moment for a last word."""
+
+    async def on_request(self, request):
+        """Answers an HTTP request."""
+        return Response(404)
 
 
 def run(app):

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import link_pb2 as wire
 
@@ -29,6 +29,31 @@ class Reason:
     cause: str
     code: int = 0
     text: str = ""
+
+
+@dataclass
+class Request:
+    """An HTTP request. Its `hello` has path, query, headers and peer."""
+
+    cluster: "Cluster"
+    method: str
+    hello: wire.Handshake
+    body: bytes
+    redelivered: bool  # another worker had it before, and may have handled it
+
+
+@dataclass
+class Response:
+    """The answer to an HTTP request. Headers are pairs of texts; those about the connection are the gateway's."""
+
+    status: int
+    body: "str | bytes" = b""
+    headers: "list[tuple[str, str]]" = field(default_factory=list)
+
+    def to_wire(self, number):
+        headers = [wire.Header(name=name, value=value.encode()) for name, value in self.headers]
+        body = self.body.encode() if isinstance(self.body, str) else self.body
+        return wire.Command(respond=wire.Respond(request=number, status=self.status, headers=headers, body=body))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import grpc
 import link_pb2 as wire
 
-from .client import Client, ClientId, Cluster, Message, Reason, Reject, apply
+from .client import Client, ClientId, Cluster, Message, Reason, Reject, Request, Response, apply
 from .link import Link
 from .registry import Registries
 
@@ -185,6 +185,8 @@ class Worker:
             self._lane(id).client = client
         if kind in ("opened", "message", "closed", "buffered"):
             return self._push(id, link, event)
+        if kind == "request":
+            return self._spawn(self._answer(link, event))
         client = self.lanes[id].client if id in self.lanes else None
         if kind == "detached":
             self._forget(id, link)
@@ -286,6 +288,27 @@ class Worker:
             log.exception("client %s: %s failed", client.id, handler)
         if kind == "closed":
             self._forget(client.id, job.link)
+
+    async def _answer(self, link, event):
+        """Has the application answer a request: each by itself, for it is about no client."""
+        asked = event.request
+        await link.room.wait()
+        if link.ended:
+            return  # The gateway hands it to another worker, or has answered by itself.
+        request = Request(self.cluster, asked.method, asked.handshake, asked.body, event.redelivered)
+        try:
+            response = await asyncio.wait_for(self.app.on_request(request), self.handler_timeout)
+            answer = response.to_wire(event.client)
+        except asyncio.TimeoutError:
+            log.warning("%s %s: handler has taken too long and was cut off", asked.method, asked.handshake.path)
+            answer = Response(504).to_wire(event.client)
+        except Exception:
+            log.exception("%s %s: on_request failed", asked.method, asked.handshake.path)
+            answer = Response(500).to_wire(event.client)
+        if not link.send(answer) and not link.ended:
+            log.warning("%s %s: the answer is too large", asked.method, asked.handshake.path)
+            link.send(Response(500).to_wire(event.client))
+        link.done(event.seq)
 
     def _moved(self, gateway):
         """Forgets the clients of a gateway whose link has ended, but that lives: other workers have them."""

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use meepo_proto::link::{Buffered, Closed, Message, Opened};
+use meepo_proto::link::{Buffered, Closed, Message, Opened, Request};
 
 use super::*;
 
@@ -20,7 +20,8 @@ fn bounds(max_deliveries: u32, max_returns: u32) -> Bounds {
 
 const LINKS_AT_A_TIME: usize = 2;
 
-/// What comes of a client, in its order: `o`pened, `m`essage, buffer `f`ull, `e`mpty, `c`losed.
+/// What comes of a client, in its order: `o`pened, `m`essage, buffer `f`ull, `e`mpty, `c`losed. Or a `r`equest, or one that may
+/// be handled `1` time.
 type Script = [&'static str; 3];
 
 /// An event, by its client and its place in what that sends.
@@ -48,6 +49,8 @@ enum Step {
     Done(LinkId, u64),
     Undone(LinkId, u64),
     Release(ClientNumber),
+    /// Who made a request waits no more.
+    Dismiss(ClientNumber),
 }
 
 impl World {
@@ -69,7 +72,7 @@ impl World {
 
     fn number(&self, client: ClientNumber, body: &Body) -> Number {
         let place = match body {
-            Body::Opened(_) => 0,
+            Body::Opened(_) | Body::Request(_) => 0,
             Body::Message(message) => message.payload[0].into(),
             Body::Closed(_) => self.script(client).len() - 1,
             Body::Buffered(Buffered { full: true }) => self.script(client).find('f').unwrap(),
@@ -87,8 +90,16 @@ impl World {
                 binary: true,
             }),
             news @ (b'f' | b'e') => Body::Buffered(Buffered { full: news == b'f' }),
-            _ => Body::Closed(Closed::default()),
+            b'c' => Body::Closed(Closed::default()),
+            kind => Body::Request(Request {
+                method: if kind == b'r' { "PUT" } else { "POST" }.into(),
+                ..Request::default()
+            }),
         }
+    }
+
+    fn is_request(&self, client: ClientNumber) -> bool {
+        matches!(self.script(client), "r" | "1")
     }
 
     /// The first event in flight of each client over a link: what its worker is handling.
@@ -122,6 +133,9 @@ impl World {
                 steps.push(Step::Undone(link, seq));
             }
         }
+        let dismissed = self.router.lanes.iter().filter(|(_, lane)| !lane.dismissed);
+        let requests = dismissed.filter(|(client, _)| self.is_request(**client));
+        steps.extend(requests.map(|(client, _)| Step::Dismiss(*client)));
         steps.extend(self.held.iter().map(|client| Step::Release(*client)));
         steps
     }
@@ -131,6 +145,7 @@ impl World {
         let mut out = Vec::new();
         let mut to_give_up = BTreeSet::new();
         let mut to_hold = BTreeSet::new();
+        let mut lost = BTreeSet::new();
         match step {
             Step::Push(client) => {
                 let pushed = &mut self.pushed[usize::try_from(client).unwrap() - 1];
@@ -151,7 +166,7 @@ impl World {
             Step::Drain(link) => self.router.link_draining(link, &mut out),
             Step::Down(link, ending) => {
                 for (client, _) in self.handled_now(link) {
-                    self.expect_return(client, ending, &mut to_give_up, &mut to_hold);
+                    self.expect_return(client, ending, &mut to_give_up, &mut to_hold, &mut lost);
                 }
                 self.router.link_down(link, ending, &mut out);
             }
@@ -163,14 +178,22 @@ impl World {
             }
             Step::Undone(link, seq) => {
                 let client = self.router.links[&link].in_flight[&seq];
-                self.expect_return(client, Ending::Died, &mut to_give_up, &mut to_hold);
+                self.expect_return(client, Ending::Died, &mut to_give_up, &mut to_hold, &mut lost);
                 self.router.undone(link, seq, &mut out);
             }
             Step::Release(client) => {
                 self.held.remove(&client);
                 self.router.release(client, &mut out);
             }
+            Step::Dismiss(client) => {
+                if self.router.lanes[&client].in_flight.is_empty() {
+                    lost.insert((client, 0));
+                }
+                self.router.dismiss(client, &mut out);
+            }
         }
+        let forgotten: BTreeSet<_> = lost.iter().map(|(client, _)| *client).collect();
+        self.over.extend(lost);
         let mut given_up = BTreeSet::new();
         let mut finished = BTreeSet::new();
         for output in out {
@@ -198,11 +221,15 @@ impl World {
                 Output::Attach { link, .. } => assert!(!self.router.links[&link].draining),
                 Output::Detach { link, .. } => assert!(self.router.links[&link].draining),
                 Output::Forget { client } => {
-                    assert!(self.script(client).ends_with('c'), "forgotten before the end");
+                    let ended = self.script(client).ends_with('c') || self.is_request(client);
+                    assert!(ended, "forgotten before the end");
                     self.held.remove(&client);
                 }
                 Output::Resume { .. } | Output::Settled { .. } => {}
             }
+        }
+        for client in forgotten {
+            assert!(!self.router.lanes.contains_key(&client), "what is lost is forgotten");
         }
         assert_eq!(given_up, to_give_up.iter().map(|(client, _)| *client).collect());
         self.over.extend(to_give_up);
@@ -223,7 +250,12 @@ impl World {
         ending: Ending,
         to_give_up: &mut BTreeSet<Number>,
         to_hold: &mut BTreeSet<ClientNumber>,
+        lost: &mut BTreeSet<Number>,
     ) {
+        if self.router.lanes[&client].dismissed || self.script(client) == "1" {
+            lost.insert((client, 0));
+            return;
+        }
         let event = &self.router.lanes[&client].in_flight.front().unwrap().1;
         let failed = event.failed + u32::from(ending == Ending::Died);
         if failed >= self.router.bounds.max_deliveries || event.returned + 1 >= self.router.bounds.max_returns {
@@ -357,7 +389,7 @@ impl World {
                 continue;
             };
             print.push(lane.link.map_or(END, rank));
-            print.extend([lane.attached, lane.known, lane.blocked, lane.held].map(u8::from));
+            print.extend([lane.attached, lane.known, lane.blocked, lane.held, lane.dismissed].map(u8::from));
             print.push(small(lane.in_flight.len()));
             for event in lane.in_flight.iter().map(|(_, event)| event).chain(&lane.waiting) {
                 print.extend([
@@ -411,6 +443,11 @@ fn one_client_says_more_than_the_others() {
 #[test]
 fn a_client_comes_and_goes() {
     assert!(explore(["omc", "m", ""], bounds(2, 3)) > 20_000);
+}
+
+#[test]
+fn requests_come_among_what_a_client_says() {
+    assert!(explore(["r", "1", "m"], bounds(2, 3)) > 10_000);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use meepo_proto::link::Request;
 use meepo_proto::link::event::Body;
 
 use super::{ClientNumber, LinkId, Output};
@@ -41,6 +42,8 @@ pub(super) struct Link {
     pub(super) suspect: Option<u64>,
     /// Clients with a suspect in front, which is tried alone.
     pub(super) suspects: VecDeque<ClientNumber>,
+    /// When it was given a request last: each in its turn.
+    pub(super) turn: u64,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub(super) struct Pending {
 
 /// What an event costs beside its payload, roughly.
 const EVENT_OVERHEAD: usize = 128;
+/// What a header costs beside its name and value, roughly.
+const HEADER_OVERHEAD: usize = 64;
 
 impl Link {
     /// Takes a client out, with what is in flight of it. True if that was the suspect.
@@ -86,6 +91,7 @@ impl Pending {
     pub(super) fn new(body: Body) -> Self {
         let payload = match &body {
             Body::Message(message) => message.payload.len(),
+            Body::Request(request) => request_bytes(request),
             _ => 0,
         };
         Self {
@@ -97,6 +103,23 @@ impl Pending {
         }
     }
 
+    /// Whether nothing of its client can follow.
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.body, Body::Closed(_) | Body::Request(_))
+    }
+
+    /// Whether a worker that may have handled it must stay the only one: a request that is neither safe nor idempotent
+    /// by RFC 9110.
+    pub(super) fn only_once(&self) -> bool {
+        let Body::Request(request) = &self.body else {
+            return false;
+        };
+        !matches!(
+            &*request.method,
+            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+        )
+    }
+
     pub(super) fn is_new_opened(&self) -> bool {
         matches!(self.body, Body::Opened(_)) && !self.redelivered
     }
@@ -106,8 +129,17 @@ impl Pending {
     }
 }
 
+fn request_bytes(request: &Request) -> usize {
+    let head = request.handshake.as_ref().map_or(0, |handshake| {
+        let headers = handshake.headers.iter();
+        let headers = headers.map(|header| header.name.len() + header.value.len() + HEADER_OVERHEAD);
+        handshake.path.len() + handshake.query.len() + headers.sum::<usize>()
+    });
+    head + request.body.len()
+}
+
 /// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the
-/// one with the fewest clients.
+/// one with the fewest clients; for a request the one with the fewest events in flight, each in turn.
 pub(super) fn choose_link(
     client: ClientNumber,
     lane: &mut Lane,
@@ -122,10 +154,15 @@ pub(super) fn choose_link(
     if !lane.in_flight.is_empty() {
         return None;
     }
-    let (&link, _) = links
-        .iter()
-        .filter(|(_, state)| !state.draining)
-        .min_by_key(|(link, state)| (state.clients.len(), **link))?;
+    let is_request = matches!(lane.waiting.front(), Some(event) if matches!(event.body, Body::Request(_)));
+    let (&link, _) =
+        links
+            .iter()
+            .filter(|(_, state)| !state.draining)
+            .min_by_key(|(link, state)| match is_request {
+                true => (state.in_flight.len(), state.turn, **link),
+                false => (state.clients.len(), 0, **link),
+            })?;
     if let Some(old) = lane.link.take()
         && let Some(state) = links.get_mut(&old)
     {
@@ -134,7 +171,12 @@ pub(super) fn choose_link(
             out.push(Output::Detach { link: old, client });
         }
     }
-    links.get_mut(&link)?.clients.insert(client);
+    let last_turn = links.values().map(|state| state.turn).max().unwrap_or(0);
+    let state = links.get_mut(&link)?;
+    state.clients.insert(client);
+    if is_request {
+        state.turn = last_turn + 1;
+    }
     lane.link = Some(link);
     lane.attached = false;
     Some(link)

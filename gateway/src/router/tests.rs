@@ -2,10 +2,119 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use meepo_proto::link::{Buffered, Closed, Message, Opened};
+use meepo_proto::link::{Buffered, Closed, Message, Opened, Request};
 use proptest::prelude::*;
 
 use super::*;
+
+fn request(method: &str, body: usize) -> Body {
+    Body::Request(Request {
+        method: method.into(),
+        body: vec![0; body].into(),
+        ..Request::default()
+    })
+}
+
+/// The links over which something is delivered.
+fn delivered(out: &mut Vec<Output>) -> Vec<(ClientNumber, LinkId, u64, bool)> {
+    let delivered = |output| match output {
+        Output::Deliver {
+            client,
+            link,
+            seq,
+            redelivered,
+            ..
+        } => Some((client, link, seq, redelivered)),
+        _ => None,
+    };
+    out.drain(..).filter_map(delivered).collect()
+}
+
+#[test]
+fn a_request_goes_to_the_link_with_the_least_to_do_and_each_has_its_turn() {
+    let (mut router, mut out) = (Router::new(BOUNDS), Vec::new());
+    for link in 1..=3 {
+        router.link_up(LinkId(link), &mut out);
+    }
+    let mut taken = Vec::new();
+    for number in 1..=6 {
+        router.push(number, request("GET", 0), &mut out);
+        let (_, link, seq, _) = delivered(&mut out)[0];
+        router.done(link, seq, &mut out);
+        assert!(out.contains(&Output::Forget { client: number }));
+        taken.push(link.0);
+    }
+    assert_eq!(taken, [1, 2, 3, 1, 2, 3]);
+    router.push(7, request("GET", 0), &mut out);
+    router.push(8, request("GET", 0), &mut out);
+    router.push(9, request("GET", 0), &mut out);
+    let (_, link, seq, _) = delivered(&mut out)[2];
+    router.done(link, seq, &mut out);
+    router.push(10, request("GET", 0), &mut out);
+    assert_eq!(delivered(&mut out)[0].1, link, "the only one that has nothing to do");
+    assert_eq!((router.in_flight(), router.waiting()), (3, 0));
+}
+
+#[test]
+fn what_may_be_repeated_is_and_what_may_not_is_forgotten() {
+    let (mut router, mut out) = (Router::new(BOUNDS), Vec::new());
+    router.link_up(LinkId(1), &mut out);
+    let methods = [
+        "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST", "PATCH", "get", "LOCK",
+    ];
+    for (number, method) in (1..).zip(methods) {
+        router.push(number, request(method, 0), &mut out);
+    }
+    assert_eq!(delivered(&mut out).len(), 10);
+    router.link_up(LinkId(2), &mut out);
+    router.link_down(LinkId(1), Ending::Silent, &mut out);
+    let forgotten: Vec<_> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Forget { client } => Some(*client),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(forgotten, [7, 8, 9, 10]);
+    let again = delivered(&mut out);
+    assert_eq!(
+        again.iter().map(|again| again.0).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
+    assert!(again.iter().all(|(.., redelivered)| *redelivered));
+}
+
+#[test]
+fn one_that_no_worker_has_had_is_not_lost_whatever_its_method() {
+    let (mut router, mut out) = (Router::new(BOUNDS), Vec::new());
+    router.link_up(LinkId(1), &mut out);
+    router.push(1, request("GET", 5_000), &mut out);
+    router.push(2, request("POST", 5_000), &mut out);
+    assert_eq!(delivered(&mut out).len(), 1, "there is no room for the second");
+    router.link_up(LinkId(2), &mut out);
+    router.link_down(LinkId(1), Ending::Died, &mut out);
+    let mut now = delivered(&mut out);
+    let (_, link, seq, _) = now.remove(0);
+    router.done(link, seq, &mut out);
+    now.extend(delivered(&mut out));
+    assert_eq!(now, [(2, LinkId(2), 2, false)]);
+}
+
+#[test]
+fn nobody_who_waits_means_no_second_worker() {
+    let (mut router, mut out) = (Router::new(BOUNDS), Vec::new());
+    router.push(1, request("GET", 0), &mut out);
+    router.dismiss(1, &mut out);
+    assert!(router.is_idle());
+    router.link_up(LinkId(1), &mut out);
+    router.push(2, request("GET", 0), &mut out);
+    assert_eq!(delivered(&mut out).len(), 1);
+    router.dismiss(2, &mut out);
+    assert!(!router.is_idle(), "its handler goes on");
+    router.link_up(LinkId(2), &mut out);
+    router.link_down(LinkId(1), Ending::Died, &mut out);
+    assert_eq!((delivered(&mut out), router.is_idle()), (vec![], true));
+}
 
 const BOUNDS: Bounds = Bounds {
     client_in_flight: 4,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use meepo_node::Master;
 use meepo_tests::Record;
 use meepo_worker::{
-    Answer, Client, ClientId, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, Message, Reject,
-    RequestError, Result,
+    Answer, Client, ClientId, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, Message, Reject, Request,
+    RequestError, Response, Result,
 };
 use tokio::time::sleep;
 
@@ -168,6 +168,70 @@ impl Handler for Recorder {
         if self.farewell == "hang" {
             std::future::pending().await
         }
+    }
+
+    /// The query says what to do: `?sleep=500`, `?status=201`, `?header=name&value=text`, `?big=5000`, `?fail`, `?panic`,
+    /// `?exit`, `?hang` (at the first time only), `?hang-always`. The answer tells what came.
+    async fn on_request(&self, request: Request) -> Result<Response> {
+        let record = |event: &str| Record {
+            event: event.into(),
+            path: request.path().into(),
+            query: request.query().into(),
+            peer: request.peer().into(),
+            text: request.method().into(),
+            redelivered: request.redelivered(),
+            ..Record::default()
+        };
+        self.write_line(record("request"));
+        let asked = |key: &str| request.query_value(key);
+        if let Some(time) = asked("sleep") {
+            sleep(millis(&time)).await;
+        }
+        if asked("hang-always").is_some() || asked("hang").is_some() && !request.redelivered() {
+            std::future::pending::<()>().await;
+        }
+        if asked("fail").is_some() {
+            return Err("asked to fail a request".into());
+        }
+        if asked("panic").is_some() {
+            panic!("asked to panic in a request");
+        }
+        if asked("exit").is_some() {
+            std::process::exit(7);
+        }
+        let body = request.body().iter().take(100).map(|byte| format!("{byte:02x}"));
+        let headers: Vec<_> = request.headers().iter().collect();
+        let told = serde_json::json!({
+            "method": request.method(),
+            "path": request.path(),
+            "query": request.query(),
+            "peer": request.peer(),
+            "headers": headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            "test": request.header("x-test"),
+            "cookie": request.cookie("b"),
+            "length": request.body().len(),
+            "body": body.collect::<String>(),
+            "redelivered": request.redelivered(),
+            "pid": std::process::id(),
+            "online": request.cluster().count().await.value,
+        });
+        let mut response = Response::json(&told);
+        if let Some(status) = asked("status") {
+            response = response.with_status(status.parse()?);
+        }
+        if let Some(name) = asked("header") {
+            response = response.header(name, asked("value").unwrap_or_default());
+        }
+        if let Some(size) = asked("big") {
+            response = response.body("x".repeat(size.parse()?));
+        }
+        response = response
+            .header("set-cookie", "a=1")
+            .header("set-cookie", "b=2")
+            .header("connection", "x-private")
+            .header("x-private", "1");
+        self.write_line(record("answered"));
+        Ok(response)
     }
 
     async fn on_close(&self, client: &Client, reason: &CloseReason) {

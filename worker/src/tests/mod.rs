@@ -8,7 +8,7 @@ mod flow;
 mod gateway;
 mod links;
 mod queries;
-mod requests;
+mod replies;
 mod sends;
 mod session;
 mod timers;
