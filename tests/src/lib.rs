@@ -7,7 +7,7 @@
 //! - [`node`]: a master with its own folder and `meepo.toml`.
 //! - [`processes`]: the processes of a node, and signals to them.
 //! - [`status`]: `status --json` as types.
-//! - [`events`]: what the test worker wrote down.
+//! - [`events`]: what the test worker wrote down; [`jobs`]: what its job did.
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`http`]: one plain request; [`scrape`]: metrics, read strictly.
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
@@ -26,6 +26,7 @@ pub mod etcd;
 pub mod events;
 pub mod host;
 pub mod http;
+pub mod jobs;
 pub mod line;
 pub mod load;
 pub mod network;
@@ -43,6 +44,7 @@ pub use disk::Disk;
 pub use etcd::Etcd;
 pub use events::{Events, Record};
 pub use host::Host;
+pub use jobs::{Jobs, Step};
 pub use line::Line;
 pub use load::{Life, Load};
 pub use network::Network;

@@ -29,6 +29,7 @@
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
+//! - [`Cluster::job`]: what one worker child does at a time (`job`), under a [`Lease`].
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
@@ -49,6 +50,7 @@ mod cluster;
 mod handler;
 mod hello;
 mod instance;
+mod job;
 mod lanes;
 mod link;
 mod links;
@@ -70,6 +72,8 @@ pub use cluster::Cluster;
 pub use handler::Handler;
 pub use hello::{Hello, Reject};
 pub use instance::{WorkerInstance, WorkerSection, instance};
+pub use job::JobError;
+pub use meepo_node::Lease;
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};
