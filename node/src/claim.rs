@@ -197,7 +197,10 @@ mod tests {
         claim.answer(0, at(3), asked[0], &answer(true, 7));
         assert_eq!(claim.phase(at(3)), Phase::Telling);
         claim.answer(2, at(3), asked[2], &answer(true, 7));
-        assert_eq!((claim.phase(at(3)), claim.until()), (Phase::Held, at(2) + TIME * 9 / 10));
+        assert_eq!(
+            (claim.phase(at(3)), claim.until()),
+            (Phase::Held, at(2) + TIME * 9 / 10)
+        );
     }
 
     #[test]

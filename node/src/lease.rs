@@ -278,7 +278,12 @@ struct Trouble {
 
 impl Trouble {
     fn saw(&mut self, name: &str, unreached: Option<Unreached>) {
-        let Some(Unreached { answered, needed, error }) = unreached else {
+        let Some(Unreached {
+            answered,
+            needed,
+            error,
+        }) = unreached
+        else {
             self.since = None;
             return;
         };

@@ -82,9 +82,11 @@ const GAUGES: &[Metric] = &[
     Metric("meepo_links", "Links between gateways and workers that are up.", |of| {
         of.links
     }),
-    Metric("meepo_jobs", "Jobs that run here, each nowhere else in the cluster.", |of| {
-        of.jobs
-    }),
+    Metric(
+        "meepo_jobs",
+        "Jobs that run here, each nowhere else in the cluster.",
+        |of| of.jobs,
+    ),
     Metric("meepo_waiting_events", "Events that wait for a worker.", |of| {
         of.events_waiting
     }),

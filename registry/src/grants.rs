@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(grants.hold("a", 1, 0, START, WALL).unwrap(), refused(WALL));
         grants.begin(START);
         grants.begin(START + SECOND);
-        assert_eq!(grants.hold("a", 1, 7, START + TIME - SECOND, WALL).unwrap(), refused(WALL));
+        assert_eq!(
+            grants.hold("a", 1, 7, START + TIME - SECOND, WALL).unwrap(),
+            refused(WALL)
+        );
         assert_eq!(grants.hold("a", 1, 7, START + TIME, WALL).unwrap(), granted(7));
     }
 

@@ -9,8 +9,8 @@ use meepo_node::quota::REFUSALS;
 use meepo_node::stats::Slot;
 use meepo_proto::registry::registry_server::Registry;
 use meepo_proto::registry::{
-    Ack, Announce, Change, HoldAnswer, HoldRequest, Kind, ListRequest, Node, ReleaseAnswer, ReleaseRequest, Snapshot, State,
-    WatchRequest,
+    Ack, Announce, Change, HoldAnswer, HoldRequest, Kind, ListRequest, Node, ReleaseAnswer, ReleaseRequest, Snapshot,
+    State, WatchRequest,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -101,7 +101,11 @@ impl Jobs {
         for step in self.all().iter().filter(|step| step.what != "late") {
             let (first, last, pid) = terms.entry(step.term).or_insert((step.at, step.at, step.pid));
             assert_eq!(*pid, step.pid, "two processes have the term {}", step.term);
-            assert!(step.what != "start" || step.at == *first, "two runs have the term {}", step.term);
+            assert!(
+                step.what != "start" || step.at == *first,
+                "two runs have the term {}",
+                step.term
+            );
             *first = step.at.min(*first);
             *last = step.at.max(*last);
         }

@@ -10,8 +10,8 @@ use meepo_proto::etcd::kv_client::KvClient;
 use meepo_proto::etcd::lease_client::LeaseClient;
 use meepo_proto::etcd::watch_client::WatchClient;
 use meepo_proto::etcd::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest,
-    WatchRequest, WatchResponse, watch_request::RequestUnion,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};

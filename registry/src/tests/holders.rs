@@ -38,7 +38,10 @@ async fn it_moves_from_one_to_the_next_and_terms_grow() {
         assert!(lease.is_held() && lease.term() > last);
         last = lease.term();
         // Others have other names.
-        let other = timeout(DEADLINE, membership.acquire("other", &stop)).await.unwrap().unwrap();
+        let other = timeout(DEADLINE, membership.acquire("other", &stop))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(other.lease().is_held());
         other.release().await;
         // Nobody else gets this one, as long as it is kept.
@@ -64,7 +67,10 @@ async fn a_holder_that_loses_the_registries_stops_before_its_time() {
     let server = Server::start(brisk(), "").await;
     let membership = membership(&[server.address.to_string()], "");
     let stop = CancellationToken::new();
-    let held = timeout(DEADLINE, membership.acquire("clock", &stop)).await.unwrap().unwrap();
+    let held = timeout(DEADLINE, membership.acquire("clock", &stop))
+        .await
+        .unwrap()
+        .unwrap();
     let lease = held.lease().clone();
     let address = server.kill();
     timeout(DEADLINE, lease.lost()).await.unwrap();
@@ -72,24 +78,27 @@ async fn a_holder_that_loses_the_registries_stops_before_its_time() {
     // It comes back, and knows nothing: for a while nobody gets it.
     let server = Server::start_at(address, brisk(), "").await;
     assert!(!hold(&server, "clock", 77, 0).await.unwrap().granted);
-    let again = timeout(DEADLINE, membership.acquire("clock", &stop)).await.unwrap().unwrap();
+    let again = timeout(DEADLINE, membership.acquire("clock", &stop))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(again.lease().term() > lease.term());
 }
 
 #[tokio::test]
 async fn what_cannot_be_is_refused() {
     let server = Server::start(brisk(), "secret").await;
-    assert_eq!(hold(&server, "a", 1, 0).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(
+        hold(&server, "a", 1, 0).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
     let server = Server::start(brisk(), "").await;
     let long = "x".repeat(129);
     for (name, holder, term) in [("", 1, 0), (&*long, 1, 0), ("a", 0, 0), ("a", 1, 1 << 63)] {
         let error = hold(&server, name, holder, term).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "{name:?}");
     }
-    let request = ReleaseRequest {
-        name: long,
-        holder: 1,
-    };
+    let request = ReleaseRequest { name: long, holder: 1 };
     let error = server.client().await.release(request).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(hold(&server, &"x".repeat(128), 1, 0).await.is_ok());
