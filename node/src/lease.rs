@@ -1,6 +1,9 @@
 //! Names that one holder in the cluster has at a time: asks the registries for one, and keeps it. The rules are in `claim`.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -91,6 +94,20 @@ impl Lease {
                 changed = until.changed() => if changed.is_err() { return },
             }
         }
+    }
+
+    /// Runs a future as long as the lease lasts: no step of it begins later, not even when this process or machine has
+    /// slept, and timers come late. None if the lease was over first.
+    pub async fn guard<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut lost = pin!(self.lost());
+        poll_fn(|cx| {
+            if !self.is_held() || lost.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 }
 
@@ -301,5 +318,50 @@ impl Trouble {
             error,
             "not enough registries answer, so nobody can have the lease; still trying"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(until: Duration) -> (Lease, watch::Sender<Duration>) {
+        let (sender, until) = watch::channel(until);
+        (Lease { term: 1, until }, sender)
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_once_it_is_over() {
+        let (over, _sender) = lease(since_boot());
+        over.lost().await;
+        assert!(!over.is_held());
+        let begun = over.guard(async { panic!("it has begun") }).await;
+        assert_eq!(begun, None::<()>);
+    }
+
+    #[tokio::test]
+    async fn it_is_cut_off_where_it_waits() {
+        let (lease, sender) = lease(since_boot() + REMIND);
+        assert_eq!(lease.guard(async { 7 }).await, Some(7));
+        let cut = lease.guard(async {
+            sender.send_replace(Duration::ZERO);
+            // Not woken by the lease: the runtime comes back by itself.
+            tokio::task::yield_now().await;
+            panic!("it went on");
+        });
+        assert_eq!(cut.await, None::<()>);
+    }
+
+    #[tokio::test]
+    async fn it_lasts_as_long_as_it_is_renewed_and_ends_when_nobody_keeps_it() {
+        let (lease, sender) = lease(since_boot() + Duration::from_millis(50));
+        let later = since_boot() + Duration::from_millis(100);
+        sender.send_replace(later);
+        lease.lost().await;
+        assert!(since_boot() >= later);
+        sender.send_replace(since_boot() + REMIND);
+        assert!(lease.is_held());
+        drop(sender);
+        lease.lost().await;
     }
 }

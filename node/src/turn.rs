@@ -46,3 +46,46 @@ fn lock(listener: &TcpListener) -> nix::Result<()> {
     };
     fcntl(listener.as_fd(), FcntlArg::F_SETLK(&whole)).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// In the other process: says that the input is locked.
+    const OTHER: &str = "MEEPO_TEST_TURN";
+
+    #[tokio::test]
+    async fn it_is_the_other_process_s_until_that_is_gone() {
+        if std::env::var_os(OTHER).is_some() {
+            let listener = TcpListener::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
+            let _turn = Turn::wait(listener).await.unwrap();
+            println!("\nlocked");
+            std::future::pending::<()>().await;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut other = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("turn::tests::it_is_the_other_process_s_until_that_is_gone")
+            .env(OTHER, "1")
+            .stdin(OwnedFd::from(listener.try_clone().unwrap()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(other.stdout.take().unwrap());
+        assert!(output.lines().any(|line| line.unwrap() == "locked"));
+        let turn = timeout(PAUSE * 4, Turn::wait(listener.try_clone().unwrap())).await;
+        assert!(turn.is_err(), "{turn:?}");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        timeout(Duration::from_secs(30), Turn::wait(listener))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}

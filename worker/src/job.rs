@@ -1,9 +1,7 @@
 //! Jobs: what one worker child in the whole cluster does at a time.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use meepo_node::stats::Slot;
@@ -186,39 +184,16 @@ where
         let _running = Running::new(self.cluster.stats());
         let handed = lease.clone();
         let job = guarded(async { (self.job)(self.cluster.clone(), handed).await });
-        let job = UnderLease {
-            lease: &lease,
-            job: Box::pin(job),
-        };
         tokio::select! {
             biased;
             () = self.stop.cancelled() => End::Stopped,
-            () = lease.lost() => End::Lost,
-            ended = job => match ended {
+            ended = lease.guard(job) => match ended {
                 None => End::Lost,
                 Some(Ok(Ok(()))) => End::Returned,
                 Some(Ok(Err(error))) => End::Failed(error.to_string()),
                 Some(Err(panic)) => End::Failed(panic.to_string()),
             },
         }
-    }
-}
-
-/// A job that goes no step further without its lease, not even when this process or machine has slept, and timers come
-/// late. Gives nothing when the lease is over.
-struct UnderLease<'a, F> {
-    lease: &'a Lease,
-    job: Pin<Box<F>>,
-}
-
-impl<F: Future> Future for UnderLease<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.lease.is_held() {
-            return Poll::Ready(None);
-        }
-        self.job.as_mut().poll(cx).map(Some)
     }
 }
 
