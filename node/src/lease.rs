@@ -48,7 +48,7 @@ pub struct Held {
     lease: Lease,
     until: Arc<watch::Sender<Duration>>,
     asking: Arc<Asking>,
-    _kept: AbortOnDropHandle<()>,
+    kept: AbortOnDropHandle<()>,
 }
 
 /// An attempt to get a name, and to keep it.
@@ -118,10 +118,12 @@ impl Held {
     }
 
     /// Gives the name back, so that another can have it at once. Whatever needs the lease has to have ended.
-    pub async fn release(self) {
-        let asking = Arc::clone(&self.asking);
-        drop(self);
-        asking.give_back().await;
+    pub async fn release(mut self) {
+        self.until.send_replace(Duration::ZERO);
+        // Nothing is asked for after what is given back.
+        self.kept.abort();
+        let _ = (&mut self.kept).await;
+        self.asking.give_back().await;
     }
 }
 
@@ -236,7 +238,7 @@ impl Asking {
             lease: Lease { term, until },
             until: sender,
             asking: self,
-            _kept: AbortOnDropHandle::new(kept),
+            kept: AbortOnDropHandle::new(kept),
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use meepo_tests::{Cluster, Etcd, Jobs, Node, Step, processes, wait_for};
+use meepo_tests::{Cluster, Etcd, Jobs, Node, Step, in_time, processes, wait_for};
+use meepo_worker::{Lease, Outside};
 use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
 
 /// Longer than a lease lasts.
 const TERM: Duration = Duration::from_secs(6);
@@ -167,12 +169,27 @@ async fn a_job_that_ends_fails_or_panics_is_started_again() {
         assert_eq!(jobs.end_of(holder.term).await.what, "end");
         holder = jobs.start_after(holder.term).await;
     }
-    let errors = node
-        .status_when("the failures are counted", |status| {
-            status.instance("worker").sum(|child| child.handler_errors) == 2
-        })
-        .await;
-    drop(errors);
+    node.status_when("the failures are counted", |status| {
+        status.instance("worker").sum(|child| child.handler_errors) == 2
+    })
+    .await;
+    // A program that is no worker may have the other ones.
+    let registry = node.host().registry().to_string();
+    let outside = Outside::connect([registry], "").await.expect("the cluster is there");
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let job = move |_, lease: Lease| {
+        let begun = begun.clone();
+        async move {
+            begun.send(lease.clone())?;
+            lease.lost().await;
+            Ok(())
+        }
+    };
+    outside.cluster().job("outside", job).expect("the name is fine");
+    let lease = in_time("the job outside begins", begins.recv()).await.expect("it runs");
+    assert!(lease.is_held());
+    drop(outside);
+    in_time("its lease is given back", lease.lost()).await;
     for error in ["asked to fail", "panic: asked to panic"] {
         assert!(node.output().contains(error), "{}", node.output());
     }

@@ -212,3 +212,32 @@ impl Drop for Running {
         self.0.jobs.sub(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use meepo_node::NodeSection;
+
+    use super::*;
+    use crate::room::Room;
+
+    #[tokio::test]
+    async fn names_are_checked_and_jobs_bounded() {
+        let stats: &'static Slot = Box::leak(Box::default());
+        let section = NodeSection {
+            registry: Vec::new(),
+            ..NodeSection::default()
+        };
+        let jobs = Jobs::new(Membership::new(&section), CancellationToken::new());
+        let room = Room::new(usize::MAX, None, stats);
+        let cluster = Cluster::new(stats, Duration::from_secs(1), room, jobs);
+        let add = |name: &str| cluster.job(name, |_, _| async { Ok(()) });
+        assert_eq!(add(""), Err(JobError::Name(0)));
+        assert_eq!(add(&"x".repeat(129)), Err(JobError::Name(129)));
+        for number in 1..MAX_JOBS {
+            assert_eq!(add(&format!("job {number}")), Ok(()));
+        }
+        assert_eq!(add("job 1"), Err(JobError::Twice("job 1".into())));
+        assert_eq!(add(&"x".repeat(128)), Ok(()));
+        assert_eq!(add("one more"), Err(JobError::TooMany));
+    }
+}
