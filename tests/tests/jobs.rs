@@ -33,7 +33,7 @@ async fn goes_on(jobs: &Jobs, holder: &Step) {
 }
 
 /// The master of a child.
-async fn master_of<'a>(workers: &'a [Node], pid: u32) -> &'a Node {
+async fn master_of(workers: &[Node], pid: u32) -> &Node {
     for worker in workers {
         if worker.pids("worker").await.contains(&pid) {
             return worker;
