@@ -50,6 +50,15 @@ async fn it_moves_from_one_to_the_next_and_terms_grow() {
         held.release().await;
         assert!(!lease.is_held());
         timeout(DEADLINE, lease.lost()).await.unwrap();
+        // It is free at once, everywhere.
+        for server in &servers {
+            assert!(hold(server, "clock", 77, 0).await.unwrap().granted);
+            let request = ReleaseRequest {
+                name: "clock".into(),
+                holder: 77,
+            };
+            server.client().await.release(request).await.unwrap();
+        }
     }
     // A stop ends the waiting.
     let _held = acquire().await;
