@@ -15,6 +15,8 @@
 //! - [`stop`]: how a child learns that it is to drain.
 //! - [`membership`]: how a node makes itself known to the registries, and learns who else is there; `roster` puts their words
 //!   together, `backoff` paces the attempts.
+//! - [`lease`]: a name that one holder in the cluster has at a time, asked for at the registries; [`claim`] has its rules,
+//!   [`clock`] what it is counted by. [`turn`]: what only one child of an address does at a time.
 //! - [`advertise`]: the address that a node tells others.
 //! - [`Acceptor`]: accepts connections, also when descriptors run out.
 //! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
@@ -32,13 +34,16 @@ mod acceptor;
 pub mod advertise;
 mod backoff;
 mod child;
+pub mod claim;
 mod cli;
+pub mod clock;
 mod commands;
 pub mod config;
 mod control;
 mod daemon;
 mod exporter;
 pub mod instance;
+pub mod lease;
 mod logs;
 mod master;
 pub mod membership;
@@ -56,11 +61,13 @@ pub mod stats;
 pub mod status;
 pub mod stop;
 mod sys;
+pub mod turn;
 mod usage;
 
 pub use acceptor::Acceptor;
 pub use config::{Config, ConfigError, NodeSection};
 pub use instance::{BoxError, Child, Instance, Listen, Plan};
+pub use lease::{Held, Lease};
 pub use membership::Membership;
 pub use program::Master;
 pub use stats::{Figure, Figures, Siblings, Slot};

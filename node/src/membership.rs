@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -42,7 +42,7 @@ const REMIND: Duration = Duration::from_secs(300);
 /// A snapshot of many nodes is long.
 const MAX_CHANGE: usize = 64 << 20;
 
-type Client = RegistryClient<InterceptedService<Channel, SecretHeader>>;
+pub(crate) type Client = RegistryClient<InterceptedService<Channel, SecretHeader>>;
 
 /// The registries of a cluster, seen by a node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -56,6 +56,8 @@ pub struct Membership {
 struct Registry {
     address: String,
     trouble: Mutex<Option<Trouble>>,
+    /// For single calls.
+    client: Mutex<Option<Client>>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,7 @@ impl Membership {
         let registries = node.registry.iter().map(|address| Registry {
             address: address.clone(),
             trouble: Mutex::default(),
+            client: Mutex::default(),
         });
         Self {
             registries: registries.collect(),
@@ -219,6 +222,38 @@ impl Membership {
         }
     }
 
+    /// How many registries there are.
+    pub(crate) fn size(&self) -> usize {
+        self.registries.len()
+    }
+
+    /// One call of one registry, over a connection that all such calls share as long as it is good.
+    pub(crate) async fn call<T>(
+        &self,
+        registry: usize,
+        limit: Duration,
+        call: impl AsyncFnOnce(Client) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let registry = &self.registries[registry];
+        let whole = async {
+            let known = registry.client().clone();
+            let client = match known {
+                Some(client) => client,
+                None => self.connect(registry).await?,
+            };
+            *registry.client() = Some(client.clone());
+            call(client).await
+        };
+        let answer = match timeout(limit, whole).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::deadline_exceeded("it does not answer")),
+        };
+        if answer.is_err() {
+            *registry.client() = None;
+        }
+        answer.map_err(|error| Status::new(error.code(), format!("{}: {}", registry.address, error.message())))
+    }
+
     async fn connect(&self, registry: &Registry) -> Result<Client, Status> {
         let endpoint = rpc::endpoint(&registry.address)
             .map_err(|error| Status::invalid_argument(format!("it is not an address: {}", rpc::causes(&error))))?;
@@ -233,6 +268,10 @@ impl Membership {
 }
 
 impl Registry {
+    fn client(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// An attempt failed. It is logged when that lasts, and then rarely.
     fn failed(&self, error: &Status) {
         let now = Instant::now();

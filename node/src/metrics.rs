@@ -58,7 +58,7 @@ const COUNTERS: &[Metric] = &[
     ),
     Metric(
         "meepo_handler_errors_total",
-        "Handlers that returned an error or panicked.",
+        "Handlers and jobs that returned an error or panicked.",
         |of| of.handler_errors,
     ),
     Metric(
@@ -92,6 +92,11 @@ const GAUGES: &[Metric] = &[
     Metric("meepo_links", "Links between gateways and workers that are up.", |of| {
         of.links
     }),
+    Metric(
+        "meepo_jobs",
+        "Jobs that run here, each nowhere else in the cluster.",
+        |of| of.jobs,
+    ),
     Metric("meepo_waiting_events", "Events that wait for a worker.", |of| {
         of.events_waiting
     }),

@@ -106,10 +106,12 @@ figures! {
     bytes_out: counter,
     /// Sends that did not reach their client: gone, slow, refused.
     failed_sends: counter,
-    /// Handlers that returned an error or panicked.
+    /// Handlers and jobs that returned an error or panicked.
     handler_errors: counter,
     /// Links between gateways and workers that are up.
     links: gauge,
+    /// Jobs that run here, each nowhere else in the cluster.
+    jobs: gauge,
     /// Events that wait for a worker.
     events_waiting: gauge,
     /// Events that a worker has and has not finished.

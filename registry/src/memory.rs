@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::BoxStream;
+use meepo_node::clock::since_boot;
 use meepo_proto::registry::change::Change;
 use meepo_proto::registry::{Node, Snapshot, State as NodeState};
 use tokio::sync::broadcast;
 
 use crate::feed::{MAX_BEHIND, feed};
+use crate::grants::{Grant, Grants};
 use crate::store::{Lease, MAX_NODES, MAX_OUSTED, Refused, Store};
 
 /// So many nodes that were done are remembered.
@@ -18,6 +21,7 @@ const MAX_DONE: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Memory {
     state: Arc<Mutex<State>>,
+    grants: Arc<Mutex<Grants>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +55,18 @@ impl Memory {
         };
         Self {
             state: Arc::new(Mutex::new(state)),
+            grants: Arc::default(),
         }
+    }
+
+    /// Nobody else grants names at this address any more. Before this, and for [`TIME`](crate::store::TIME) after it, none
+    /// is granted.
+    pub fn begin_to_grant(&self) {
+        self.grants().begin(since_boot());
+    }
+
+    fn grants(&self) -> MutexGuard<'_, Grants> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,6 +126,17 @@ impl Store for Memory {
     async fn watch(&self) -> Result<BoxStream<'static, Change>, Refused> {
         let this = self.clone();
         Ok(feed(move || this.subscribe()))
+    }
+
+    async fn hold(&self, name: &str, holder: u64, term: u64) -> Result<Grant, Refused> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(wall.as_millis()).unwrap_or_default();
+        self.grants().hold(name, holder, term, since_boot(), wall)
+    }
+
+    async fn release(&self, name: &str, holder: u64) -> Result<(), Refused> {
+        self.grants().release(name, holder);
+        Ok(())
     }
 }
 

@@ -1,13 +1,16 @@
 //! A child, from its listener to its drain.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use meepo_node::secret::{SecretCheck, warn_if_open};
 use meepo_node::stats::Slot;
+use meepo_node::turn::Turn;
 use meepo_node::{BoxError, Child, rpc};
 use meepo_proto::registry::registry_server::RegistryServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::service::InterceptorLayer;
 
 use crate::etcd::Etcd;
@@ -44,11 +47,30 @@ pub(crate) async fn run(
     stats: &'static Slot,
 ) -> Result<(), BoxError> {
     match settings.store {
-        StoreKind::Memory => run_over(Memory::new(), listener, settings, secret, stop, stats).await,
+        StoreKind::Memory => {
+            let store = Memory::new();
+            // With its own descriptor: when the server closes the listener, because it stops, the turn is over.
+            let mine = listener.as_fd().try_clone_to_owned()?;
+            let granting = grant_in_turn(store.clone(), mine.into(), stop.clone());
+            let _granting = AbortOnDropHandle::new(tokio::spawn(granting));
+            run_over(store, listener, settings, secret, stop, stats).await
+        }
         StoreKind::Etcd => {
             let store = Etcd::start(&settings.etcd, settings.expiry)?;
             run_over(store, listener, settings, secret, stop, stats).await
         }
+    }
+}
+
+/// Has the store grant names once no earlier child at this address does.
+async fn grant_in_turn(store: Memory, listener: std::net::TcpListener, stop: CancellationToken) {
+    match stop.run_until_cancelled(Turn::wait(listener)).await {
+        Some(Ok(_turn)) => {
+            store.begin_to_grant();
+            stop.cancelled().await;
+        }
+        Some(Err(error)) => tracing::error!(%error, "cannot lock the listener, so no lease is granted here"),
+        None => {}
     }
 }
 

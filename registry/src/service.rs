@@ -8,7 +8,10 @@ use futures_util::stream::BoxStream;
 use meepo_node::quota::REFUSALS;
 use meepo_node::stats::Slot;
 use meepo_proto::registry::registry_server::Registry;
-use meepo_proto::registry::{Ack, Announce, Change, Kind, ListRequest, Node, Snapshot, State, WatchRequest};
+use meepo_proto::registry::{
+    Ack, Announce, Change, HoldAnswer, HoldRequest, Kind, ListRequest, Node, ReleaseAnswer, ReleaseRequest, Snapshot,
+    State, WatchRequest,
+};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,10 +20,12 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use crate::settings::RegistrySection;
-use crate::store::{Lease, Refused, Store};
+use crate::store::{Lease, Refused, Store, TIME};
 
 /// The longest text that a node may have.
 const MAX_TEXT: usize = 512;
+/// The longest name that can be held.
+const MAX_NAME: usize = 128;
 
 /// The service over a store.
 pub(crate) struct Service<S> {
@@ -89,6 +94,43 @@ impl<S: Store> Registry for Service<S> {
         nodes.retain(|node| node.state() == State::Serving);
         Ok(Response::new(Snapshot { nodes }))
     }
+
+    async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldAnswer>, Status> {
+        let HoldRequest { name, holder, term } = request.into_inner();
+        check_name(&name, holder)?;
+        // It is the largest that a database can keep.
+        if i64::try_from(term).is_err() {
+            return Err(Status::invalid_argument("the term is too large"));
+        }
+        // A successor may have begun: it counts on it that nothing which was asked for later is granted here.
+        if self.shared.stop.is_cancelled() {
+            return Err(Status::unavailable("the registry stops"));
+        }
+        let grant = self.shared.store.hold(&name, holder, term).await.map_err(status)?;
+        Ok(Response::new(HoldAnswer {
+            granted: grant.granted,
+            term: grant.term,
+            time_ms: u32::try_from(TIME.as_millis()).unwrap_or(u32::MAX),
+            shared: grant.shared,
+        }))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseAnswer>, Status> {
+        let ReleaseRequest { name, holder } = request.into_inner();
+        check_name(&name, holder)?;
+        self.shared.store.release(&name, holder).await.map_err(status)?;
+        Ok(Response::new(ReleaseAnswer {}))
+    }
+}
+
+fn check_name(name: &str, holder: u64) -> Result<(), Status> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(Status::invalid_argument("a name must have from 1 to 128 bytes"));
+    }
+    if holder == 0 {
+        return Err(Status::invalid_argument("a holder's id must not be 0"));
+    }
+    Ok(())
 }
 
 impl<S: Store> Registration<S> {

@@ -1,14 +1,25 @@
 //! What keeps the nodes.
 
+use std::time::Duration;
+
 use futures_util::stream::BoxStream;
 use meepo_node::BoxError;
 use meepo_proto::registry::Node;
 use meepo_proto::registry::change::Change;
 
+use crate::grants::Grant;
+
 /// More nodes are refused.
 pub(crate) const MAX_NODES: usize = 65_536;
 /// Of so many nodes that lost their address to others it is remembered, for each address.
 pub(crate) const MAX_OUSTED: usize = 16;
+
+/// For how long a name is granted. Long enough that a holder which is slow for a second or two keeps it, and short enough
+/// that it moves within seconds. Not a setting: a registry that starts waits for what an earlier one has granted, and could
+/// not know that it was for longer.
+pub const TIME: Duration = Duration::from_secs(5);
+/// More names than this cannot be held at a time.
+pub(crate) const MAX_NAMES: usize = 1024;
 
 /// A registration. It ends with [`Store::leave`], or when another takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,4 +71,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// A snapshot, then each change. A watcher that falls behind is sent a snapshot again.
     fn watch(&self) -> impl Future<Output = Result<BoxStream<'static, Change>, Refused>> + Send;
+
+    /// Gives a name to a holder for [`TIME`], or keeps it, unless another has it. It counts from a moment after the call, so
+    /// that a holder which counts from before it knows no longer time. The term is 0 at first, then the holder's own.
+    fn hold(&self, name: &str, holder: u64, term: u64) -> impl Future<Output = Result<Grant, Refused>> + Send;
+
+    /// The holder gives the name back, if it has it.
+    fn release(&self, name: &str, holder: u64) -> impl Future<Output = Result<(), Refused>> + Send;
 }

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::checker::{self, Verdict};
 use crate::events::Events;
 use crate::host::Host;
+use crate::jobs::Jobs;
 use crate::load::Load;
 use crate::node::{Builder, Node};
 use crate::wait::{DEADLINE, wait_for};
@@ -27,6 +28,8 @@ pub struct Cluster {
     places: Vec<Host>,
     /// Settings of the section `[gateway]`.
     settings: String,
+    /// The workers run a job.
+    job: bool,
     folder: TempDir,
 }
 
@@ -38,15 +41,20 @@ impl Cluster {
 
     /// The same with a registry for each of these settings of the section `[registry]`.
     pub async fn start_with(registries: &[&str]) -> Self {
-        Self::start_as(registries, "").await
+        Self::start_as(registries, "", false).await
     }
 
     /// A cluster with these settings of the section `[gateway]`.
     pub async fn with_gateways(settings: &str) -> Self {
-        Self::start_as(&[""], settings).await
+        Self::start_as(&[""], settings, false).await
     }
 
-    async fn start_as(registries: &[&str], settings: &str) -> Self {
+    /// The same with workers that have a job, see [`jobs`](Self::jobs).
+    pub async fn start_with_job(registries: &[&str]) -> Self {
+        Self::start_as(registries, "", true).await
+    }
+
+    async fn start_as(registries: &[&str], settings: &str, job: bool) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("meepo-cluster-")
             .tempdir()
@@ -57,6 +65,7 @@ impl Cluster {
             workers: Vec::new(),
             places: Vec::new(),
             settings: settings.into(),
+            job,
             folder,
         };
         for settings in registries {
@@ -101,7 +110,13 @@ impl Cluster {
     /// A further worker, which is not started.
     pub fn worker(&self) -> Builder {
         let events = self.events_file();
-        Node::test()
+        let jobs = self.folder.path().join("jobs");
+        let worker = Node::test();
+        let worker = match self.job {
+            true => worker.env("MEEPO_TEST_JOBS", jobs.to_str().expect("the name of a temporary file")),
+            false => worker,
+        };
+        worker
             .registries(&self.places)
             .only("worker")
             .env(
@@ -204,6 +219,11 @@ impl Cluster {
             verdict.wrong.len()
         );
         verdict
+    }
+
+    /// What the workers' job wrote down.
+    pub fn jobs(&self) -> Jobs {
+        Jobs::at(self.folder.path().join("jobs"))
     }
 
     fn events_file(&self) -> PathBuf {

@@ -7,7 +7,7 @@
 //! - [`node`]: a master with its own folder and `meepo.toml`.
 //! - [`processes`]: the processes of a node, and signals to them.
 //! - [`status`]: `status --json` as types.
-//! - [`events`]: what the test worker wrote down.
+//! - [`events`]: what the test worker wrote down; [`jobs`]: what its job did.
 //! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
 //! - [`browser`]: a real browser.
 //! - [`http`]: plain requests; [`scrape`]: metrics, read strictly.
@@ -28,6 +28,7 @@ pub mod etcd;
 pub mod events;
 pub mod host;
 pub mod http;
+pub mod jobs;
 pub mod line;
 pub mod load;
 pub mod network;
@@ -46,6 +47,7 @@ pub use etcd::Etcd;
 pub use events::{Events, Record};
 pub use host::Host;
 pub use http::Http;
+pub use jobs::{Jobs, Step};
 pub use line::Line;
 pub use load::{Life, Load};
 pub use network::Network;

@@ -13,7 +13,7 @@ use meepo_tests::{Etcd, in_time, wait_for};
 macro_rules! on_each_store {
     ($($test:ident)*) => {
         mod memory {
-            $(#[tokio::test] async fn $test() { super::$test(super::Memory::new()).await })*
+            $(#[tokio::test] async fn $test() { super::$test(super::memory()).await })*
         }
         mod etcd {
             $(#[tokio::test] async fn $test() {
@@ -32,6 +32,13 @@ on_each_store! {
     a_node_may_move_and_change
     only_the_last_sixteen_that_lost_an_address_are_remembered
     one_that_was_done_is_remembered_and_its_address_is_free
+    a_name_has_one_holder_at_a_time
+}
+
+fn memory() -> Memory {
+    let store = Memory::new();
+    store.begin_to_grant();
+    store
 }
 
 fn store(etcd: &Etcd) -> meepo_registry::Etcd {
@@ -171,6 +178,29 @@ async fn one_that_was_done_is_remembered_and_its_address_is_free(store: impl Sto
     assert_eq!(snapshot.nodes.into_iter().find(|node| node.id == 1), Some(done));
 }
 
+async fn a_name_has_one_holder_at_a_time(store: impl Store) {
+    let hold = async |name: &str, holder: u64, term: u64| store.hold(name, holder, term).await.unwrap();
+    let first = wait_for("a holder has the name", async || {
+        Some(hold("a/b", 1, 0).await).filter(|grant| grant.granted)
+    })
+    .await;
+    assert_eq!(hold("a/b", 1, first.term).await, first, "it keeps it");
+    assert!(!hold("a/b", 2, 0).await.granted);
+    assert!(hold("a", 2, 0).await.granted, "it is another name");
+    store.release("a/b", 2).await.unwrap();
+    assert!(!hold("a/b", 2, 0).await.granted, "it was not its own to give back");
+    store.release("a/b", 1).await.unwrap();
+    let second = hold("a/b", 2, 0).await;
+    assert!(second.granted && second.term > first.term, "{second:?} after {first:?}");
+    // It dies, and the next one gets the name when its time is over.
+    hold("a/b", 2, second.term).await;
+    let third = wait_for("the name is free again", async || {
+        Some(hold("a/b", 3, 0).await).filter(|grant| grant.granted)
+    })
+    .await;
+    assert!(third.term > second.term, "{third:?} after {second:?}");
+}
+
 /// Waits until a store has exactly these nodes.
 async fn has(store: &impl Store, expected: &[u64]) {
     let what = format!("the store has {expected:?}");
@@ -220,6 +250,25 @@ async fn the_later_node_has_the_address_at_all_registries() {
     assert!(winner >= 10, "{winner}");
     two.leave(new).await;
     assert_eq!(ids(&two).await, [winner]);
+}
+
+#[tokio::test]
+async fn a_holder_may_ask_any_registry_and_one_that_has_lost_its_name_does_not_get_it_back() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (one, two) = (store(&etcd), store(&etcd));
+    let first = one.hold("a", 1, 0).await.unwrap();
+    assert!(first.granted && first.shared);
+    assert_eq!(two.hold("a", 1, first.term).await.unwrap(), first);
+    assert!(!two.hold("a", 2, 0).await.unwrap().granted);
+    etcd.revoke_all().await;
+    assert!(!one.hold("a", 1, first.term).await.unwrap().granted);
+    // Many at once: one has it.
+    let asked = stream::iter(10..20).map(|id| if id % 2 == 0 { &one } else { &two }.hold("a", id, 0));
+    let asked: Vec<_> = asked.buffer_unordered(20).collect().await;
+    let granted = asked
+        .iter()
+        .filter(|grant| grant.as_ref().is_ok_and(|grant| grant.granted));
+    assert_eq!(granted.count(), 1, "{asked:?}");
 }
 
 #[tokio::test]

@@ -11,12 +11,13 @@ use meepo_proto::link::command::Body;
 use meepo_proto::{ClientId, GatewayId};
 use tokio_util::sync::CancellationToken;
 
-use crate::Message;
 use crate::client::Known;
 use crate::instance::WorkerSection;
+use crate::job::{JobError, Jobs};
 use crate::link::Link;
 use crate::room::Room;
 use crate::timers::{Count, Run};
+use crate::{Lease, Message, Result};
 
 /// All gateways of the cluster and their clients.
 ///
@@ -61,6 +62,7 @@ struct Shared {
     /// Tells to drain.
     stopping: CancellationToken,
     timers: Count,
+    jobs: Jobs,
 }
 
 /// Those clients that this worker child serves.
@@ -94,6 +96,7 @@ impl Cluster {
         section: &WorkerSection,
         room: Arc<Room>,
         stopping: CancellationToken,
+        jobs: Jobs,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -105,6 +108,7 @@ impl Cluster {
                 serving: OnceLock::new(),
                 stopping,
                 timers: Count::default(),
+                jobs,
             }),
         }
     }
@@ -124,6 +128,59 @@ impl Cluster {
                 self.shared.stats.failed_sends.add(1);
             }
         }
+    }
+
+    /// Runs a job in one worker child of the whole cluster at a time.
+    ///
+    /// Every worker child adds the job, in [`Handler::on_start`](crate::Handler::on_start). The registries give a lease on
+    /// its name to one of them, where `job` is called and its future runs. When that child dies, another one runs the job
+    /// within seconds; when it drains, at once. A name is of the whole cluster, also between different programs.
+    ///
+    /// The future is dropped, which cuts it off where it waits, when the child drains, and before another child can have
+    /// the lease. This does not reach what it has handed on: tasks that it has spawned, threads, statements that a database
+    /// has begun. A process that is stopped in the middle of a statement finishes that when it wakes up. Where that would
+    /// do harm, give the database [`Lease::term`], and have it refuse smaller ones than it has seen.
+    ///
+    /// A job that returns, fails or panics gives its lease back, and is called again after a pause, perhaps in another
+    /// child. After `Ok` the pause is about a second; failures are logged and counted, and their pauses double up to a
+    /// minute in each child.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use meepo_worker::{Client, Cluster, Handler, Message, Result};
+    ///
+    /// struct Clock;
+    ///
+    /// impl Handler for Clock {
+    ///     async fn on_start(&self, cluster: &Cluster) -> Result<()> {
+    ///         cluster.job("clock", |cluster, _lease| async move {
+    ///             let mut second = tokio::time::interval(Duration::from_secs(1));
+    ///             loop {
+    ///                 second.tick().await;
+    ///                 cluster.all().send("tick");
+    ///             }
+    ///         })?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn on_message(&self, _client: &Client, _message: Message) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn job<R>(
+        &self,
+        name: impl Into<String>,
+        job: impl Fn(Cluster, Lease) -> R + Send + Sync + 'static,
+    ) -> Result<(), JobError>
+    where
+        R: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.shared.jobs.add(self, name.into(), job)
+    }
+
+    pub(crate) fn jobs(&self) -> &Jobs {
+        &self.shared.jobs
     }
 
     pub(crate) fn gateways(&self) -> RwLockReadGuard<'_, Gateways> {

@@ -32,6 +32,7 @@
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
 //! - [`Timer`]: what runs later, for a client or without (`timers`). Questions to a client: [`Client::request`],
 //!   [`RequestError`] (`replies`).
+//! - [`Cluster::job`]: what one worker child does at a time (`job`), under a [`Lease`].
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
@@ -56,6 +57,7 @@ mod farewell;
 mod handler;
 mod hello;
 mod instance;
+mod job;
 mod lanes;
 mod link;
 mod links;
@@ -85,6 +87,8 @@ pub use hello::{Hello, Reject};
 /// The crate of HTTP's types, such as that of [`Request::headers`].
 pub use http;
 pub use instance::{WorkerInstance, WorkerSection, instance};
+pub use job::JobError;
+pub use meepo_node::Lease;
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};

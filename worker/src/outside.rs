@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::instance::WorkerSection;
+use crate::job::Jobs;
 use crate::lanes::Lanes;
 use crate::link::Card;
 use crate::links::Links;
@@ -89,9 +90,11 @@ impl Outside {
         let stats: &'static Slot = Box::leak(Box::default());
         let room = Room::new(usize::MAX, None, stats);
         let until = CancellationToken::new();
-        let cluster = Cluster::new(stats, &limits, room, until.clone());
         let guard = until.clone().drop_guard();
-        let mut nodes = Membership::new(&section).watch(until.clone());
+        let membership = Membership::new(&section);
+        let mut nodes = membership.watch(until.clone());
+        let jobs = Jobs::new(membership, until.clone());
+        let cluster = Cluster::new(stats, &limits, room, until.clone(), jobs);
         let links = Arc::new(Links {
             lanes: Lanes::new(Nobody, limits.handler_timeout, cluster.clone()),
             card: Card {
@@ -118,6 +121,7 @@ impl Outside {
         tokio::spawn(links.keep_all(first));
         // Only closed, never sent to.
         let _ = timeout(PATIENCE, tried.recv()).await;
+        cluster.jobs().open();
         Ok(Self {
             cluster,
             told: AtomicU64::new(0),

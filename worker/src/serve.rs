@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::WorkerSection;
+use crate::job::Jobs;
 use crate::lanes::{Lanes, guarded};
 use crate::link::Card;
 use crate::links::Links;
@@ -30,6 +31,7 @@ const LINKS_AT_LIMIT: usize = 4;
 /// Runs a worker child from its start until it has drained.
 pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, child: Child) -> Result<(), BoxError> {
     let id = WorkerId::random();
+    let membership = Membership::new(&child.node);
     let worker = Worker {
         handler,
         section,
@@ -44,8 +46,8 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, child:
         },
         stats: child.stats,
         stop: child.stop.clone(),
+        membership: membership.clone(),
     };
-    let membership = Membership::new(&child.node);
     let watched = CancellationToken::new();
     let _unwatch = watched.clone().drop_guard();
     let nodes = membership.watch(watched);
@@ -71,6 +73,8 @@ pub(crate) struct Worker<H> {
     pub(crate) card: Card,
     pub(crate) stats: &'static Slot,
     pub(crate) stop: Stop,
+    /// For the leases of jobs.
+    pub(crate) membership: Membership,
 }
 
 impl<H: Handler> Worker<H> {
@@ -84,7 +88,8 @@ impl<H: Handler> Worker<H> {
         let limit = self.section.queue_limit();
         let room = Room::new(limit.saturating_mul(LINKS_AT_LIMIT), None, self.stats);
         let stop = self.stop.token();
-        let cluster = Cluster::new(self.stats, &self.section, room, stop.clone());
+        let jobs = Jobs::new(self.membership, stop.clone());
+        let cluster = Cluster::new(self.stats, &self.section, room, stop.clone(), jobs);
         let started = guarded(async { self.handler.on_start(&cluster).await });
         let Some(started) = stop.run_until_cancelled(started).await else {
             return Ok(());
@@ -107,6 +112,7 @@ impl<H: Handler> Worker<H> {
             // Only closed, never sent to.
             let _ = timeout(FIRST_LINKS, tried.recv()).await;
             lanes.open();
+            lanes.cluster().jobs().open();
             if !stop.is_cancelled() {
                 ready();
             }
@@ -132,7 +138,7 @@ impl<H: Handler> Worker<H> {
                 let _ = links.await;
             }
         };
-        tokio::join!(drained, announced);
+        tokio::join!(drained, announced, lanes.cluster().jobs().over());
 
         lanes
             .cluster()

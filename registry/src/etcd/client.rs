@@ -10,8 +10,8 @@ use meepo_proto::etcd::kv_client::KvClient;
 use meepo_proto::etcd::lease_client::LeaseClient;
 use meepo_proto::etcd::watch_client::WatchClient;
 use meepo_proto::etcd::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest,
-    WatchRequest, WatchResponse, watch_request::RequestUnion,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -120,6 +120,18 @@ impl Client {
             Ok(answer.ttl > 0)
         })
         .await
+    }
+
+    /// Ends a lease, and deletes what goes with it. It is fine if there is none.
+    pub(crate) async fn revoke(&self, lease: i64) -> Result<(), Status> {
+        let request = LeaseRevokeRequest { id: lease };
+        let revoked = self
+            .call(|channel| async move { Ok(LeaseClient::new(channel).lease_revoke(request).await?.into_inner()) })
+            .await;
+        match revoked {
+            Err(error) if error.code() != Code::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Watches a range from a revision on.

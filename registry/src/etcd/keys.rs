@@ -1,4 +1,4 @@
-//! Where registrations are in etcd: `PREFIX/nodes/ADDRESS/NODE/SESSION`.
+//! Where registrations are in etcd: `PREFIX/nodes/ADDRESS/NODE/SESSION`. The holder of a name is at `PREFIX/held/NAME`.
 //!
 //! All that is known of an address is one range, so that a transaction can tell whether anything there has changed.
 
@@ -28,13 +28,28 @@ pub(crate) struct Range(pub(crate) Bytes, pub(crate) Bytes);
 pub(crate) struct Keys {
     /// Ends with a slash.
     root: String,
+    /// Where names that have a holder are; ends with a slash.
+    held: String,
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str) -> Self {
+        let prefix = prefix.trim_end_matches('/');
         Self {
-            root: format!("{}/nodes/", prefix.trim_end_matches('/')),
+            root: format!("{prefix}/nodes/"),
+            held: format!("{prefix}/held/"),
         }
+    }
+
+    /// All names that have a holder.
+    pub(crate) fn all_held(&self) -> Range {
+        below(self.held.clone())
+    }
+
+    /// The holder of a name.
+    pub(crate) fn held(&self, name: &str) -> Range {
+        let key = format!("{}{}", self.held, utf8_percent_encode(name, ESCAPED));
+        Range(key.into(), Bytes::new())
     }
 
     /// All registrations.
@@ -119,6 +134,15 @@ mod tests {
         ] {
             assert_eq!(keys.read(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_one_key_whatever_it_has() {
+        let keys = Keys::new("/meepo");
+        assert_eq!(keys.held("a/b%").0, "/meepo/held/a%2Fb%25");
+        let Range(first, end) = keys.all_held();
+        assert!((first..end).contains(&keys.held("a/b").0));
+        assert_eq!(keys.read(&keys.held("a").0), None);
     }
 
     #[test]

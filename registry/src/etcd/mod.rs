@@ -13,9 +13,11 @@
 //! - `keys`: where registrations are. `client`: calls of etcd with time limits, at whichever member answers.
 //! - `view`: what this child knows, and tells. `shared`: what the tasks work on.
 //! - `place`: who may have an address. `registrar`: puts registrations, and deletes them.
+//! - `holders`: names that one holder has at a time. Nothing of them is kept here: etcd is asked each time.
 //! - `tasks`: the lease, the watch, and the mending of what is not right in etcd.
 
 mod client;
+mod holders;
 mod keys;
 mod place;
 mod registrar;
@@ -35,6 +37,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::feed::feed;
+use crate::grants::Grant;
 use crate::settings::EtcdSection;
 use crate::store::{Lease, Refused, Store};
 use shared::Shared;
@@ -134,6 +137,17 @@ impl Store for Etcd {
         self.shared.loaded().await?;
         let this = self.clone();
         Ok(feed(move || this.shared.view().subscribe()))
+    }
+
+    async fn hold(&self, name: &str, holder: u64, term: u64) -> Result<Grant, Refused> {
+        let Shared { client, keys, .. } = &*self.shared;
+        Ok(holders::hold(client, keys, name, holder, term).await?)
+    }
+
+    async fn release(&self, name: &str, holder: u64) -> Result<(), Refused> {
+        let Shared { client, keys, .. } = &*self.shared;
+        let released = holders::release(client, keys, name, holder).await;
+        released.map_err(|error| registrar::unavailable(&error))
     }
 }
 

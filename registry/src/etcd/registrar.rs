@@ -216,7 +216,7 @@ pub(crate) fn entry(keys: &Keys, kv: &KeyValue) -> Option<Entry> {
     })
 }
 
-fn unavailable(error: &Status) -> Refused {
+pub(crate) fn unavailable(error: &Status) -> Refused {
     Refused::Unavailable(why(error).into())
 }
 

@@ -2,5 +2,7 @@
 
 mod conversation;
 mod harness;
+mod holders;
+mod leases;
 mod members;
 mod strangers;

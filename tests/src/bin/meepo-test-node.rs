@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use meepo_node::Master;
+use meepo_node::clock::since_boot;
 use meepo_tests::Record;
 use meepo_worker::{
-    Answer, Client, ClientId, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, Message, Reject, Request,
-    RequestError, Response, Result,
+    Answer, Client, ClientId, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, JobError, Lease, Message,
+    Reject, Request, RequestError, Response, Result,
 };
 use tokio::time::sleep;
 
@@ -71,7 +73,7 @@ impl Recorder {
 }
 
 impl Handler for Recorder {
-    async fn on_start(&self, _cluster: &Cluster) -> Result<()> {
+    async fn on_start(&self, cluster: &Cluster) -> Result<()> {
         self.write_line(Record {
             event: "start".into(),
             ..Record::default()
@@ -81,6 +83,11 @@ impl Handler for Recorder {
             && std::fs::exists(path)?
         {
             std::process::exit(3);
+        }
+        if let Some(path) = std::env::var_os("MEEPO_TEST_JOBS") {
+            cluster.job("ticks", move |_cluster, lease| tick(path.clone().into(), lease))?;
+            let twice = cluster.job("ticks", |_cluster, _lease| async { Ok(()) });
+            assert_eq!(twice, Err(JobError::Twice("ticks".into())));
         }
         Ok(())
     }
@@ -471,4 +478,52 @@ fn millis(text: &str) -> Duration {
 
 fn id(text: &str) -> Result<ClientId, Box<dyn Error + Send + Sync>> {
     Ok(text.parse()?)
+}
+
+/// A run of the job, which writes down what it does.
+struct Run {
+    file: File,
+    lease: Lease,
+}
+
+impl Run {
+    /// One line, if the lease is held at the time that it says, or a little later.
+    fn write(&self, what: &str, what_if_late: Option<&str>) {
+        let at = since_boot().as_nanos();
+        let held = self.lease.is_held();
+        if let Some(what) = Some(what).filter(|_| held).or(what_if_late) {
+            let line = format!("{} {what} {} {at}\n", self.lease.term(), std::process::id());
+            (&self.file)
+                .write_all(line.as_bytes())
+                .expect("the job's steps can be written");
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.write("end", Some("late"));
+    }
+}
+
+/// The job: ticks, and does what it is asked.
+async fn tick(path: PathBuf, lease: Lease) -> Result<()> {
+    let ask = path.with_extension("ask");
+    let run = Run {
+        file: File::options().create(true).append(true).open(path)?,
+        lease,
+    };
+    run.write("start", None);
+    loop {
+        sleep(Duration::from_millis(20)).await;
+        run.write("tick", None);
+        if let Ok(asked) = std::fs::read_to_string(&ask) {
+            std::fs::remove_file(&ask)?;
+            match &*asked {
+                "panic" => panic!("asked to panic"),
+                "fail" => return Err("asked to fail".into()),
+                _ => return Ok(()),
+            }
+        }
+    }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use meepo_node::secret::SecretHeader;
 use meepo_node::stats::Slot;
-use meepo_node::{BoxError, Stop, StopReason};
+use meepo_node::{BoxError, Membership, NodeSection, Stop, StopReason};
 use meepo_proto::link as wire;
 use meepo_proto::registry::{Kind, Node, State};
 use meepo_proto::{ClientId, GatewayId};
@@ -231,6 +231,11 @@ impl Running {
             },
             stats,
             stop: stop.clone(),
+            // There are no registries.
+            membership: Membership::new(&NodeSection {
+                registry: Vec::new(),
+                ..NodeSection::default()
+            }),
         };
         let token = stop.token().clone();
         let announced = async move { token.cancelled().await };
