@@ -1,0 +1,40 @@
+//! Pushing to clients, and asking about them, from any program: the calls of the push API, over gRPC and in JSON.
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::{Serialize, Serializer};
+
+pub use generated::*;
+
+#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
+mod generated {
+    tonic::include_proto!("meepo.push.v1");
+}
+
+/// A field that may be left out, and is not `null`.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// A list that is not empty: such a one would mean everyone at one place and nobody at another.
+fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::deserialize(from)?;
+    match list.is_empty() {
+        true => Err(D::Error::custom("the list is empty")),
+        false => Ok(list),
+    }
+}
+
+fn base64<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+    let text = String::deserialize(from)?;
+    match BASE64.decode(text.as_bytes()) {
+        Ok(bytes) => Ok(Some(bytes.into())),
+        Err(error) => Err(D::Error::custom(format!("not base64: {error}"))),
+    }
+}
+
+fn delivery<S: Serializer>(number: &Option<i32>, to: S) -> Result<S::Ok, S::Error> {
+    let delivery = number.and_then(|number| Delivery::try_from(number).ok());
+    delivery.unwrap_or_default().serialize(to)
+}
