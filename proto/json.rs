@@ -7,7 +7,8 @@ use tonic_prost_build::Builder;
 /// The text form of a client's id, 16 bytes in base64.
 const CLIENT: &str = "^[A-Za-z0-9_-]{21}[AQgw]$";
 /// Close codes that applications may send.
-const CODES: &str = r#"extend("anyOf" = [{"enum": [1000, 1001, 1008, 1011, 1012, 1013]}, {"minimum": 3000, "maximum": 4999}])"#;
+const CODES: &str =
+    r#"extend("anyOf" = [{"enum": [1000, 1001, 1008, 1011, 1012, 1013]}, {"minimum": 3000, "maximum": 4999}])"#;
 /// A name of a group, or a uid. The limit is one of bytes, which no schema can say.
 const NAME: &str = "length(min = 1, max = 255)";
 /// Lists that have to be there, and maps.
@@ -29,8 +30,8 @@ const WHOLE: [(&str, &str); 3] = [
     (
         "SendRequest",
         r#"extend("oneOf" = [{"required": ["text"]}, {"required": ["binary"]}],
-            "if": {"properties": {"confirm": {"const": true}}, "required": ["confirm"]},
-            "then": {"properties": {"to": {"required": ["clients"], "properties": {
+            "if" = {"properties": {"confirm": {"const": true}}, "required": ["confirm"]},
+            "then" = {"properties": {"to": {"required": ["clients"], "properties": {
                 "clients": {"maxItems": 1}, "except": {"maxItems": 0}, "except_uids": {"maxItems": 0}}}}})"#,
     ),
     (
@@ -52,7 +53,6 @@ pub(crate) fn describe(mut builder: Builder, file: &FileDescriptorProto) -> Buil
             },
         );
         if let Some((_, condition)) = WHOLE.iter().find(|(name, _)| *name == message.name()) {
-            let condition = condition.replace("\"if\":", "\"if\" =").replace("\"then\":", "\"then\" =");
             builder = builder.message_attribute(&of_message, format!("#[schemars({condition})]"));
         }
         for field in &message.field {
@@ -76,11 +76,15 @@ pub(crate) fn describe(mut builder: Builder, file: &FileDescriptorProto) -> Buil
                     }
                     Type::Message if field.label() != Label::Repeated => {
                         let of = field.type_name().rsplit('.').next().unwrap_or_default();
-                        serde.push(r#"deserialize_with = "crate::push::given""#.into());
+                        serde.push(r#"deserialize_with = "crate::push::object""#.into());
                         schemars.push(format!("with = \"{of}\""));
                     }
                     Type::String | Type::Uint32 if is_optional => {
-                        let of = if field.r#type() == Type::String { "String" } else { "u32" };
+                        let of = if field.r#type() == Type::String {
+                            "String"
+                        } else {
+                            "u32"
+                        };
                         serde.push(r#"deserialize_with = "crate::push::given""#.into());
                         schemars.push(format!("with = \"{of}\""));
                     }
@@ -103,7 +107,9 @@ pub(crate) fn describe(mut builder: Builder, file: &FileDescriptorProto) -> Buil
                     _ => {}
                 }
             } else if field.r#type() == Type::Enum {
-                serde.push(r#"serialize_with = "crate::push::delivery", skip_serializing_if = "Option::is_none""#.into());
+                serde.push(
+                    r#"serialize_with = "crate::push::delivery", skip_serializing_if = "Option::is_none""#.into(),
+                );
                 schemars.push(r#"with = "Delivery""#.into());
             }
             let path = format!("{of_message}.{}", field.name());

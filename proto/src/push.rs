@@ -1,8 +1,12 @@
 //! Pushing to clients, and asking about them, from any program: the calls of the push API, over gRPC and in JSON.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use bytes::Bytes;
 use data_encoding::BASE64;
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
 pub use generated::*;
@@ -10,6 +14,34 @@ pub use generated::*;
 #[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
 mod generated {
     tonic::include_proto!("meepo.push.v1");
+}
+
+/// A message that is written as an object. Types that are derived would take a list of the fields' values as well.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        from.deserialize_map(Fields(PhantomData)).map(Object)
+    }
+}
+
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Object::deserialize(from).map(|object| Some(object.0))
 }
 
 /// A field that may be left out, and is not `null`.

@@ -25,6 +25,7 @@ pub struct Cluster {
     /// The workers' masters.
     pub workers: Vec<Node>,
     places: Vec<Host>,
+    worker_settings: String,
     folder: TempDir,
 }
 
@@ -36,6 +37,15 @@ impl Cluster {
 
     /// The same with a registry for each of these settings of the section `[registry]`.
     pub async fn start_with(registries: &[&str]) -> Self {
+        Self::of(registries, "").await
+    }
+
+    /// Starts a registry, two gateways and two workers with these settings of the section `[worker]`.
+    pub async fn with_workers(settings: &str) -> Self {
+        Self::of(&[""], settings).await
+    }
+
+    async fn of(registries: &[&str], worker_settings: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("meepo-cluster-")
             .tempdir()
@@ -45,6 +55,7 @@ impl Cluster {
             gateways: Vec::new(),
             workers: Vec::new(),
             places: Vec::new(),
+            worker_settings: worker_settings.into(),
             folder,
         };
         for settings in registries {
@@ -87,6 +98,7 @@ impl Cluster {
         Node::test()
             .registries(&self.places)
             .only("worker")
+            .set("worker", &self.worker_settings)
             .env(
                 "MEEPO_TEST_EVENTS",
                 events.to_str().expect("the name of a temporary file"),

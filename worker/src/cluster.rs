@@ -66,7 +66,7 @@ struct Shared {
 type Served = dyn Fn(ClientId) -> Option<Arc<Known>> + Send + Sync;
 
 /// The gateway children that this worker child knows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Gateways {
     /// Those with a link that is up.
     pub(crate) up: BTreeMap<GatewayId, Arc<Link>>,

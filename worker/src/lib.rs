@@ -30,6 +30,7 @@
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
 //! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
+//! - `push`: the same for any program, over HTTP and gRPC.
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
 //! - `lanes`: each client's events in order, clients side by side.
@@ -54,6 +55,7 @@ mod link;
 mod links;
 mod message;
 mod outside;
+mod push;
 mod query;
 mod room;
 mod select;
@@ -73,6 +75,7 @@ pub use instance::{WorkerInstance, WorkerSection, instance};
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};
+pub use push::PushSection;
 pub use query::Answer;
 pub use select::{Member, Select};
 pub use target::Target;

@@ -182,6 +182,7 @@ impl Running {
             },
             stats,
             stop: stop.clone(),
+            push: None,
         };
         let token = stop.token().clone();
         let announced = async move { token.cancelled().await };
