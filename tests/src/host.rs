@@ -61,7 +61,7 @@ impl Host {
 
     /// Where a worker takes pushes, if it was told so.
     pub fn push(&self) -> SocketAddr {
-        self.port(19913)
+        self.port(19908)
     }
 
     /// Where the registry is.

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-const SETTINGS: &str = "push = { address = \"{ip}:19913\", token = [\"first\", \"second\"] }";
+const SETTINGS: &str = "push = { address = \"{ip}:19908\", token = [\"first\", \"second\"] }";
 
 async fn post(address: SocketAddr, path: &str, body: &Value) -> (u16, Value) {
     let response = http::post(address, path, "first", &body.to_string()).await;
@@ -410,7 +410,7 @@ async fn what_is_wrong_is_said() {
     let node = Node::test()
         .set(
             "worker",
-            "push = { address = \"{ip}:19913\", token_file = \"tokens\", max_request = \"2MiB\" }",
+            "push = { address = \"{ip}:19908\", token_file = \"tokens\", max_request = \"2MiB\" }",
         )
         .prepare();
     let tokens = node.folder().join("tokens");
@@ -545,7 +545,7 @@ async fn what_is_wrong_is_said() {
     assert!(refused.stderr.contains("worker.push.token_file"), "{refused:?}");
 
     let open = Node::test()
-        .set("worker", "push = { address = \"0.0.0.0:19913\" }")
+        .set("worker", "push = { address = \"0.0.0.0:19908\" }")
         .prepare();
     let refused = open.command(&["start"]).await;
     assert_eq!(refused.code, Some(64), "{refused:?}");
@@ -559,7 +559,7 @@ async fn what_is_wrong_is_said() {
 async fn without_a_gateway_or_a_token() {
     let alone = Node::test()
         .only("worker")
-        .set("worker", "push = { address = \"{ip}:19913\" }")
+        .set("worker", "push = { address = \"{ip}:19908\" }")
         .start()
         .await;
     let push = alone.host().push();

@@ -8,7 +8,7 @@ use super::{body_of, guest};
 #[tokio::test]
 async fn the_description_says_what_is_served() {
     let node = Node::test()
-        .set("worker", "push = { address = \"{ip}:19913\", token = \"first\" }")
+        .set("worker", "push = { address = \"{ip}:19908\", token = \"first\" }")
         .start()
         .await;
     let push = node.host().push();

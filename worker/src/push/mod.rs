@@ -14,12 +14,12 @@
 //! - A call answers once the gateways have carried it out, or says which have not said so.
 //! - Requests are bounded in size, number and time, and queue at most half of what handlers may.
 
-mod calls;
+pub(crate) mod calls;
 mod fields;
 mod grpc;
 mod openapi;
 mod orders;
-mod problem;
+pub(crate) mod problem;
 mod routes;
 mod server;
 mod settings;

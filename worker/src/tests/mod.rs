@@ -5,6 +5,7 @@ mod events;
 mod flow;
 mod gateway;
 mod links;
+mod pushes;
 mod queries;
 mod sends;
 mod session;

@@ -1,0 +1,211 @@
+//! Calls from outside: when they are answered, and with what.
+
+use bytesize::ByteSize;
+use meepo_proto::link as wire;
+use meepo_proto::link::command::Body as Command;
+use meepo_proto::link::event::Body as Event;
+use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::reply::Body as Reply;
+use meepo_proto::push::*;
+use meepo_proto::{ClientId, GatewayId};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::gateway::{Gateway, Link, text_to};
+use super::{Running, eventually, soon};
+use crate::instance::WorkerSection;
+use crate::push::calls::Call;
+use crate::push::problem::Problem;
+
+/// Calls in a task.
+fn call<C: Call>(worker: &Running, call: C) -> JoinHandle<Result<C::Reply, Problem>>
+where
+    C::Reply: 'static,
+{
+    let cluster = worker.cluster().clone();
+    tokio::spawn(async move { call.carry_out(&cluster).await })
+}
+
+async fn answer<T>(called: JoinHandle<Result<T, Problem>>) -> Result<T, Problem> {
+    soon("an answer", called).await.expect("no panic")
+}
+
+fn id(client: u64) -> String {
+    ClientId::new(GatewayId(1), client).to_string()
+}
+
+fn to(clients: &[u64]) -> Option<Target> {
+    Some(Target {
+        clients: clients.iter().copied().map(id).collect(),
+        ..Target::default()
+    })
+}
+
+fn send(clients: &[u64], text: &str) -> SendRequest {
+    SendRequest {
+        to: to(clients),
+        text: Some(text.into()),
+        ..SendRequest::default()
+    }
+}
+
+/// The next question, and its number.
+async fn question(link: &mut Link) -> (u64, Question) {
+    match link.next().await {
+        Command::Query(query) => (query.id, query.body.expect("it asks something")),
+        other => panic!("no question: {other:?}"),
+    }
+}
+
+fn reply(link: &mut Link, query: u64, body: Reply) {
+    let reply = wire::Reply {
+        query,
+        body: Some(body),
+    };
+    link.event(0, Event::Reply(reply));
+}
+
+/// A reply that these clients are there.
+fn there(clients: &[wire::Found]) -> Reply {
+    Reply::Selected(wire::Selected {
+        clients: clients.to_vec(),
+    })
+}
+
+fn found(client: u64) -> wire::Found {
+    wire::Found {
+        client,
+        ..wire::Found::default()
+    }
+}
+
+fn code(problem: &Problem) -> serde_json::Value {
+    serde_json::to_value(problem).expect("it is JSON")["code"].clone()
+}
+
+#[tokio::test]
+async fn a_send_is_answered_when_the_gateway_has_answered_after_it() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    let called = call(&worker, send(&[5], "hello"));
+    assert_eq!(link.next().await, text_to(5, "hello"));
+    let (query, asked) = question(&mut link).await;
+    let Question::Select(select) = asked else {
+        panic!("not who is there: {asked:?}")
+    };
+    assert_eq!(select.filter.expect("it names clients").clients, [5]);
+    assert!(!called.is_finished());
+    reply(&mut link, query, there(&[]));
+    let reply = answer(called).await.expect("it is answered");
+    assert_eq!((reply.gone, reply.missing), (vec![id(5)], Vec::new()));
+}
+
+#[tokio::test]
+async fn a_link_that_ends_before_it_has_answered_is_missing() {
+    let (worker, mut gateway, mut link) = Running::linked().await;
+    let called = call(&worker, send(&[5], "hello"));
+    assert_eq!(link.next().await, text_to(5, "hello"));
+    drop(link);
+    let problem = answer(called).await.expect_err("nobody has answered");
+    let problem = serde_json::to_value(&problem).expect("it is JSON");
+    assert_eq!(problem["missing"], json!([GatewayId(1).to_string()]), "{problem}");
+    // Not even if there is a new one, which knows nothing of it.
+    let mut link = gateway.link().await;
+    eventually("the new link", || worker.stats.links.get() == 1).await;
+    let called = call(&worker, send(&[5], "again"));
+    assert_eq!(link.next().await, text_to(5, "again"));
+    let (query, _) = question(&mut link).await;
+    reply(&mut link, query, there(&[found(5)]));
+    assert_eq!(answer(called).await.expect("it is answered"), SendReply::default());
+}
+
+#[tokio::test]
+async fn who_is_closed_was_there() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    let close = CloseRequest {
+        to: to(&[5, 6]),
+        at_once: true,
+        ..CloseRequest::default()
+    };
+    let called = call(&worker, close);
+    let (who, _) = question(&mut link).await;
+    assert!(matches!(link.next().await, Command::Close(_)));
+    let (barrier, _) = question(&mut link).await;
+    reply(&mut link, who, there(&[found(5)]));
+    assert!(!called.is_finished());
+    reply(&mut link, barrier, Reply::Count(wire::Count { count: 0 }));
+    let reply = answer(called).await.expect("it is answered");
+    assert_eq!(reply.gone, [id(6)]);
+}
+
+#[tokio::test]
+async fn what_a_gateway_has_refused_is_seen() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    let join = JoinRequest {
+        clients: [5, 6].map(id).into(),
+        group: "g".into(),
+    };
+    let called = call(&worker, join);
+    assert!(matches!(link.next().await, Command::Join(_)));
+    assert!(matches!(link.next().await, Command::Join(_)));
+    let (query, _) = question(&mut link).await;
+    let member = wire::Found {
+        groups: vec!["g".into()],
+        ..found(5)
+    };
+    reply(&mut link, query, there(&[member, found(6)]));
+    let reply = answer(called).await.expect("it is answered");
+    assert_eq!((reply.refused, reply.gone), (vec![id(6)], Vec::new()));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_before_any_of_it_is_sent() {
+    let mut worker = Running::with(WorkerSection {
+        send_queue: ByteSize::kib(64),
+        ..WorkerSection::default()
+    });
+    let mut gateway = Gateway::start(1).await;
+    worker.name(&gateway);
+    let mut link = gateway.link().await;
+    worker.expect("start, 0 gateways").await;
+    eventually("a link", || worker.stats.links.get() == 1).await;
+
+    let problem = answer(call(&worker, send(&[5], &"x".repeat(1 << 20 | 1)))).await;
+    assert_eq!(code(&problem.expect_err("it is too large")), "too_large");
+    let many: Vec<String> = (0..4096).map(|number| format!("{number:0255}")).collect();
+    let wide = SendRequest {
+        to: Some(Target {
+            groups: many,
+            ..Target::default()
+        }),
+        text: Some("x".repeat(1 << 20)),
+        ..SendRequest::default()
+    };
+    assert_eq!(
+        code(&answer(call(&worker, wide)).await.expect_err("it is too large")),
+        "too_large"
+    );
+
+    // The windows and the socket take a lot before anything waits in the queue; the first that comes then is still taken.
+    let mut called = Vec::new();
+    let full = loop {
+        let one = call(&worker, send(&[5], &"x".repeat(1 << 20)));
+        tokio::task::yield_now().await;
+        eventually("it is sent, or refused", || {
+            one.is_finished() || worker.cluster().room().queued() > 0
+        })
+        .await;
+        if one.is_finished() {
+            break answer(one).await;
+        }
+        called.push(one);
+        assert!(called.len() < 200, "nothing is ever full");
+    };
+    assert_eq!(code(&full.expect_err("it is full")), "queue_full");
+    // What was taken is sent, and nothing of what was refused.
+    for one in called {
+        assert!(matches!(link.next().await, Command::Send(_)));
+        let (query, _) = question(&mut link).await;
+        reply(&mut link, query, there(&[found(5)]));
+        answer(one).await.expect("it is answered");
+    }
+}
