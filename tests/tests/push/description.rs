@@ -97,7 +97,7 @@ impl<'a> Description<'a> {
             .as_array()
             .cloned()
             .unwrap_or_else(|| vec![json!({"required": []})]);
-        let exclusive: Vec<String> = alternatives.iter().flat_map(|one| texts(&one["required"])).collect();
+        let exclusive = exclusive(schema);
         let mut good = Vec::new();
         for alternative in &alternatives {
             let chosen = texts(&alternative["required"]);
@@ -132,8 +132,12 @@ impl<'a> Description<'a> {
         let schema = self.resolve(schema);
         let good = self.good(schema).pop().expect("there is a good one");
         let good = good.as_object().expect("a body is an object");
+        let exclusive = exclusive(schema);
         let with = |name: &str, value: Value| {
             let mut body = good.clone();
+            if exclusive.iter().any(|other| other == name) {
+                body.retain(|other, _| !exclusive.contains(other));
+            }
             body.insert(name.into(), value);
             Value::Object(body)
         };
@@ -185,9 +189,8 @@ impl<'a> Description<'a> {
                 }));
             }
         }
-        if let Some(alternatives) = schema["oneOf"].as_array() {
+        if !exclusive.is_empty() {
             // None of them, and all of them.
-            let exclusive: Vec<String> = alternatives.iter().flat_map(|one| texts(&one["required"])).collect();
             let mut none = good.clone();
             none.retain(|name, _| !exclusive.contains(name));
             let mut all = none.clone();
@@ -245,6 +248,12 @@ impl<'a> Description<'a> {
             self.check(schema, below, &format!("{at} {name}"));
         }
     }
+}
+
+/// Fields of which there is to be exactly one.
+fn exclusive(schema: &Value) -> Vec<String> {
+    let alternatives = schema["oneOf"].as_array().into_iter().flatten();
+    alternatives.flat_map(|one| texts(&one["required"])).collect()
 }
 
 fn texts(list: &Value) -> Vec<String> {
