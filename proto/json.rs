@@ -1,7 +1,7 @@
 //! The JSON form of the push API's messages, and its schema: attributes of the generated types.
 
-use protox::prost_reflect::prost_types::FileDescriptorProto;
 use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+use protox::prost_reflect::prost_types::{FieldDescriptorProto, FileDescriptorProto};
 use tonic_prost_build::Builder;
 
 /// The text form of a client's id, 16 bytes in base64.
@@ -40,93 +40,119 @@ const WHOLE: [(&str, &str); 3] = [
     ),
 ];
 
+/// Base64 with its padding, and with nothing in the bits that are left over.
+const BASE64: &str = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+/// Lists that may be empty.
+const MAY_BE_EMPTY: [&str; 3] = ["except", "except_uids", "remove"];
+
+/// Attributes of a field, for serde and for schemars.
+#[derive(Default)]
+struct Attributes {
+    serde: Vec<String>,
+    schemars: Vec<String>,
+}
+
 /// Gives the messages of a file the attributes that make JSON of them.
 pub(crate) fn describe(mut builder: Builder, file: &FileDescriptorProto) -> Builder {
     for message in &file.message_type {
-        let of_message = format!(".{}.{}", file.package(), message.name());
+        let path = format!(".{}.{}", file.package(), message.name());
         let is_reply = message.name().ends_with("Reply") || message.name() == "Member";
-        builder = builder.message_attribute(
-            &of_message,
-            match is_reply {
-                true => "#[derive(serde::Serialize, schemars::JsonSchema)]",
-                false => "#[derive(serde::Deserialize, schemars::JsonSchema)] #[serde(deny_unknown_fields)]",
-            },
-        );
+        let derived = match is_reply {
+            true => "#[derive(serde::Serialize, schemars::JsonSchema)]",
+            false => "#[derive(serde::Deserialize, schemars::JsonSchema)] #[serde(deny_unknown_fields)]",
+        };
+        builder = builder.message_attribute(&path, derived);
         if let Some((_, condition)) = WHOLE.iter().find(|(name, _)| *name == message.name()) {
-            builder = builder.message_attribute(&of_message, format!("#[schemars({condition})]"));
+            builder = builder.message_attribute(&path, format!("#[schemars({condition})]"));
         }
         for field in &message.field {
-            let name = format!("{}.{}", message.name(), field.name());
-            let mut serde = Vec::<String>::new();
-            let mut schemars = Vec::<String>::new();
-            let is_list = field.label() == Label::Repeated && field.r#type() == Type::String;
-            if !is_reply {
-                let is_optional = field.proto3_optional();
-                let may_be_left_out = is_optional
-                    || field.label() == Label::Repeated
-                    || field.r#type() == Type::Bool
-                    || field.name() == "filter";
-                if may_be_left_out && !REQUIRED.contains(&&*name) {
-                    serde.push("default".into());
-                }
-                match field.r#type() {
-                    Type::Bytes => {
-                        serde.push(r#"deserialize_with = "crate::push::base64""#.into());
-                        schemars.push(r#"with = "String", extend("contentEncoding" = "base64", "pattern" = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")"#.into());
-                    }
-                    Type::Message if field.label() != Label::Repeated => {
-                        let of = field.type_name().rsplit('.').next().unwrap_or_default();
-                        serde.push(r#"deserialize_with = "crate::push::object""#.into());
-                        schemars.push(format!("with = \"{of}\""));
-                    }
-                    Type::String | Type::Uint32 if is_optional => {
-                        let of = if field.r#type() == Type::String {
-                            "String"
-                        } else {
-                            "u32"
-                        };
-                        serde.push(r#"deserialize_with = "crate::push::given""#.into());
-                        schemars.push(format!("with = \"{of}\""));
-                    }
-                    _ => {}
-                }
-                let is_exception = ["except", "except_uids", "remove"].contains(&field.name());
-                if is_list && !is_exception {
-                    serde.push(r#"deserialize_with = "crate::push::some""#.into());
-                    schemars.push("length(min = 1, max = 4096)".into());
-                } else if is_list {
-                    schemars.push("length(max = 4096)".into());
-                }
-                match field.name() {
-                    "clients" | "except" => schemars.push(format!("inner(regex(pattern = {CLIENT:?}))")),
-                    "client" => schemars.push(format!("extend(\"pattern\" = {CLIENT:?})")),
-                    "uids" | "groups" | "except_uids" if is_list => schemars.push(format!("inner({NAME})")),
-                    "uid" | "group" if field.r#type() == Type::String => schemars.push(NAME.into()),
-                    "code" => schemars.push(CODES.into()),
-                    "reason" => schemars.push("length(max = 123)".into()),
-                    _ => {}
-                }
-            } else if field.r#type() == Type::Enum {
-                serde.push(
-                    r#"serialize_with = "crate::push::delivery", skip_serializing_if = "Option::is_none""#.into(),
-                );
-                schemars.push(r#"with = "Delivery""#.into());
-            }
-            let path = format!("{of_message}.{}", field.name());
-            if !serde.is_empty() {
-                builder = builder.field_attribute(&path, format!("#[serde({})]", serde.join(", ")));
-            }
-            if !schemars.is_empty() {
-                builder = builder.field_attribute(&path, format!("#[schemars({})]", schemars.join(", ")));
-            }
+            let attributes = match is_reply {
+                true => Attributes::of_reply(field),
+                false => Attributes::of_request(message.name(), field),
+            };
+            builder = attributes.put(builder, &format!("{path}.{}", field.name()));
         }
     }
     for of_enum in &file.enum_type {
-        let path = format!(".{}.{}", file.package(), of_enum.name());
-        builder = builder.enum_attribute(
-            path,
-            "#[derive(serde::Serialize, schemars::JsonSchema)] #[serde(rename_all = \"snake_case\")]",
-        );
+        let derived = "#[derive(serde::Serialize, schemars::JsonSchema)] #[serde(rename_all = \"snake_case\")]";
+        builder = builder.enum_attribute(format!(".{}.{}", file.package(), of_enum.name()), derived);
     }
     builder
+}
+
+impl Attributes {
+    fn of_request(message: &str, field: &FieldDescriptorProto) -> Self {
+        let name = field.name();
+        let is_many = field.label() == Label::Repeated;
+        let may_be_left_out = is_many || field.proto3_optional() || field.r#type() == Type::Bool || name == "filter";
+        let mut all = Self::default();
+        if may_be_left_out && !REQUIRED.contains(&&*format!("{message}.{name}")) {
+            all.serde.push("default".into());
+        }
+        match field.r#type() {
+            Type::Bytes => {
+                let pattern = format!("extend(\"contentEncoding\" = \"base64\", \"pattern\" = {BASE64:?})");
+                all.read_with("base64", "String");
+                all.schemars.push(pattern);
+            }
+            Type::Uint32 => {
+                all.read_with("whole", "u32");
+                all.schemars.push(CODES.into());
+            }
+            Type::String if field.proto3_optional() => all.read_with("given", "String"),
+            Type::String if is_many => all.list(name),
+            Type::Message if !is_many => {
+                let of = field.type_name().rsplit('.').next().unwrap_or_default();
+                all.read_with("object", of);
+            }
+            _ => {}
+        }
+        match name {
+            "client" => all.schemars.push(format!("extend(\"pattern\" = {CLIENT:?})")),
+            "uid" | "group" if field.r#type() == Type::String => all.schemars.push(NAME.into()),
+            "reason" => all.schemars.push("length(max = 123)".into()),
+            _ => {}
+        }
+        all
+    }
+
+    fn of_reply(field: &FieldDescriptorProto) -> Self {
+        let mut all = Self::default();
+        if field.r#type() == Type::Enum {
+            let written = r#"serialize_with = "crate::push::delivery", skip_serializing_if = "Option::is_none""#;
+            all.serde.push(written.into());
+            all.schemars.push(r#"with = "Delivery""#.into());
+        }
+        all
+    }
+
+    /// It is read by a function of `push.rs`, and looks like another type.
+    fn read_with(&mut self, function: &str, of: &str) {
+        self.serde
+            .push(format!("deserialize_with = \"crate::push::{function}\""));
+        self.schemars.push(format!("with = \"{of}\""));
+    }
+
+    fn list(&mut self, name: &str) {
+        if MAY_BE_EMPTY.contains(&name) {
+            self.schemars.push("length(max = 4096)".into());
+        } else {
+            self.serde.push(r#"deserialize_with = "crate::push::some""#.into());
+            self.schemars.push("length(min = 1, max = 4096)".into());
+        }
+        match name {
+            "clients" | "except" => self.schemars.push(format!("inner(regex(pattern = {CLIENT:?}))")),
+            "uids" | "groups" | "except_uids" => self.schemars.push(format!("inner({NAME})")),
+            _ => {}
+        }
+    }
+
+    fn put(self, mut builder: Builder, path: &str) -> Builder {
+        for (of, list) in [("serde", self.serde), ("schemars", self.schemars)] {
+            if !list.is_empty() {
+                builder = builder.field_attribute(path, format!("#[{of}({})]", list.join(", ")));
+            }
+        }
+        builder
+    }
 }

@@ -3,19 +3,21 @@
 
 function push(string $call, array $fields): array
 {
-    $curl = curl_init((getenv('PUSH_API') ?: 'http://127.0.0.1:19908/api/') . $call);
-    curl_setopt_array($curl, [
-        CURLOPT_POSTFIELDS => json_encode((object) $fields, JSON_THROW_ON_ERROR),
-        CURLOPT_HTTPHEADER => ['Content-Type: application/json', 'Authorization: Bearer ' . getenv('PUSH_TOKEN')],
-        CURLOPT_RETURNTRANSFER => true,
-        CURLOPT_TIMEOUT => 20,
-    ]);
-    $body = curl_exec($curl);
+    $http = [
+        'method' => 'POST',
+        'header' => ['Content-Type: application/json', 'Authorization: Bearer ' . getenv('PUSH_TOKEN')],
+        'content' => json_encode((object) $fields, JSON_THROW_ON_ERROR),
+        'ignore_errors' => true,
+        'timeout' => 20,
+    ];
+    $url = (getenv('PUSH_API') ?: 'http://127.0.0.1:19908/api/') . $call;
+    $body = file_get_contents($url, false, stream_context_create(['http' => $http]));
     if ($body === false) {
-        throw new RuntimeException(curl_error($curl));
+        throw new RuntimeException("$url cannot be reached");
     }
     $answer = json_decode($body, true, 512, JSON_THROW_ON_ERROR);
-    if (curl_getinfo($curl, CURLINFO_RESPONSE_CODE) !== 200) {
+    // Of what is wrong there is a `status`.
+    if (isset($answer['status'])) {
         throw new RuntimeException(($answer['field'] ?? $call) . ': ' . $answer['detail']);
     }
     return $answer;

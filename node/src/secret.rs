@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn any_of_the_tokens_will_do_and_no_other() {
-        #[derive(Deserialize)]
+        #[derive(serde::Deserialize)]
         struct Section {
             token: Tokens,
         }

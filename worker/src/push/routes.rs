@@ -170,4 +170,19 @@ mod tests {
         }
         parse::<GroupsRequest>(b" {} ").expect("it is good");
     }
+
+    #[test]
+    fn a_number_is_whole_however_it_is_written() {
+        for (code, read) in [
+            ("4001", Some(4001)),
+            ("4001.0", Some(4001)),
+            ("4001.5", None),
+            ("-1", None),
+            ("1e99", None),
+        ] {
+            let body = format!(r#"{{"to": {{"all": true}}, "code": {code}}}"#);
+            let close = parse::<CloseRequest>(body.as_bytes());
+            assert_eq!(close.ok().and_then(|close| close.code), read, "{code}");
+        }
+    }
 }
