@@ -19,6 +19,7 @@ use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Stop, StopReason};
 use meepo_proto::link as wire;
 use meepo_proto::registry::{Kind, Node, State};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -158,6 +159,11 @@ impl Running {
     }
 
     fn with(section: WorkerSection) -> Self {
+        Self::with_push(section, None)
+    }
+
+    /// One that is pushed to, too.
+    fn with_push(section: WorkerSection, push: Option<TcpListener>) -> Self {
         let (tell, log) = mpsc::unbounded_channel();
         let (nodes, named) = watch::channel(BTreeMap::new());
         let (serves, ready) = mpsc::channel(1);
@@ -183,7 +189,7 @@ impl Running {
             },
             stats,
             stop: stop.clone(),
-            push: None,
+            push,
         };
         let token = stop.token().clone();
         let announced = async move { token.cancelled().await };

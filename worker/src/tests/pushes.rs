@@ -11,6 +11,8 @@ use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::push::*;
 use meepo_proto::{ClientId, GatewayId};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::gateway::{Gateway, Link, text_to};
@@ -224,6 +226,79 @@ async fn what_does_not_fit_is_refused_before_any_of_it_is_sent() {
     let (query, _) = question(&mut link).await;
     reply(&link, query, there(&[found(5)]));
     answer(called).await.expect("it is answered");
+}
+
+/// A request with one connection.
+async fn post(socket: &mut TcpStream, path: &str, body: &str) {
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    socket.write_all(request.as_bytes()).await.expect("it is connected");
+}
+
+/// What comes up to a text, or the end.
+async fn read_until(socket: &mut TcpStream, end: &str) -> String {
+    let mut all = String::new();
+    soon("an answer", async {
+        let mut some = [0; 1024];
+        while !all.ends_with(end) {
+            match socket.read(&mut some).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => all.push_str(&String::from_utf8_lossy(&some[..read])),
+            }
+        }
+    })
+    .await;
+    all
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_answers_those_who_push_before_its_links_drain() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let mut worker = Running::with_push(WorkerSection::default(), Some(listener));
+    let mut gateway = Gateway::start(1).await;
+    worker.name(&gateway);
+    let mut link = gateway.link().await;
+    worker.expect("start, 0 gateways").await;
+    eventually("a link", || worker.stats.links.get() == 1).await;
+
+    // Accepted, by the time that the next one is answered, and has said nothing yet.
+    let mut new = TcpStream::connect(address).await.expect("somebody listens");
+    let mut idle = TcpStream::connect(address).await.expect("somebody listens");
+    post(&mut idle, "/api/query/count", "{}").await;
+    let (query, _) = question(&mut link).await;
+    reply(&link, query, Reply::Count(wire::Count { count: 7 }));
+    let answer = read_until(&mut idle, "}").await;
+    assert!(answer.ends_with(r#"{"count":7,"missing":[]}"#), "{answer}");
+    let mut busy = TcpStream::connect(address).await.expect("somebody listens");
+    let body = serde_json::json!({"to": {"clients": [id(5)]}, "text": "hello"}).to_string();
+    post(&mut busy, "/api/send", &body).await;
+    assert_eq!(link.next().await, text_to(5, "hello"));
+    let (query, _) = question(&mut link).await;
+
+    worker.request_stop();
+    assert_eq!(read_until(&mut idle, "never").await, "", "one that is idle is closed");
+    post(&mut new, "/api/send", &body).await;
+    assert_eq!(link.next().await, text_to(5, "hello"));
+    let (other, _) = question(&mut link).await;
+    for (socket, query) in [(&mut new, other), (&mut busy, query)] {
+        reply(&link, query, there(&[found(5)]));
+        let answer = read_until(socket, "never").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#""missing":[]}"#),
+            "{answer}"
+        );
+    }
+    assert_eq!(link.next().await, Command::Draining(wire::Draining {}));
+    link.push(wire::Event {
+        body: Some(Event::Drained(wire::Drained {})),
+        ..wire::Event::default()
+    });
+    link.ended().await;
+    link.end();
+    worker.stopped().await;
 }
 
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
