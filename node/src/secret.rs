@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use meepo_proto::SECRET_HEADER;
-use subtle::ConstantTimeEq;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+use subtle::{Choice, ConstantTimeEq};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -25,6 +27,82 @@ struct NotAHeader;
 #[derive(Clone)]
 pub struct SecretCheck {
     secret: Box<[u8]>,
+}
+
+/// Tokens of which a caller has to show one. No text form shows them.
+///
+/// Written as one text, or as a list of them: then one can be replaced while the other is still in use.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tokens(Vec<Box<str>>);
+
+impl Tokens {
+    /// These tokens. An error is a token that no header can carry: it must have visible ASCII characters, and only those.
+    pub fn new(tokens: impl IntoIterator<Item = impl Into<Box<str>>>) -> Result<Self, InvalidToken> {
+        let tokens: Vec<Box<str>> = tokens.into_iter().map(Into::into).collect();
+        let is_good = |token: &str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        match tokens.iter().position(|token| !is_good(token)) {
+            Some(index) => Err(InvalidToken(index + 1)),
+            None => Ok(Self(tokens)),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this is one of them. The time that it takes does not tell which, or how much of it is right.
+    pub fn has(&self, shown: &[u8]) -> bool {
+        let same = |token: &str| token.as_bytes().ct_eq(shown);
+        let all = self.0.iter().map(|token| same(token));
+        all.fold(Choice::from(0), |has, same| has | same).into()
+    }
+}
+
+/// The token of this number cannot be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("token {0} must be of visible ASCII characters, without spaces")]
+pub struct InvalidToken(usize);
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+impl Serialize for Tokens {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(if self.is_empty() { "" } else { "***" })
+    }
+}
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Tokens;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token, or a list of tokens")
+            }
+
+            fn visit_str<E: Error>(self, token: &str) -> Result<Tokens, E> {
+                let token = Some(token).filter(|token| !token.is_empty());
+                Tokens::new(token).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Tokens, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(token) = list.next_element::<String>()? {
+                    tokens.push(token);
+                }
+                Tokens::new(tokens).map_err(A::Error::custom)
+            }
+        }
+
+        from.deserialize_any(OneOrMany)
+    }
 }
 
 impl SecretHeader {
@@ -133,7 +211,38 @@ mod tests {
     }
 
     #[test]
+    fn any_of_the_tokens_will_do_and_no_other() {
+        #[derive(serde::Deserialize)]
+        struct Section {
+            token: Tokens,
+        }
+        let read = |text: &str| toml::from_str::<Section>(text).map(|section| section.token);
+        let two = read("token = ['old', 'the-new-one']").unwrap();
+        for (shown, has) in [
+            ("old", true),
+            ("the-new-one", true),
+            ("", false),
+            ("ol", false),
+            ("old2", false),
+        ] {
+            assert_eq!(two.has(shown.as_bytes()), has, "{shown}");
+        }
+        assert!(read("token = 'one'").unwrap().has(b"one"));
+        let none = read("token = ''").unwrap();
+        assert!(none.is_empty() && !none.has(b""));
+        for text in ["token = ['a', '']", "token = 'a b'", "token = 'ä'", "token = 3"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn no_text_form_shows_the_secret() {
+        let tokens = Tokens::new(["hush"]).unwrap();
+        let shown = toml::Value::try_from(&tokens).unwrap();
+        assert_eq!(
+            (format!("{tokens:?}"), shown.as_str()),
+            ("Tokens(1)".into(), Some("***"))
+        );
         let texts = format!("{:?} {:?}", SecretHeader::new("hush"), SecretCheck::new("hush"));
         assert!(!texts.contains("hush"), "{texts}");
     }

@@ -5,12 +5,14 @@
 //! - [`link`]: events and commands between a gateway child and a worker child.
 //! - [`registry`]: how nodes announce themselves and find each other.
 //! - [`etcd`]: the part of etcd's API that the registry uses.
+//! - [`push`]: what any program can ask a worker's push API.
 //! - [`id`]: identifiers of clients, gateways and workers.
 //! - [`codes`]: the table of close codes.
 //! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
 
 pub mod codes;
 pub mod id;
+pub mod push;
 
 pub use id::{ClientId, GatewayId, WorkerId};
 

@@ -26,11 +26,19 @@ pub struct Cluster {
     /// The workers' masters.
     pub workers: Vec<Node>,
     places: Vec<Host>,
+    plan: Plan,
+    folder: TempDir,
+}
+
+/// What the nodes are to be like.
+#[derive(Debug, Default)]
+struct Plan {
     /// Settings of the section `[gateway]`.
-    settings: String,
+    gateway: String,
+    /// Settings of the section `[worker]`.
+    worker: String,
     /// The workers run a job.
     job: bool,
-    folder: TempDir,
 }
 
 impl Cluster {
@@ -41,20 +49,37 @@ impl Cluster {
 
     /// The same with a registry for each of these settings of the section `[registry]`.
     pub async fn start_with(registries: &[&str]) -> Self {
-        Self::start_as(registries, "", false).await
+        Self::start_as(registries, Plan::default()).await
     }
 
     /// A cluster with these settings of the section `[gateway]`.
     pub async fn with_gateways(settings: &str) -> Self {
-        Self::start_as(&[""], settings, false).await
+        let plan = Plan {
+            gateway: settings.into(),
+            ..Plan::default()
+        };
+        Self::start_as(&[""], plan).await
     }
 
-    /// The same with workers that have a job, see [`jobs`](Self::jobs).
+    /// A cluster with these settings of the section `[worker]`.
+    pub async fn with_workers(settings: &str) -> Self {
+        let plan = Plan {
+            worker: settings.into(),
+            ..Plan::default()
+        };
+        Self::start_as(&[""], plan).await
+    }
+
+    /// The same as [`start_with`](Self::start_with), with workers that have a job, see [`jobs`](Self::jobs).
     pub async fn start_with_job(registries: &[&str]) -> Self {
-        Self::start_as(registries, "", true).await
+        let plan = Plan {
+            job: true,
+            ..Plan::default()
+        };
+        Self::start_as(registries, plan).await
     }
 
-    async fn start_as(registries: &[&str], settings: &str, job: bool) -> Self {
+    async fn start_as(registries: &[&str], plan: Plan) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("meepo-cluster-")
             .tempdir()
@@ -64,8 +89,7 @@ impl Cluster {
             gateways: Vec::new(),
             workers: Vec::new(),
             places: Vec::new(),
-            settings: settings.into(),
-            job,
+            plan,
             folder,
         };
         for settings in registries {
@@ -100,7 +124,7 @@ impl Cluster {
         self.workers.push(worker);
         let gateway = Node::build("meepo-gateway")
             .registries(&self.places)
-            .set("gateway", &self.settings)
+            .set("gateway", &self.plan.gateway)
             .set_listen("ws", "requests = [\"/api/\", \"/exact\"]")
             .start()
             .await;
@@ -112,13 +136,14 @@ impl Cluster {
         let events = self.events_file();
         let jobs = self.folder.path().join("jobs");
         let worker = Node::test();
-        let worker = match self.job {
+        let worker = match self.plan.job {
             true => worker.env("MEEPO_TEST_JOBS", jobs.to_str().expect("the name of a temporary file")),
             false => worker,
         };
         worker
             .registries(&self.places)
             .only("worker")
+            .set("worker", &self.plan.worker)
             .env(
                 "MEEPO_TEST_EVENTS",
                 events.to_str().expect("the name of a temporary file"),

@@ -59,6 +59,11 @@ impl Host {
         self.port(19920)
     }
 
+    /// Where a worker takes pushes, if it was told so.
+    pub fn push(&self) -> SocketAddr {
+        self.port(19908)
+    }
+
     /// Where the registry is.
     pub fn registry(&self) -> SocketAddr {
         self.port(19911)

@@ -39,6 +39,24 @@ pub async fn get(address: SocketAddr, path: &str) -> Response {
     .unwrap_or_else(|| panic!("no answer to GET {path}"))
 }
 
+/// Sends JSON to a path, with a bearer token if it is not empty.
+pub async fn post(address: SocketAddr, path: &str, token: &str, body: &str) -> Response {
+    let authorization = match token {
+        "" => String::new(),
+        token => format!("authorization: Bearer {token}\r\n"),
+    };
+    let length = body.len();
+    request(
+        address,
+        &format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{authorization}\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        ),
+    )
+    .await
+    .unwrap_or_else(|| panic!("no answer to POST {path}"))
+}
+
 /// Sends bytes and reads the answer to the end of the connection; none if there is no proper answer.
 pub async fn request(address: SocketAddr, request: &str) -> Option<Response> {
     in_time("an answer", async {

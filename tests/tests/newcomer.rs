@@ -9,7 +9,7 @@ use meepo_tests::{Line, Node, http, wait_until};
 
 #[tokio::test]
 async fn one_command_starts_everything_and_says_where() {
-    let ports = [19909, 19910, 19911, 19912, 19913];
+    let ports = [19909, 19910, 19911, 19912, 19908];
     let here = |port| SocketAddr::from(([127, 0, 0, 1], port));
     wait_until("the default ports are free", Duration::from_secs(60), async || {
         ports.iter().all(|port| TcpListener::bind(here(*port)).is_ok())

@@ -65,6 +65,15 @@ async fn a_shell_pushes_and_asks() {
         (&["count", "--group", "red"], "1\n"),
         (&["groups"], "1\tred\n"),
         (&["uids"], "ann\n"),
+        (&["join", "--client", &gone, "blue"], ""),
+        (&["bind", "--client", &gone, "anna"], ""),
+        (&["session", &gone], ""),
+        (&["groups"], "1\tblue\n1\tred\n"),
+        (&["leave", "--client", &gone, "blue"], ""),
+        (&["count", "--uid", "anna", "--group", "blue"], "0\n"),
+        (&["count", "--uid", "anna"], "1\n"),
+        (&["bind", "--client", &gone], ""),
+        (&["uids"], ""),
     ] {
         assert_eq!(
             meepo(&cluster, arguments).await.as_deref(),

@@ -82,7 +82,7 @@ pub(crate) trait Serving: Send + Sync {
 }
 
 /// The gateway children that this worker child knows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Gateways {
     /// Those with a link that is up.
     pub(crate) up: BTreeMap<GatewayId, Arc<Link>>,

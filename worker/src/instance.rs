@@ -9,6 +9,7 @@ use meepo_node::{Child, Config, ConfigError, Instance, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::Handler;
+use crate::push::PushSection;
 use crate::serve::serve;
 
 /// The worker instance of an application: for each child, `new` makes the handler.
@@ -65,6 +66,8 @@ pub struct WorkerSection {
     /// How much may wait to be sent to a gateway child before the events of its clients wait as well; four times as much
     /// may wait in a whole worker child. A handler that runs is never held up: what it sends is added. Default: `8MiB`.
     pub send_queue: ByteSize,
+    /// Pushing from outside, over HTTP and gRPC.
+    pub push: PushSection,
 }
 
 impl Default for WorkerSection {
@@ -75,6 +78,7 @@ impl Default for WorkerSection {
             handler_timeout: Duration::from_secs(60),
             query_timeout: Duration::from_secs(5),
             send_queue: ByteSize::mib(8),
+            push: PushSection::default(),
         }
     }
 }
@@ -105,14 +109,15 @@ impl Instance for WorkerInstance {
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
-        let section: WorkerSection = config.section("worker")?;
+        let mut section: WorkerSection = config.section("worker")?;
         section.check(config)?;
+        section.push = section.push.resolve(config)?;
         let effective = toml::Table::try_from(&section).map_err(|error| config.invalid("worker", error))?;
         let serve = self.serve.clone();
         Ok(Plan {
             children: section.children,
             threads: section.threads,
-            shared: Vec::new(),
+            shared: section.push.listen().into_iter().collect(),
             own: None,
             effective,
             serve: Rc::new(move |child| serve(section.clone(), child)),

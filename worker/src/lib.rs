@@ -34,6 +34,7 @@
 //!   [`RequestError`] (`replies`).
 //! - [`Cluster::job`]: what one worker child does at a time (`job`), under a [`Lease`].
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
+//! - `push`: the same for any program, over HTTP and gRPC.
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
 //! - `lanes`: each client's events in order, clients side by side, and requests by themselves.
@@ -63,6 +64,7 @@ mod link;
 mod links;
 mod message;
 mod outside;
+mod push;
 mod query;
 mod replies;
 mod request;
@@ -92,6 +94,7 @@ pub use meepo_node::Lease;
 pub use meepo_proto::{ClientId, GatewayId};
 pub use message::Message;
 pub use outside::{Outside, OutsideError};
+pub use push::PushSection;
 pub use query::Answer;
 pub use replies::RequestError;
 pub use request::Request;

@@ -30,6 +30,8 @@ const WINDOW: (u32, u32) = (8 << 20, 16 << 20);
 const MAX_EVENT: usize = 1 << 30;
 /// What a command may have beside a payload of the gateway's largest size: the gateway takes this much more.
 const SLACK: u64 = 64 << 10;
+/// What surrounds the body of a command, at most.
+const COMMAND_HEAD: usize = 16;
 /// Most events that one `done` answers.
 const DONE_AT_ONCE: usize = 128;
 /// How often the gateway is asked whether it hears this worker.
@@ -111,6 +113,8 @@ pub(crate) struct Link {
     pub(crate) gateway: GatewayId,
     out: mpsc::UnboundedSender<Queued>,
     room: Arc<Room>,
+    /// The largest payload that the gateway takes.
+    pub(crate) max_message: u64,
     max_command: usize,
     /// Queries that wait for their reply, by number.
     queries: DashMap<u64, oneshot::Sender<wire::reply::Body>>,
@@ -207,6 +211,7 @@ impl Link {
             gateway,
             out,
             room,
+            max_message: welcome.max_message,
             max_command: usize::try_from(max_command).unwrap_or(usize::MAX),
             queries: DashMap::new(),
             last_query: AtomicU64::new(0),
@@ -280,6 +285,16 @@ impl Link {
         if let (Some((_, asker)), Some(body)) = (self.queries.remove(&reply.query), reply.body) {
             let _ = asker.send(body);
         }
+    }
+
+    /// Whether the gateway takes a command of this size.
+    pub(crate) fn takes(&self, body: &Body) -> bool {
+        body.encoded_len() + COMMAND_HEAD <= self.max_command
+    }
+
+    /// Whether there is [room](Room::has_half) for more from outside.
+    pub(crate) fn has_half(&self) -> bool {
+        self.room.has_half()
     }
 
     /// Waits for room in the outgoing queue, or for the link's end. Cancel safe.

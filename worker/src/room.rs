@@ -53,6 +53,13 @@ impl Room {
         }
     }
 
+    /// Whether half of the limit is free, here and in the whole child: what comes from outside takes no more, so that
+    /// handlers always have the rest.
+    pub(crate) fn has_half(&self) -> bool {
+        let rooms = [Some(self), self.whole.as_deref()];
+        rooms.into_iter().flatten().all(|room| room.queued() < room.limit / 2)
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }

@@ -195,7 +195,7 @@ impl Select<'_> {
 }
 
 impl Member {
-    fn of(gateway: GatewayId, found: wire::Found) -> Self {
+    pub(crate) fn of(gateway: GatewayId, found: wire::Found) -> Self {
         Self {
             id: ClientId::new(gateway, found.client),
             uid: Some(found.uid).filter(|uid| !uid.is_empty()),

@@ -9,8 +9,9 @@ use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Child, Membership, Stop};
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::WorkerSection;
@@ -18,6 +19,7 @@ use crate::job::Jobs;
 use crate::lanes::{Lanes, guarded};
 use crate::link::Card;
 use crate::links::Links;
+use crate::push::{self, Push};
 use crate::room::Room;
 use crate::{Cluster, Handler};
 
@@ -25,13 +27,19 @@ use crate::{Cluster, Handler};
 const FIRST_LINKS: Duration = Duration::from_secs(1);
 /// The part of the time for a stop that is kept for `on_stop`.
 const STOP_SHARE: u32 = 4;
+/// The part of the time for a stop that pushes from outside may take to be answered.
+const PUSH_SHARE: u32 = 2;
 /// Outgoing queues of a whole child may be as long as those of so many links.
 const LINKS_AT_LIMIT: usize = 4;
 
 /// Runs a worker child from its start until it has drained.
-pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, child: Child) -> Result<(), BoxError> {
+pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, mut child: Child) -> Result<(), BoxError> {
     let id = WorkerId::random();
     let membership = Membership::new(&child.node);
+    let push = child.shared.pop().map(TcpListener::from_std).transpose()?;
+    if let Some(address) = section.push.address.filter(|_| section.push.token.is_empty()) {
+        tracing::warn!(%address, "everyone who reaches this address is let in to push: set a token");
+    }
     let worker = Worker {
         handler,
         section,
@@ -47,6 +55,7 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, child:
         stats: child.stats,
         stop: child.stop.clone(),
         membership: membership.clone(),
+        push,
     };
     let watched = CancellationToken::new();
     let _unwatch = watched.clone().drop_guard();
@@ -75,6 +84,8 @@ pub(crate) struct Worker<H> {
     pub(crate) stop: Stop,
     /// For the leases of jobs.
     pub(crate) membership: Membership,
+    /// Where pushes come in from outside.
+    pub(crate) push: Option<TcpListener>,
 }
 
 impl<H: Handler> Worker<H> {
@@ -98,12 +109,21 @@ impl<H: Handler> Worker<H> {
 
         let lanes = Lanes::new(self.handler, self.section.handler_timeout, cluster);
         let cut = CancellationToken::new();
+        // Pushes that have come in need the links: these drain after them.
+        let drain = CancellationToken::new();
+        let push = self.push.map(|listener| {
+            let push = Push::new(lanes.cluster().clone(), self.section.push.clone());
+            let stopping = self.stop.clone();
+            push::serve(push, listener, self.stats, stop.clone(), move || {
+                stopping.timeout() / PUSH_SHARE
+            })
+        });
         let links = Arc::new(Links {
             lanes: lanes.clone(),
             card: self.card,
             nodes,
             queue_limit: limit,
-            stop: stop.clone(),
+            stop: drain.clone(),
             cut: cut.clone(),
             undrained: watch::Sender::new(0),
         });
@@ -116,19 +136,22 @@ impl<H: Handler> Worker<H> {
             if !stop.is_cancelled() {
                 ready();
             }
-            self.stop.requested().await;
-            Instant::now()
+            match push {
+                Some(push) => push.await,
+                None => self.stop.requested().await,
+            }
+            drain.cancel();
         };
         let mut links = tokio::spawn(links.keep_all(first));
         let drained = async {
-            let asked = serving.await;
+            serving.await;
             let drained = async {
                 let _ = (&mut links).await;
                 lanes.idle().await;
             };
             let time = self.stop.timeout();
             let time = time - time / STOP_SHARE;
-            if timeout_at(asked + time, drained).await.is_err() {
+            if timeout(time, drained).await.is_err() {
                 let events = self.stats.events_in_flight.get();
                 tracing::warn!(
                     events,

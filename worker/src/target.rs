@@ -7,12 +7,13 @@ use meepo_proto::link::command::Body;
 use meepo_proto::{ClientId, GatewayId, codes};
 
 use crate::close::cut;
+use crate::cluster::Gateways;
 use crate::{Cluster, Message};
 
 /// Most clients that one command names, so that it stays far below the gateway's limit for a command.
-const CLIENTS_AT_ONCE: usize = 4096;
+pub(crate) const CLIENTS_AT_ONCE: usize = 4096;
 /// Most bytes of the reason in a WebSocket close frame.
-const MAX_CLOSE_REASON: usize = 123;
+pub(crate) const MAX_CLOSE_REASON: usize = 123;
 
 /// Whom something goes to: each client that is meant, on any gateway, once.
 ///
@@ -40,6 +41,13 @@ enum Whom {
     Uids(Vec<String>),
     Groups(Vec<String>),
     All,
+}
+
+/// The part of a target that is one gateway's.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pub(crate) gateway: GatewayId,
+    pub(crate) target: wire::Target,
 }
 
 /// Builds targets.
@@ -116,56 +124,58 @@ impl Target<'_> {
     }
 
     fn tell(&self, command: impl Fn(wire::Target) -> Body) {
-        match &self.whom {
-            Whom::Clients(ids) => self.tell_those(ids, command),
-            Whom::Uids(uids) => self.tell_all(command, |target| target.uids.clone_from(uids)),
-            Whom::Groups(groups) => self.tell_all(command, |target| target.groups.clone_from(groups)),
-            Whom::All => self.tell_all(command, |target| target.everyone = true),
-        }
-    }
-
-    /// Tells the gateways that have one of these clients.
-    fn tell_those(&self, ids: &[ClientId], command: impl Fn(wire::Target) -> Body) {
-        let mut by_gateway = BTreeMap::<GatewayId, Vec<u64>>::new();
-        for id in ids.iter().filter(|id| !self.except.contains(id)) {
-            by_gateway.entry(id.gateway).or_default().push(id.number);
-        }
         let gateways = self.cluster.gateways();
-        for (gateway, numbers) in by_gateway {
-            let link = gateways.up.get(&gateway);
-            for clients in numbers.chunks(CLIENTS_AT_ONCE) {
-                let target = wire::Target {
-                    clients: clients.to_vec(),
-                    except_uids: self.except_uids.clone(),
-                    ..wire::Target::default()
-                };
-                let told = link.is_some_and(|link| link.send(command(target)).is_ok());
-                if !told {
-                    self.cluster.stats().failed_sends.add(clients.len() as u64);
-                }
+        for share in self.shares(&gateways) {
+            // Clients there, if any, are not reached: one failed send for each that is named, else for the gateway.
+            let clients = share.target.clients.len().max(1) as u64;
+            let link = gateways.up.get(&share.gateway);
+            let told = link.is_some_and(|link| link.send(command(share.target)).is_ok());
+            if !told {
+                self.cluster.stats().failed_sends.add(clients);
             }
         }
     }
 
-    fn tell_all(&self, command: impl Fn(wire::Target) -> Body, name: impl Fn(&mut wire::Target)) {
-        let gateways = self.cluster.gateways();
-        // Clients there, if any, are not reached: one failed send for each such gateway.
-        let mut failed = gateways.away.len() as u64;
-        for (gateway, link) in &gateways.up {
-            let here = self.except.iter().filter(|id| id.gateway == *gateway);
+    /// What it means at each gateway that can have such clients, whether a link leads there or not.
+    pub(crate) fn shares(&self, gateways: &Gateways) -> Vec<Share> {
+        let name: &dyn Fn(&mut wire::Target) = match &self.whom {
+            Whom::Clients(ids) => return self.shares_of(ids),
+            Whom::Uids(uids) => &|target| target.uids.clone_from(uids),
+            Whom::Groups(groups) => &|target| target.groups.clone_from(groups),
+            Whom::All => &|target| target.everyone = true,
+        };
+        let all = gateways.up.keys().chain(&gateways.away).copied();
+        let share = all.map(|gateway| {
+            let here = self.except.iter().filter(|id| id.gateway == gateway);
             let mut target = wire::Target {
                 except: here.map(|id| id.number).collect(),
                 except_uids: self.except_uids.clone(),
                 ..wire::Target::default()
             };
             name(&mut target);
-            if link.send(command(target)).is_err() {
-                failed += 1;
+            Share { gateway, target }
+        });
+        share.collect()
+    }
+
+    /// Those of the gateways that have one of these clients.
+    fn shares_of(&self, ids: &[ClientId]) -> Vec<Share> {
+        let mut by_gateway = BTreeMap::<GatewayId, Vec<u64>>::new();
+        for id in ids.iter().filter(|id| !self.except.contains(id)) {
+            by_gateway.entry(id.gateway).or_default().push(id.number);
+        }
+        let mut shares = Vec::new();
+        for (gateway, numbers) in by_gateway {
+            for clients in numbers.chunks(CLIENTS_AT_ONCE) {
+                let target = wire::Target {
+                    clients: clients.to_vec(),
+                    except_uids: self.except_uids.clone(),
+                    ..wire::Target::default()
+                };
+                shares.push(Share { gateway, target });
             }
         }
-        if failed > 0 {
-            self.cluster.stats().failed_sends.add(failed);
-        }
+        shares
     }
 }
 

@@ -43,6 +43,35 @@ enum Command {
         #[arg(default_value = "")]
         reason: String,
     },
+    /// Makes clients members of a group
+    Join {
+        /// A client; it can be given several times
+        #[arg(long, value_name = "ID", required = true)]
+        client: Vec<ClientId>,
+        /// The group
+        group: String,
+    },
+    /// Takes clients out of a group
+    Leave {
+        /// A client; it can be given several times
+        #[arg(long, value_name = "ID", required = true)]
+        client: Vec<ClientId>,
+        /// The group
+        group: String,
+    },
+    /// Binds clients to the uid of a user, or to none
+    Bind {
+        /// A client; it can be given several times
+        #[arg(long, value_name = "ID", required = true)]
+        client: Vec<ClientId>,
+        /// The uid; none if it is not given
+        uid: Option<String>,
+    },
+    /// Prints each key of a client's session with its value
+    Session {
+        /// The client
+        client: ClientId,
+    },
     /// Prints how many clients are online
     Count {
         /// Only those in one of these groups
@@ -110,6 +139,22 @@ async fn run(command: Command, cluster: &Cluster) -> Result<(), meepo_node::BoxE
     match command {
         Command::Push { whom, binary, message } => whom.target(cluster).send(read(message, binary)?),
         Command::Close { whom, code, reason } => whom.target(cluster).close(code, reason),
+        Command::Join { client, group } => client.into_iter().for_each(|id| cluster.client(id).join(&group)),
+        Command::Leave { client, group } => client.into_iter().for_each(|id| cluster.client(id).leave(&group)),
+        Command::Bind { client, uid } => {
+            for id in client {
+                match &uid {
+                    Some(uid) => cluster.client(id).bind(uid),
+                    None => cluster.client(id).unbind(),
+                }
+            }
+        }
+        Command::Session { client } => {
+            let session = complete(cluster.session(client).await)?.ok_or("the client is not online")?;
+            for (key, value) in session {
+                println!("{key}\t{value}");
+            }
+        }
         Command::Count { group, uid } => {
             let select = group
                 .into_iter()

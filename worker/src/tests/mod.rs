@@ -7,6 +7,7 @@ mod farewell;
 mod flow;
 mod gateway;
 mod links;
+mod pushes;
 mod queries;
 mod replies;
 mod sends;
@@ -23,6 +24,7 @@ use meepo_node::{BoxError, Membership, NodeSection, Stop, StopReason};
 use meepo_proto::link as wire;
 use meepo_proto::registry::{Kind, Node, State};
 use meepo_proto::{ClientId, GatewayId};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -206,6 +208,11 @@ impl Running {
     }
 
     fn with(section: WorkerSection) -> Self {
+        Self::with_push(section, None)
+    }
+
+    /// One that is pushed to, too.
+    fn with_push(section: WorkerSection, push: Option<TcpListener>) -> Self {
         let (tell, log) = mpsc::unbounded_channel();
         let (nodes, named) = watch::channel(BTreeMap::new());
         let (serves, ready) = mpsc::channel(1);
@@ -236,6 +243,7 @@ impl Running {
                 registry: Vec::new(),
                 ..NodeSection::default()
             }),
+            push,
         };
         let token = stop.token().clone();
         let announced = async move { token.cancelled().await };

@@ -1,0 +1,158 @@
+//! The JSON form of the push API's messages, and its schema: attributes of the generated types.
+
+use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+use protox::prost_reflect::prost_types::{FieldDescriptorProto, FileDescriptorProto};
+use tonic_prost_build::Builder;
+
+/// The text form of a client's id, 16 bytes in base64.
+const CLIENT: &str = "^[A-Za-z0-9_-]{21}[AQgw]$";
+/// Close codes that applications may send.
+const CODES: &str =
+    r#"extend("anyOf" = [{"enum": [1000, 1001, 1008, 1011, 1012, 1013]}, {"minimum": 3000, "maximum": 4999}])"#;
+/// A name of a group, or a uid. The limit is one of bytes, which no schema can say.
+const NAME: &str = "length(min = 1, max = 255)";
+/// Lists that have to be there, and maps.
+const REQUIRED: [&str; 5] = [
+    "JoinRequest.clients",
+    "LeaveRequest.clients",
+    "BindRequest.clients",
+    "UnbindRequest.clients",
+    "ReplaceSessionRequest.session",
+];
+/// Conditions over several fields.
+const WHOLE: [(&str, &str); 3] = [
+    (
+        "Target",
+        r#"extend("oneOf" = [
+            {"required": ["all"], "properties": {"all": {"const": true}}},
+            {"required": ["clients"]}, {"required": ["uids"]}, {"required": ["groups"]}])"#,
+    ),
+    (
+        "SendRequest",
+        r#"extend("oneOf" = [{"required": ["text"]}, {"required": ["binary"]}],
+            "if" = {"properties": {"confirm": {"const": true}}, "required": ["confirm"]},
+            "then" = {"properties": {"to": {"required": ["clients"], "properties": {
+                "clients": {"maxItems": 1}, "except": {"maxItems": 0}, "except_uids": {"maxItems": 0}}}}})"#,
+    ),
+    (
+        "OnlineRequest",
+        r#"extend("oneOf" = [{"required": ["client"]}, {"required": ["uid"]}])"#,
+    ),
+];
+
+/// Base64 with its padding, and with nothing in the bits that are left over.
+const BASE64: &str = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+/// Lists that may be empty.
+const MAY_BE_EMPTY: [&str; 3] = ["except", "except_uids", "remove"];
+
+/// Attributes of a field, for serde and for schemars.
+#[derive(Default)]
+struct Attributes {
+    serde: Vec<String>,
+    schemars: Vec<String>,
+}
+
+/// Gives the messages of a file the attributes that make JSON of them.
+pub(crate) fn describe(mut builder: Builder, file: &FileDescriptorProto) -> Builder {
+    for message in &file.message_type {
+        let path = format!(".{}.{}", file.package(), message.name());
+        let is_reply = message.name().ends_with("Reply") || message.name() == "Member";
+        let derived = match is_reply {
+            true => "#[derive(serde::Serialize, schemars::JsonSchema)]",
+            false => "#[derive(serde::Deserialize, schemars::JsonSchema)] #[serde(deny_unknown_fields)]",
+        };
+        builder = builder.message_attribute(&path, derived);
+        if let Some((_, condition)) = WHOLE.iter().find(|(name, _)| *name == message.name()) {
+            builder = builder.message_attribute(&path, format!("#[schemars({condition})]"));
+        }
+        for field in &message.field {
+            let attributes = match is_reply {
+                true => Attributes::of_reply(field),
+                false => Attributes::of_request(message.name(), field),
+            };
+            builder = attributes.put(builder, &format!("{path}.{}", field.name()));
+        }
+    }
+    for of_enum in &file.enum_type {
+        let derived = "#[derive(serde::Serialize, schemars::JsonSchema)] #[serde(rename_all = \"snake_case\")]";
+        builder = builder.enum_attribute(format!(".{}.{}", file.package(), of_enum.name()), derived);
+    }
+    builder
+}
+
+impl Attributes {
+    fn of_request(message: &str, field: &FieldDescriptorProto) -> Self {
+        let name = field.name();
+        let is_many = field.label() == Label::Repeated;
+        let may_be_left_out = is_many || field.proto3_optional() || field.r#type() == Type::Bool || name == "filter";
+        let mut all = Self::default();
+        if may_be_left_out && !REQUIRED.contains(&&*format!("{message}.{name}")) {
+            all.serde.push("default".into());
+        }
+        match field.r#type() {
+            Type::Bytes => {
+                let pattern = format!("extend(\"contentEncoding\" = \"base64\", \"pattern\" = {BASE64:?})");
+                all.read_with("base64", "String");
+                all.schemars.push(pattern);
+            }
+            Type::Uint32 => {
+                all.read_with("whole", "u32");
+                all.schemars.push(CODES.into());
+            }
+            Type::String if field.proto3_optional() => all.read_with("given", "String"),
+            Type::String if is_many => all.list(name),
+            Type::Message if !is_many => {
+                let of = field.type_name().rsplit('.').next().unwrap_or_default();
+                all.read_with("object", of);
+            }
+            _ => {}
+        }
+        match name {
+            "client" => all.schemars.push(format!("extend(\"pattern\" = {CLIENT:?})")),
+            "uid" | "group" if field.r#type() == Type::String => all.schemars.push(NAME.into()),
+            "reason" => all.schemars.push("length(max = 123)".into()),
+            _ => {}
+        }
+        all
+    }
+
+    fn of_reply(field: &FieldDescriptorProto) -> Self {
+        let mut all = Self::default();
+        if field.r#type() == Type::Enum {
+            let written = r#"serialize_with = "crate::push::delivery", skip_serializing_if = "Option::is_none""#;
+            all.serde.push(written.into());
+            all.schemars.push(r#"with = "Delivery""#.into());
+        }
+        all
+    }
+
+    /// It is read by a function of `push.rs`, and looks like another type.
+    fn read_with(&mut self, function: &str, of: &str) {
+        self.serde
+            .push(format!("deserialize_with = \"crate::push::{function}\""));
+        self.schemars.push(format!("with = \"{of}\""));
+    }
+
+    fn list(&mut self, name: &str) {
+        if MAY_BE_EMPTY.contains(&name) {
+            self.schemars.push("length(max = 4096)".into());
+        } else {
+            self.serde.push(r#"deserialize_with = "crate::push::some""#.into());
+            self.schemars.push("length(min = 1, max = 4096)".into());
+        }
+        match name {
+            "clients" | "except" => self.schemars.push(format!("inner(regex(pattern = {CLIENT:?}))")),
+            "uids" | "groups" | "except_uids" => self.schemars.push(format!("inner({NAME})")),
+            _ => {}
+        }
+    }
+
+    fn put(self, mut builder: Builder, path: &str) -> Builder {
+        for (of, list) in [("serde", self.serde), ("schemars", self.schemars)] {
+            if !list.is_empty() {
+                builder = builder.field_attribute(path, format!("#[{of}({})]", list.join(", ")));
+            }
+        }
+        builder
+    }
+}

@@ -1,0 +1,99 @@
+//! Pushing to clients, and asking about them, from any program: the calls of the push API, over gRPC and in JSON.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
+use serde::{Serialize, Serializer};
+
+pub use generated::*;
+
+#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
+mod generated {
+    tonic::include_proto!("meepo.push.v1");
+}
+
+/// A message that is written as an object. Types that are derived would take a list of the fields' values as well.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        from.deserialize_map(Fields(PhantomData)).map(Object)
+    }
+}
+
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Object::deserialize(from).map(|object| Some(object.0))
+}
+
+/// A field that may be left out, and is not `null`.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// A whole number, also one that is written with a fraction of zero, as JSON Schema has it.
+fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = u32;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number of 32 bits")
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<u32, E> {
+            u32::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<u32, E> {
+            let whole = number as u32;
+            match f64::from(whole) == number {
+                true => Ok(whole),
+                false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+            }
+        }
+    }
+
+    from.deserialize_any(Whole).map(Some)
+}
+
+/// A list that is not empty: such a one would mean everyone at one place and nobody at another.
+fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::deserialize(from)?;
+    match list.is_empty() {
+        true => Err(D::Error::custom("the list is empty")),
+        false => Ok(list),
+    }
+}
+
+fn base64<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+    let text = String::deserialize(from)?;
+    match BASE64.decode(text.as_bytes()) {
+        Ok(bytes) => Ok(Some(bytes.into())),
+        Err(error) => Err(D::Error::custom(format!("not base64: {error}"))),
+    }
+}
+
+fn delivery<S: Serializer>(number: &Option<i32>, to: S) -> Result<S::Ok, S::Error> {
+    let delivery = number.and_then(|number| Delivery::try_from(number).ok());
+    delivery.unwrap_or_default().serialize(to)
+}

@@ -1,0 +1,143 @@
+//! Pushing from outside, for any program: over HTTP with JSON, and over gRPC.
+//!
+//! # Layout
+//!
+//! - `settings`: the section `[worker.push]`.
+//! - `server`: connections, their limits and their end. What is here lets requests in.
+//! - `routes`, `grpc`: the two ways to call; `openapi` describes the first.
+//! - `calls`: what can be called. The types are those of `push.proto`; `fields` checks what they hold.
+//! - `orders`: commands to several gateways, and what becomes of them.
+//! - `problem`: why a call failed.
+//!
+//! # Invariants
+//!
+//! - A call answers once the gateways have carried it out, or says which have not said so.
+//! - Requests are bounded in size, number and time, and queue at most half of what handlers may.
+
+pub(crate) mod calls;
+mod fields;
+mod grpc;
+mod openapi;
+mod orders;
+pub(crate) mod problem;
+mod routes;
+mod server;
+mod settings;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, Request, Response};
+use meepo_node::quota::REFUSALS;
+use meepo_proto::push::push_server::PushServer;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tonic::Status;
+use tower_service::Service;
+
+use self::grpc::Grpc;
+use self::problem::{Kind, Problem};
+use crate::Cluster;
+
+pub(crate) use self::server::serve;
+pub use self::settings::PushSection;
+
+/// How long a request may take to come.
+const COMING: Duration = Duration::from_secs(10);
+
+/// What all requests of a child share.
+pub(crate) struct Push {
+    cluster: Cluster,
+    settings: PushSection,
+    requests: Semaphore,
+}
+
+impl Push {
+    pub(crate) fn new(cluster: Cluster, settings: PushSection) -> Arc<Self> {
+        Arc::new(Self {
+            cluster,
+            requests: Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)),
+            settings,
+        })
+    }
+
+    /// What is served to those who are let in.
+    fn router(self: &Arc<Self>) -> Router {
+        let grpc = PushServer::new(Grpc(self.clone())).max_decoding_message_size(self.settings.request_limit());
+        let path = format!("/{}/{{*call}}", push_service_name());
+        routes::router(self).route_service(&path, grpc)
+    }
+
+    /// Answers a request of whoever has a token, while there is room for one more.
+    async fn answer(&self, router: &mut Router, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
+        let is_grpc = is_grpc(request.headers());
+        let answered = async {
+            self.let_in(peer, request.headers())?;
+            let busy = |_| Problem::new(Kind::Busy, "there are too many requests at once");
+            let _permit = self.requests.try_acquire().map_err(busy)?;
+            let limit = COMING + self.cluster.query_timeout();
+            let late = |_| Problem::new(Kind::Timeout, format!("the request has taken longer than {limit:?}"));
+            let Ok(response) = timeout(limit, router.call(request)).await.map_err(late)?;
+            Ok(response)
+        };
+        match answered.await {
+            Ok(response) => response,
+            Err(problem) if is_grpc => Status::from(problem).into_http(),
+            Err(problem) => Problem::into_response(problem),
+        }
+    }
+
+    fn let_in(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
+        let tokens = &self.settings.token;
+        let shown = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+        let token = shown.and_then(bearer);
+        if tokens.is_empty() || token.is_some_and(|token| tokens.has(token)) {
+            return Ok(());
+        }
+        if let Some(unlogged) = REFUSALS.take() {
+            let why = if shown.is_some() { "wrong token" } else { "no token" };
+            tracing::warn!(%peer, why, unlogged, "refused a push");
+        }
+        let why = "the header authorization has to be `Bearer` and a token that is known";
+        Err(Problem::new(Kind::Unauthenticated, why))
+    }
+}
+
+/// The token in a header `authorization`.
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn push_service_name() -> &'static str {
+    <PushServer<Grpc> as tonic::server::NamedService>::NAME
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_after_the_scheme_in_any_case() {
+        for (header, token) in [
+            ("Bearer t", Some("t")),
+            ("bearer  t ", Some("t")),
+            ("Bearer", None),
+            ("Bearer ", Some("")),
+            ("Basic dDp0", None),
+            ("t", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer(header.as_bytes()), token.map(str::as_bytes), "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Commands to several gateways, and what becomes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use meepo_proto::link as wire;
+use meepo_proto::link::command::Body;
+use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::reply::Body as Reply;
+use meepo_proto::{ClientId, GatewayId};
+use tokio::time::{Instant, timeout_at};
+
+use super::problem::{Kind, Problem};
+use crate::cluster::Gateways;
+use crate::link::Link;
+use crate::target::Target;
+use crate::{Cluster, Member};
+
+/// Commands to several gateways. They all go at one time over the links that are up at one time, each with a question
+/// behind it: whoever answers the question has carried out the command.
+pub(super) struct Orders<'a> {
+    cluster: &'a Cluster,
+    gateways: Gateways,
+    parts: BTreeMap<GatewayId, Part>,
+    gone: Vec<ClientId>,
+    missing: BTreeSet<GatewayId>,
+}
+
+/// One gateway's.
+struct Part {
+    link: Arc<Link>,
+    commands: Vec<Body>,
+    /// The clients that were named.
+    clients: Vec<u64>,
+}
+
+/// What became of them.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Clients that were named, and are there.
+    pub(super) found: Vec<Member>,
+    pub(super) gone: Vec<ClientId>,
+    pub(super) missing: Vec<GatewayId>,
+}
+
+impl<'a> Orders<'a> {
+    pub(super) fn new(cluster: &'a Cluster) -> Result<Self, Problem> {
+        let gateways = cluster.gateways().clone();
+        if gateways.up.is_empty() && gateways.away.is_empty() {
+            return Err(Problem::new(Kind::NoGateway, "no gateway is there"));
+        }
+        Ok(Self {
+            cluster,
+            gateways,
+            parts: BTreeMap::new(),
+            gone: Vec::new(),
+            missing: BTreeSet::new(),
+        })
+    }
+
+    /// A command to all whom a target means.
+    pub(super) fn add(&mut self, target: &Target<'_>, command: impl Fn(wire::Target) -> Body) {
+        for share in target.shares(&self.gateways) {
+            let clients = share.target.clients.clone();
+            self.put(share.gateway, clients, command(share.target));
+        }
+    }
+
+    /// A command about one client.
+    pub(super) fn add_client(&mut self, id: ClientId, command: Body) {
+        self.put(id.gateway, vec![id.number], command);
+    }
+
+    fn put(&mut self, gateway: GatewayId, clients: Vec<u64>, command: Body) {
+        if let Some(link) = self.gateways.up.get(&gateway) {
+            let part = self.parts.entry(gateway).or_insert_with(|| Part {
+                link: link.clone(),
+                commands: Vec::new(),
+                clients: Vec::new(),
+            });
+            part.commands.push(command);
+            part.clients.extend(clients);
+        } else if self.gateways.away.contains(&gateway) {
+            self.missing.insert(gateway);
+        } else {
+            let gone = clients.into_iter().map(|number| ClientId::new(gateway, number));
+            self.gone.extend(gone);
+        }
+    }
+
+    /// Gives the commands to the gateways, and waits until all have carried them out, or the time is over. What is
+    /// wanted of the clients that were named is as in a selection.
+    pub(super) async fn carry_out(self, wanted: &wire::Select) -> Result<Outcome, Problem> {
+        self.carry_out_with(wanted, false).await
+    }
+
+    /// The same for commands that end clients: which are there is asked before.
+    pub(super) async fn carry_out_last(self) -> Result<Outcome, Problem> {
+        self.carry_out_with(&wire::Select::default(), true).await
+    }
+
+    async fn carry_out_with(mut self, wanted: &wire::Select, last: bool) -> Result<Outcome, Problem> {
+        self.check()?;
+        let deadline = Instant::now() + self.cluster.query_timeout();
+        let mut asked = Vec::new();
+        for (gateway, part) in std::mem::take(&mut self.parts) {
+            let who = (!part.clients.is_empty()).then(|| who(&part.clients, wanted));
+            // Nobody: it is only answered after what comes before it.
+            let barrier = Question::Count(wire::Filter {
+                clients: vec![0],
+                ..wire::Filter::default()
+            });
+            let questions = match (who, last) {
+                (Some(who), true) => {
+                    let who = part.link.ask(who);
+                    part.tell();
+                    [who, part.link.ask(barrier)]
+                }
+                (who, _) => {
+                    part.tell();
+                    let asked = part.link.ask(who.unwrap_or(barrier));
+                    [asked, None]
+                }
+            };
+            asked.push((gateway, part.clients, questions));
+        }
+        let replies = asked.into_iter().map(async |(gateway, clients, questions)| {
+            let mut replies = Vec::new();
+            for asked in questions.into_iter().flatten() {
+                replies.push(timeout_at(deadline, asked.reply()).await.ok().flatten());
+            }
+            (gateway, clients, replies)
+        });
+        let mut outcome = Outcome::default();
+        let mut answered = false;
+        for (gateway, clients, replies) in join_all(replies).await {
+            // A link that has ended was asked nothing.
+            if replies.is_empty() || replies.iter().any(Option::is_none) {
+                self.missing.insert(gateway);
+                continue;
+            }
+            answered = true;
+            if clients.is_empty() {
+                continue;
+            }
+            let found = replies.into_iter().flatten().find_map(|reply| match reply {
+                Reply::Selected(selected) => Some(selected.clients),
+                _ => None,
+            });
+            let found = found.unwrap_or_default();
+            let there: BTreeSet<u64> = found.iter().map(|found| found.client).collect();
+            let gone = clients.into_iter().filter(|number| !there.contains(number));
+            self.gone.extend(gone.map(|number| ClientId::new(gateway, number)));
+            outcome
+                .found
+                .extend(found.into_iter().map(|found| Member::of(gateway, found)));
+        }
+        outcome.gone = self.gone;
+        outcome.missing = self.missing.into_iter().collect();
+        let failed = outcome.gone.len() + outcome.missing.len();
+        self.cluster.stats().failed_sends.add(failed as u64);
+        match answered || !outcome.gone.is_empty() || outcome.missing.is_empty() {
+            true => Ok(outcome),
+            false => Err(Problem::unanswered(&outcome.missing)),
+        }
+    }
+
+    /// Refuses what does not fit, before any of it is sent.
+    fn check(&self) -> Result<(), Problem> {
+        for (gateway, part) in &self.parts {
+            if !part.link.has_half() {
+                let why = format!("the queue towards the gateway {gateway} is full");
+                return Err(Problem::new(Kind::QueueFull, why));
+            }
+            if !part.commands.iter().all(|command| part.link.takes(command)) {
+                let why = format!("it is more than the gateway {gateway} takes in one command");
+                return Err(Problem::new(Kind::TooLarge, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    fn tell(&self) {
+        for command in &self.commands {
+            // If the link has ended, the question that follows says so.
+            let _ = self.link.send(command.clone());
+        }
+    }
+}
+
+fn who(clients: &[u64], wanted: &wire::Select) -> Question {
+    Question::Select(wire::Select {
+        filter: Some(wire::Filter {
+            clients: clients.to_vec(),
+            ..wire::Filter::default()
+        }),
+        ..wanted.clone()
+    })
+}
