@@ -1,6 +1,8 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -25,6 +27,10 @@ pub enum Command {
     Fanout(Load),
     /// Opens connections and holds them
     Idle(Idle),
+    /// All loads on several servers side by side, as a table
+    Table(Table),
+    /// A server that does as little as can be done, to compare others with
+    Limit(Limit),
     /// Registry, gateway and worker under one master: start, stop, status, …
     #[command(disable_help_flag = true)]
     Cluster(Rest),
@@ -108,6 +114,40 @@ pub struct Idle {
     /// Unused: all loads can be started with the same options
     #[arg(long, value_name = "BYTES")]
     pub size: Option<usize>,
+}
+
+/// Options of `limit`.
+#[derive(Debug, Clone, Args)]
+pub struct Limit {
+    /// Where to listen; port 0 is any free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    pub address: SocketAddr,
+    /// Processes that a message passes: 1, or 2 with a Unix socket between them
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub hops: u8,
+    /// Be the second process, linked by the standard input
+    #[arg(long, hide = true)]
+    pub back: bool,
+}
+
+/// Options of `table`.
+#[derive(Debug, Clone, Args)]
+pub struct Table {
+    /// How often each load is put on each server
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one)]
+    pub rounds: usize,
+    /// Measured time of a run in seconds
+    #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
+    pub secs: Duration,
+    /// Only these loads
+    #[arg(long, value_name = "LOAD", num_args = 1..)]
+    pub only: Vec<String>,
+    /// Another build of this program, whose cluster is measured as well
+    #[arg(long, value_name = "PROGRAM")]
+    pub build: Vec<PathBuf>,
+    /// A program that serves as a peer does; see `bench/peers`
+    #[arg(long, value_name = "PROGRAM")]
+    pub peer: Vec<PathBuf>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -62,6 +62,16 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// Something was asked for by a name that nothing has.
+    #[error("there is no {what} {name}: there are {known}")]
+    Unknown {
+        /// What was asked for.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// The operating system refused.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -9,7 +9,8 @@
 //! - [`echo`], [`fanout`], [`idle`]: the loads. `disturbance`: what is done to the servers meanwhile.
 //! - `stamp`: what a payload carries. `wire`: its frames. `client`: one connection. `pool`: all of them.
 //! - `stats`: the measured window. [`procs`]: what the server's processes use. [`report`]: what is printed.
-//! - [`cluster`], [`handler`]: servers to put load on, and their business logic.
+//! - [`cluster`], [`handler`]: servers to put load on, and their business logic. [`limit`]: what they are compared with.
+//! - [`table`]: all loads on several servers side by side.
 //! - [`error`]: why a run could not be made.
 
 pub mod args;
@@ -21,9 +22,11 @@ pub mod error;
 pub mod fanout;
 pub mod handler;
 pub mod idle;
+pub mod limit;
 mod pool;
 pub mod procs;
 pub mod report;
 mod stamp;
 mod stats;
+pub mod table;
 mod wire;

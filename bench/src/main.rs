@@ -6,13 +6,15 @@ use clap::Parser;
 use meepo_bench::args::{Cli, Command};
 use meepo_bench::error::Error;
 use meepo_bench::report::Report;
-use meepo_bench::{cluster, echo, fanout, idle};
+use meepo_bench::{cluster, echo, fanout, idle, limit, table};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Echo(load) => print(echo::run(&load)),
         Command::Fanout(load) => print(fanout::run(&load)),
         Command::Idle(load) => print(idle::run(&load)),
+        Command::Table(args) => done(table::run(&args)),
+        Command::Limit(args) => done(limit::run(&args)),
         Command::Cluster(rest) => cluster::cluster(rest.args),
         Command::Worker(rest) => cluster::worker(rest.args),
     }
@@ -29,9 +31,18 @@ fn print(result: Result<Report, Error>) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-        Err(error) => {
-            eprintln!("meepo-bench: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn done(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("meepo-bench: {error}");
+    ExitCode::FAILURE
 }

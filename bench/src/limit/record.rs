@@ -1,0 +1,77 @@
+//! What goes over the link: a length, a client's number, what to do, and the payload.
+
+const HEAD: usize = 9;
+
+/// What a record is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// From the front: a client's message. From the back: a message to that client.
+    Message,
+    /// The client becomes a member of the room.
+    Join,
+    /// A message to all members.
+    Publish,
+}
+
+/// Appends a record.
+pub(super) fn push(out: &mut Vec<u8>, kind: Kind, client: u32, payload: &[u8]) {
+    out.extend_from_slice(&(payload.len() as u32).to_ne_bytes());
+    out.extend_from_slice(&client.to_ne_bytes());
+    out.push(kind as u8);
+    out.extend_from_slice(payload);
+}
+
+/// Gives each whole record, and says how many bytes they took.
+pub(super) fn each(input: &[u8], mut on: impl FnMut(Kind, u32, &[u8])) -> usize {
+    let mut used = 0;
+    while let Some((head, rest)) = input[used..].split_first_chunk::<HEAD>() {
+        let [a, b, c, d, e, f, g, h, kind] = *head;
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let Some(payload) = rest.get(..length) else { break };
+        let kind = match kind {
+            0 => Kind::Message,
+            1 => Kind::Join,
+            _ => Kind::Publish,
+        };
+        on(kind, u32::from_ne_bytes([e, f, g, h]), payload);
+        used += HEAD + length;
+    }
+    used
+}
+
+/// What is to be done with a client's message.
+pub(super) fn decide(payload: &[u8]) -> Kind {
+    match payload.first() {
+        Some(b'J') => Kind::Join,
+        Some(b'P') => Kind::Publish,
+        _ => Kind::Message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_whole_or_not_at_all() {
+        let mut bytes = Vec::new();
+        push(&mut bytes, Kind::Message, 7, b"hello");
+        push(&mut bytes, Kind::Join, 8, b"");
+        push(&mut bytes, Kind::Publish, u32::MAX, b"P");
+        let whole = bytes.len();
+        bytes.extend_from_slice(&[200, 0, 0, 0, 1]);
+        let mut got = Vec::new();
+        let used = each(&bytes, |kind, client, payload| {
+            got.push((kind, client, payload.to_vec()))
+        });
+        assert_eq!(used, whole);
+        assert_eq!(
+            got,
+            [
+                (Kind::Message, 7, b"hello".to_vec()),
+                (Kind::Join, 8, Vec::new()),
+                (Kind::Publish, u32::MAX, b"P".to_vec())
+            ]
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! The whole table: every workload on every server, in turn, several rounds, side by side.
+
+mod result;
+mod server;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use result::{Results, Run};
+use server::Server;
+use workload::{WORKLOADS, Workload};
+
+use crate::args;
+use crate::error::Error;
+
+/// Runs the table and prints it as Markdown. What is going on is told on the standard error.
+pub fn run(args: &args::Table) -> Result<(), Error> {
+    let servers = server::chosen(args)?;
+    let workloads: Vec<&Workload> = match args.only.is_empty() {
+        true => WORKLOADS.iter().collect(),
+        false => args
+            .only
+            .iter()
+            .map(|name| workload::named(name))
+            .collect::<Result<_, _>>()?,
+    };
+    let mut results: BTreeMap<(usize, usize), Results> = BTreeMap::new();
+    for round in 0..args.rounds {
+        for (row, workload) in workloads.iter().enumerate() {
+            // Whoever comes first in one round comes later in the next: what the machine does meanwhile hits all.
+            for turn in 0..servers.len() {
+                let column = (turn + round) % servers.len();
+                let server = &servers[column];
+                eprintln!(
+                    "round {} of {}: {} on {}",
+                    round + 1,
+                    args.rounds,
+                    workload.name,
+                    server.name()
+                );
+                let results = results.entry((row, column)).or_default();
+                match measure(server, workload, args) {
+                    Ok(run) => results.add(run),
+                    Err(error) => {
+                        eprintln!("meepo-bench: {error}");
+                        results.failed += 1;
+                    }
+                }
+            }
+        }
+    }
+    print!("{}", result::header(args, &servers)?);
+    for (row, workload) in workloads.iter().enumerate() {
+        let of_row = servers.iter().enumerate().map(|(column, server)| {
+            let results = results.get(&(row, column)).expect("each was run at least once");
+            (server.name(), results)
+        });
+        print!("{}", workload.print(&of_row.collect::<Vec<_>>()));
+    }
+    Ok(())
+}
+
+/// One load on a server that is started for it.
+fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<Run, Error> {
+    let running = server.start()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(workload.load)
+        .args(["--secs", &args.secs.as_secs_f64().to_string()])
+        .args(["--url", running.url(), "--pid", &running.pid().to_string()])
+        .stderr(Stdio::inherit());
+    let output = command.output()?;
+    Run::parse(&output.stdout).ok_or_else(|| Error::Command {
+        command: format!("{command:?}"),
+        reason: format!("{} on {}: {}", workload.name, server.name(), output.status),
+    })
+}

@@ -1,0 +1,223 @@
+//! The servers that are measured: started for each run, and ended after it.
+
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite;
+
+use crate::args;
+use crate::error::Error;
+
+/// How long a server may take to serve, or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A kind of server.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// `meepo-bench limit`.
+    Limit,
+    /// `meepo-bench cluster` of a program, which need not be this one: to compare two builds.
+    Meepo { name: String, program: PathBuf },
+    /// A program that is given a port, prints the URL at which it is going to serve, and serves until it is ended.
+    Peer { name: String, program: PathBuf },
+}
+
+/// A server that serves. It ends when this is dropped, and all that it has started with it.
+#[derive(Debug)]
+pub(super) struct Running {
+    process: Child,
+    url: String,
+    _dir: TempDir,
+}
+
+/// The limit comes first: others are compared with it.
+pub(super) fn chosen(args: &args::Table) -> Result<Vec<Server>, Error> {
+    let mut servers = vec![
+        Server::Limit,
+        Server::Meepo {
+            name: "Meepo".into(),
+            program: std::env::current_exe()?,
+        },
+    ];
+    for (number, program) in args.build.iter().enumerate() {
+        servers.push(Server::Meepo {
+            name: format!("build {}", number + 1),
+            program: std::path::absolute(program)?,
+        });
+    }
+    for program in &args.peer {
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        servers.push(Server::Peer {
+            name: name.to_string_lossy().into_owned(),
+            program: std::path::absolute(program)?,
+        });
+    }
+    Ok(servers)
+}
+
+impl Server {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Limit => "limit",
+            Self::Meepo { name, .. } | Self::Peer { name, .. } => name,
+        }
+    }
+
+    pub(super) fn about(&self) -> String {
+        match self {
+            Self::Limit => "two processes that do as little as can be done".into(),
+            Self::Meepo { program, .. } => {
+                let version = env!("CARGO_PKG_VERSION");
+                let file = program.file_name().unwrap_or_default().display();
+                format!("{version} (`{file} cluster`), a registry, a gateway child and a worker child")
+            }
+            Self::Peer { program, .. } => {
+                let version = Command::new(program).arg("--version").output().ok();
+                let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+                version
+                    .filter(|version| !version.is_empty())
+                    .unwrap_or_else(|| "no version told".into())
+            }
+        }
+    }
+
+    /// Starts it, and waits until it serves.
+    pub(super) fn start(&self) -> Result<Running, Error> {
+        let dir = tempfile::tempdir()?;
+        let port = free_port()?;
+        let own = format!("ws://127.0.0.1:{port}/");
+        let (mut command, told) = match self {
+            Self::Limit => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["limit", "--address", &format!("127.0.0.1:{port}")]);
+                (command, Some(own))
+            }
+            Self::Meepo { program, .. } => {
+                let file = dir.path().join("meepo.toml");
+                fs::write(&file, settings(&dir, port)?)?;
+                let mut command = Command::new(program);
+                command.args(["cluster", "start", "-c"]).arg(&file);
+                (command, Some(own))
+            }
+            Self::Peer { program, .. } => {
+                let mut command = Command::new(program);
+                command.arg(port.to_string());
+                (command, None)
+            }
+        };
+        command.current_dir(dir.path()).stdin(Stdio::null()).process_group(0);
+        let log = fs::File::create(dir.path().join("log"))?;
+        command.stderr(log.try_clone()?);
+        match told {
+            Some(_) => command.stdout(log),
+            None => command.stdout(Stdio::piped()),
+        };
+        let process = command
+            .spawn()
+            .map_err(|error| self.failed(&command, &error.to_string()))?;
+        let mut running = Running {
+            process,
+            url: told.unwrap_or_default(),
+            _dir: dir,
+        };
+        if let Some(stdout) = running.process.stdout.take() {
+            BufReader::new(stdout).read_line(&mut running.url)?;
+            running.url.truncate(running.url.trim_end().len());
+        }
+        running.wait_until_it_serves().map_err(|reason| {
+            let log = fs::read_to_string(running._dir.path().join("log")).unwrap_or_default();
+            self.failed(&command, &format!("{reason}\n{log}"))
+        })?;
+        Ok(running)
+    }
+
+    fn failed(&self, command: &Command, reason: &str) -> Error {
+        Error::Command {
+            command: format!("{command:?}"),
+            reason: format!("{}: {reason}", self.name()),
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn wait_until_it_serves(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        let authority = self.url.split('/').nth(2).unwrap_or_default().to_owned();
+        loop {
+            let tried = match self.url.starts_with("ws:") {
+                // A handshake goes all the way to the worker.
+                true => tungstenite::connect(&self.url)
+                    .map(drop)
+                    .map_err(|error| error.to_string()),
+                false => TcpStream::connect(&authority)
+                    .map(drop)
+                    .map_err(|error| error.to_string()),
+            };
+            let Err(error) = tried else { return Ok(()) };
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Err(format!("it has ended ({status})"));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("it does not serve at {}: {error}", self.url));
+            }
+            sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.process.id().cast_signed());
+        let _ = killpg(group, Signal::SIGTERM);
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            sleep(LOOK);
+        }
+        // What has not ended, or was left behind by what has.
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.process.wait();
+    }
+}
+
+fn settings(dir: &TempDir, port: u16) -> io::Result<String> {
+    Ok(format!(
+        r#"
+        [node]
+        run_dir = "{}"
+        registry = ["127.0.0.1:{registry}"]
+        [registry]
+        address = "127.0.0.1:{registry}"
+        [gateway]
+        children = 1
+        inner = "127.0.0.1:0"
+        stop_spread = "0s"
+        listen = [{{ protocol = "ws", address = "127.0.0.1:{port}" }}]
+        [worker]
+        children = 1
+        "#,
+        dir.path().display(),
+        registry = free_port()?,
+    ))
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
