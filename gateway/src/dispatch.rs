@@ -61,6 +61,7 @@ impl Dispatch {
                     link,
                     seq,
                     client,
+                    number,
                     body,
                     redelivered,
                     first,
@@ -69,6 +70,7 @@ impl Dispatch {
                     let event = Event {
                         seq,
                         client,
+                        number,
                         redelivered,
                         attach,
                         body: Some(body),

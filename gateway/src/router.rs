@@ -119,9 +119,10 @@ impl Router {
 
     /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
     pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
-        let event = Pending::new(body);
-        let bytes = event.bytes;
         let lane = self.lanes.entry(client).or_default();
+        lane.last_number += 1;
+        let event = Pending::new(lane.last_number, body);
+        let bytes = event.bytes;
         lane.waiting.push_back(event);
         lane.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
@@ -340,11 +341,12 @@ impl Router {
             state.suspect = Some(seq);
         }
         let first = !std::mem::replace(&mut lane.attached, true);
-        let (body, redelivered) = (next.body.clone(), next.redelivered);
+        let (body, number, redelivered) = (next.body.clone(), next.number, next.redelivered);
         out.push(Output::Deliver {
             link,
             seq,
             client,
+            number,
             body,
             redelivered,
             first,

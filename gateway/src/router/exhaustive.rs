@@ -170,10 +170,12 @@ impl World {
                     link,
                     client,
                     body,
+                    number: told,
                     redelivered,
                     ..
                 } => {
                     let number = self.number(client, &body);
+                    assert_eq!(told, number.1 as u64 + 1, "it has the same number each time");
                     assert!(!self.router.links[&link].draining, "nothing new over a draining link");
                     assert!(!self.held.contains(&client), "nothing before its time");
                     assert!(!self.over.contains(&number), "nothing that is over");

@@ -59,6 +59,7 @@ impl Workers {
                     body,
                     redelivered,
                     first,
+                    ..
                 } => {
                     assert!(!self.draining.contains(&link), "a draining link gets nothing new");
                     assert!(!self.held.contains(&client), "nothing is tried before its time");
