@@ -10,7 +10,7 @@ use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
 use meepo_proto::codes;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{CloseCause, Closed, Event, Handshake, Opened, Reply, SessionChanged, reply};
+use meepo_proto::link::{CloseCause, Closed, Event, Handshake, Opened, Reply, SessionChanged, Undone, reply};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
@@ -258,11 +258,11 @@ impl Hub {
         self.carry_out(dispatch);
     }
 
-    /// A worker has cut a handler off.
-    pub(crate) fn undone(&self, link: LinkId, number: u64) {
+    /// A worker has cut a handler off, or hands an event back.
+    pub(crate) fn undone(&self, link: LinkId, undone: &Undone) {
         let mut dispatch = self.dispatch.lock();
         let Dispatch { router, out, .. } = &mut *dispatch;
-        router.undone(link, number, out);
+        router.undone(link, undone.seq, undone.handed_back, out);
         self.carry_out(dispatch);
     }
 

@@ -155,7 +155,7 @@ impl World {
             Step::Undone(link, seq) => {
                 let client = self.router.links[&link].in_flight[&seq];
                 self.expect_return(client, Ending::Died, &mut to_give_up, &mut to_hold);
-                self.router.undone(link, seq, &mut out);
+                self.router.undone(link, seq, false, &mut out);
             }
             Step::Release(client) => {
                 self.held.remove(&client);
