@@ -125,7 +125,7 @@ figures! {
     /// Events that were given up because several workers ended with them.
     given_up_events: counter,
     /// Gateway: clients that are not read because too much waits for workers. Worker: clients whose events wait because
-    /// too much is to be sent to their gateway.
+    /// too much is to be sent to their gateway, or because an endpoint is away.
     held_back: gauge,
     /// Gateway: 1 while so much waits for workers that nobody is read. Worker: outgoing queues that are full.
     full_queues: gauge,

@@ -12,6 +12,7 @@
 //! - [`http`]: one plain request; [`scrape`]: metrics, read strictly.
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
 //! - [`etcd`]: a cluster of etcd of a test's own.
+//! - [`endpoint`]: an HTTP endpoint for the webhook worker; [`hooked`]: a cluster with such a worker.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
 //!   repeated or reordered.
@@ -22,8 +23,10 @@ pub mod binaries;
 pub mod checker;
 pub mod cluster;
 pub mod disk;
+pub mod endpoint;
 pub mod etcd;
 pub mod events;
+pub mod hooked;
 pub mod host;
 pub mod http;
 pub mod line;
@@ -40,8 +43,10 @@ pub mod ws;
 pub use checker::Verdict;
 pub use cluster::Cluster;
 pub use disk::Disk;
+pub use endpoint::{Endpoint, Post, Reply};
 pub use etcd::Etcd;
 pub use events::{Events, Record};
+pub use hooked::Hooked;
 pub use host::Host;
 pub use line::Line;
 pub use load::{Life, Load};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meepo_proto::ClientId;
@@ -32,7 +33,30 @@ use crate::{ClientTarget, Cluster, Delivery, Hello, Message};
 #[derive(Clone)]
 pub struct Client {
     known: Arc<Known>,
+    event: Arc<CurrentEvent>,
+}
+
+/// The event that a handler was called for.
+#[derive(Debug, Default)]
+pub(crate) struct CurrentEvent {
+    number: u64,
     redelivered: bool,
+    /// The handler leaves it to another worker.
+    handed_back: AtomicBool,
+}
+
+impl CurrentEvent {
+    pub(crate) fn new(number: u64, redelivered: bool) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            redelivered,
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn is_handed_back(&self) -> bool {
+        self.handed_back.load(Ordering::Relaxed)
+    }
 }
 
 /// What a worker child knows of a client that it serves.
@@ -117,8 +141,23 @@ impl SessionCopy {
 }
 
 impl Client {
-    pub(crate) fn new(known: Arc<Known>, redelivered: bool) -> Self {
-        Self { known, redelivered }
+    pub(crate) fn new(known: Arc<Known>, event: Arc<CurrentEvent>) -> Self {
+        Self { known, event }
+    }
+
+    /// The link that it came through.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        self.known.link()
+    }
+
+    /// Leaves the event that is being handled, and those behind it, to another worker. Only for a worker that drains:
+    /// of another one the gateway thinks that the handler was cut off.
+    pub(crate) fn hand_back(&self) {
+        self.event.handed_back.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_handed_back(&self) -> bool {
+        self.event.is_handed_back()
     }
 
     /// Its id, which names it everywhere in the cluster, and never names another client.
@@ -139,10 +178,17 @@ impl Client {
     /// Whether the event that is being handled was given to a worker before, whose link ended before it was done with
     /// it. A handler for which it matters can look at whether it has been done.
     pub fn redelivered(&self) -> bool {
-        self.redelivered
+        self.event.redelivered
     }
 
-    fn target(&self) -> ClientTarget<'_> {
+    /// The number of the event that is being handled: which of the client's events it is, counted from 1 by its gateway,
+    /// with `on_connect` and `on_close`. It stays the same when the event is delivered again, to whichever worker; with the
+    /// client's [id](Self::id) it names an event for good. It is 0 for an `on_close` because the gateway has died.
+    pub fn event_number(&self) -> u64 {
+        self.event.number
+    }
+
+    pub(crate) fn target(&self) -> ClientTarget<'_> {
         self.cluster().client(self.id()).known(&self.known)
     }
 
@@ -223,7 +269,7 @@ impl fmt::Debug for Client {
         f.debug_struct("Client")
             .field("id", &self.id())
             .field("hello", self.hello())
-            .field("redelivered", &self.redelivered)
+            .field("event", &self.event)
             .finish_non_exhaustive()
     }
 }

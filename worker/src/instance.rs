@@ -80,6 +80,13 @@ impl Default for WorkerSection {
 }
 
 impl WorkerSection {
+    /// Reads the section, and checks it.
+    pub(crate) fn read(config: &Config) -> Result<Self, ConfigError> {
+        let section: Self = config.section("worker")?;
+        section.check(config)?;
+        Ok(section)
+    }
+
     pub(crate) fn queue_limit(&self) -> usize {
         usize::try_from(self.send_queue.as_u64()).unwrap_or(usize::MAX)
     }
@@ -105,8 +112,7 @@ impl Instance for WorkerInstance {
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
-        let section: WorkerSection = config.section("worker")?;
-        section.check(config)?;
+        let section = WorkerSection::read(config)?;
         let effective = toml::Table::try_from(&section).map_err(|error| config.invalid("worker", error))?;
         let serve = self.serve.clone();
         Ok(Plan {
@@ -115,6 +121,7 @@ impl Instance for WorkerInstance {
             shared: Vec::new(),
             own: None,
             effective,
+            further: toml::Table::new(),
             serve: Rc::new(move |child| serve(section.clone(), child)),
         })
     }

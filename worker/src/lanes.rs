@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::Known;
+use crate::client::{CurrentEvent, Known};
 use crate::link::Link;
 use crate::{Client, CloseReason, Cluster, Handler, Message, Reject};
 
@@ -57,7 +57,7 @@ struct Job {
     seq: u64,
     /// The client as it was when this came: it may be forgotten since, and have come again.
     known: Option<Arc<Known>>,
-    redelivered: bool,
+    event: Arc<CurrentEvent>,
     what: What,
     _in_flight: InFlight,
 }
@@ -136,7 +136,7 @@ impl<H: Handler> Lanes<H> {
             link: link.clone(),
             seq: event.seq,
             known: None,
-            redelivered: event.redelivered,
+            event: CurrentEvent::new(event.number, event.redelivered),
             what,
             _in_flight: InFlight::new(stats),
         };
@@ -161,7 +161,7 @@ impl<H: Handler> Lanes<H> {
                 link,
                 seq: 0,
                 known: None,
-                redelivered: false,
+                event: Arc::default(),
                 what: What::Lost,
                 _in_flight: InFlight::new(self.cluster.stats()),
             };
@@ -256,7 +256,7 @@ impl<H: Handler> Lanes<H> {
                 // The gateway hands it to another worker.
                 continue;
             }
-            let (link, seq) = (job.link.clone(), job.seq);
+            let (link, seq, event) = (job.link.clone(), job.seq, job.event.clone());
             let Some(record) = self.record(id).filter(|record| job.is_of(record)) else {
                 // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
                 link.done(seq);
@@ -264,6 +264,7 @@ impl<H: Handler> Lanes<H> {
             };
             let handler = job.what.handler();
             match timeout(self.limit, self.handle(record, job)).await {
+                Ok(()) if event.is_handed_back() && !lost => self.hand_back(id, &link, seq),
                 Ok(()) => link.done(seq),
                 Err(_) => self.cut_off(id, &link, seq, handler),
             }
@@ -285,7 +286,7 @@ impl<H: Handler> Lanes<H> {
     }
 
     async fn handle(&self, record: Record, job: Job) {
-        let client = Client::new(record.known, job.redelivered);
+        let client = Client::new(record.known, job.event);
         match job.what {
             What::Opened => self.connect(&client, &job.link).await,
             What::Message(message) => self.message(&client, message).await,
@@ -302,7 +303,13 @@ impl<H: Handler> Lanes<H> {
         self.cluster.stats().handler_errors.add(1);
         tracing::warn!(client = %id, handler, limit = ?self.limit, "handler has taken too long and was cut off");
         self.forget(id, link);
-        link.undone(seq);
+        link.undone(seq, false);
+    }
+
+    /// A handler leaves its event, and with it those behind it, to another worker.
+    fn hand_back(&self, id: ClientId, link: &Arc<Link>, seq: u64) {
+        self.forget(id, link);
+        link.undone(seq, true);
     }
 
     async fn connect(&self, client: &Client, link: &Arc<Link>) {
@@ -312,6 +319,9 @@ impl<H: Handler> Lanes<H> {
             self.failed(id, "on_connect", &panic);
             Err(Reject::new(500, "internal error"))
         });
+        if client.is_handed_back() {
+            return;
+        }
         let answer = match connected {
             Ok(()) => {
                 self.accepted(id, link);

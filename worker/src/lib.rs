@@ -32,6 +32,7 @@
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
+//! - [`webhook`]: the worker `meepo-worker`, whose business logic is an HTTP endpoint.
 //! - `lanes`: each client's events in order, clients side by side.
 //!
 //! # Promises
@@ -59,6 +60,7 @@ mod room;
 mod select;
 mod serve;
 mod target;
+pub mod webhook;
 
 #[cfg(test)]
 mod tests;

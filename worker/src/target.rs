@@ -12,7 +12,7 @@ use crate::{Cluster, Message};
 /// Most clients that one command names, so that it stays far below the gateway's limit for a command.
 const CLIENTS_AT_ONCE: usize = 4096;
 /// Most bytes of the reason in a WebSocket close frame.
-const MAX_CLOSE_REASON: usize = 123;
+pub(crate) const MAX_CLOSE_REASON: usize = 123;
 
 /// Whom something goes to: each client that is meant, on any gateway, once.
 ///

@@ -102,6 +102,10 @@ impl Handler for Script {
                 self.pass_gate().await;
                 client.cluster().all().send(rest);
             }
+            ["hand", "back"] => {
+                self.pass_gate().await;
+                client.hand_back();
+            }
             ["hold", ..] => {
                 self.pass_gate().await;
                 self.tell(client, "held");
