@@ -67,6 +67,7 @@ impl Dispatch {
                     link,
                     seq,
                     client,
+                    number,
                     body,
                     redelivered,
                     first,
@@ -75,6 +76,7 @@ impl Dispatch {
                     let event = Event {
                         seq,
                         client,
+                        number,
                         redelivered,
                         attach,
                         body: Some(body),

@@ -11,7 +11,7 @@ use meepo_node::stats::Slot;
 use meepo_proto::codes;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{
-    Buffered, CloseCause, Closed, Event, Handshake, Opened, ReadingChanged, Reply, SessionChanged, reply,
+    Buffered, CloseCause, Closed, Event, Handshake, Opened, ReadingChanged, Reply, SessionChanged, Undone, reply,
 };
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
@@ -287,11 +287,11 @@ impl Hub {
         self.carry_out(dispatch);
     }
 
-    /// A worker has cut a handler off.
-    pub(crate) fn undone(&self, link: LinkId, number: u64) {
+    /// A worker has cut a handler off, or hands an event back.
+    pub(crate) fn undone(&self, link: LinkId, undone: &Undone) {
         let mut dispatch = self.dispatch.lock();
         let Dispatch { router, out, .. } = &mut *dispatch;
-        router.undone(link, number, out);
+        router.undone(link, undone.seq, undone.handed_back, out);
         self.carry_out(dispatch);
     }
 

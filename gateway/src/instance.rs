@@ -60,6 +60,7 @@ impl Instance for GatewayInstance {
                 page: None,
             }),
             effective: toml::Table::try_from(&settings).map_err(|error| config.invalid("gateway", error))?,
+            further: toml::Table::new(),
             serve: Rc::new(move |child| Box::pin(child::serve(child, settings.clone(), services.to_vec()))),
         })
     }

@@ -53,6 +53,8 @@ pub struct Bounds {
 pub enum Ending {
     /// The connection broke: the worker has died, and an event may be the cause.
     Died,
+    /// Only for one client: the worker drains, and leaves its events to others.
+    HandedBack,
     /// It was not heard any more, or it went by itself: a network that is cut ends all links in turn.
     Silent,
 }
@@ -131,9 +133,10 @@ impl Router {
         if matches!(body, Body::Buffered(_)) && self.take_out_news(client, out) {
             return self.flow(client);
         }
-        let event = Pending::new(body);
-        let bytes = event.bytes;
         let lane = self.lanes.entry(client).or_default();
+        lane.last_number += 1;
+        let event = Pending::new(lane.last_number, body);
+        let bytes = event.bytes;
         lane.waiting.push_back(event);
         lane.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
@@ -270,9 +273,14 @@ impl Router {
         self.check_resume(client, out);
     }
 
-    /// The worker has cut the handler of an event off: what it has of the client is delivered again.
-    pub fn undone(&mut self, link: LinkId, seq: u64, out: &mut Vec<Output>) {
+    /// The worker has cut the handler of an event off, or hands it back: what it has of the client is delivered again.
+    pub fn undone(&mut self, link: LinkId, seq: u64, handed_back: bool, out: &mut Vec<Output>) {
         let Some(state) = self.links.get_mut(&link) else { return };
+        // A link that stays would get the event again at once, for ever.
+        let ending = match handed_back && state.draining {
+            true => Ending::HandedBack,
+            false => Ending::Died,
+        };
         let Some(&client) = state.in_flight.get(&seq) else {
             return;
         };
@@ -281,7 +289,7 @@ impl Router {
             .get(&client)
             .expect("a client with an event in flight has a lane");
         let suspect = state.remove(client, lane);
-        self.take_back(client, Ending::Died, out);
+        self.take_back(client, ending, out);
         self.pump(client, out);
         self.hand_over(client, out);
         if suspect {
@@ -353,11 +361,12 @@ impl Router {
             state.suspect = Some(seq);
         }
         let first = !std::mem::replace(&mut lane.attached, true);
-        let (body, redelivered) = (next.body.clone(), next.redelivered);
+        let (body, number, redelivered) = (next.body.clone(), next.number, next.redelivered);
         out.push(Output::Deliver {
             link,
             seq,
             client,
+            number,
             body,
             redelivered,
             first,
@@ -424,7 +433,7 @@ impl Router {
         let mut lost = None;
         if let Some(first) = events.front_mut() {
             first.failed += u32::from(ending == Ending::Died);
-            first.returned += 1;
+            first.returned += u32::from(ending != Ending::HandedBack);
             if first.failed >= self.bounds.max_deliveries || first.returned >= self.bounds.max_returns {
                 lost = events.pop_front();
             } else if ending == Ending::Died && first.failed + 1 == self.bounds.max_deliveries {

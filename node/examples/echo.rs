@@ -66,6 +66,7 @@ impl Instance for Echo {
             shared: vec![listen("address", settings.address, Some(("http", "/".into())))],
             own: settings.own.map(|address| listen("own", address, None)),
             effective: toml::Table::try_from(&settings).map_err(|error| config.invalid("echo", error))?,
+            further: toml::Table::new(),
             serve: Rc::new(move |child| Box::pin(serve(child, settings.clone()))),
         })
     }
@@ -155,6 +156,7 @@ impl Instance for Clock {
             shared: Vec::new(),
             own: None,
             effective: toml::Table::new(),
+            further: toml::Table::new(),
             serve: Rc::new(|child| Box::pin(tick(child))),
         })
     }

@@ -49,6 +49,8 @@ pub struct Plan {
     pub own: Option<Listen>,
     /// The effective settings, as `check` prints them.
     pub effective: toml::Table,
+    /// The same of further sections that the instance reads, by their names.
+    pub further: toml::Table,
     /// Runs in the child, after the fork, on the child's own runtime.
     pub serve: Rc<dyn Fn(Child) -> Serving>,
 }

@@ -108,7 +108,7 @@ const GAUGES: &[Metric] = &[
     Metric(
         "meepo_held_back_clients",
         "Clients that are not read since too much waits for workers (gateway), or whose events wait since too much is to be \
-         sent (worker).",
+         sent, or an endpoint is away (worker).",
         |of| of.held_back,
     ),
     Metric(

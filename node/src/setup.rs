@@ -113,6 +113,7 @@ impl Setup {
         all.insert("node".into(), self.node.effective().into());
         for Planned { name, plan, .. } in &self.plans {
             all.insert((*name).into(), plan.effective.clone().into());
+            all.extend(plan.further.clone());
         }
         mask(&mut all);
         toml::to_string(&all).expect("a table of settings is TOML")

@@ -131,7 +131,7 @@ figures! {
     /// Those of them that the gateway answered itself with a 5xx: no worker, no room, no answer in time.
     failed_requests: counter,
     /// Gateway: clients that are not read because too much waits for workers. Worker: clients whose events wait because
-    /// too much is to be sent to their gateway.
+    /// too much is to be sent to their gateway, or because an endpoint is away.
     held_back: gauge,
     /// Gateway: 1 while so much waits for workers that nobody is read. Worker: outgoing queues that are full.
     full_queues: gauge,

@@ -35,6 +35,7 @@ impl Instance for RegistryInstance {
             }],
             own: None,
             effective,
+            further: toml::Table::new(),
             serve: Rc::new(move |child| Box::pin(serve::child(child, settings.clone()))),
         })
     }

@@ -64,6 +64,11 @@ impl Host {
         self.port(19908)
     }
 
+    /// Where the endpoint of a webhook worker is.
+    pub fn endpoint(&self) -> SocketAddr {
+        self.port(8080)
+    }
+
     /// Where the registry is.
     pub fn registry(&self) -> SocketAddr {
         self.port(19911)

@@ -13,6 +13,7 @@
 //! - [`http`]: plain requests; [`scrape`]: metrics, read strictly.
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
 //! - [`etcd`]: a cluster of etcd of a test's own.
+//! - [`endpoint`]: an HTTP endpoint for the webhook worker; [`hooked`]: a cluster with such a worker.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
 //!   repeated or reordered.
@@ -24,8 +25,10 @@ pub mod browser;
 pub mod checker;
 pub mod cluster;
 pub mod disk;
+pub mod endpoint;
 pub mod etcd;
 pub mod events;
+pub mod hooked;
 pub mod host;
 pub mod http;
 pub mod jobs;
@@ -43,8 +46,10 @@ pub mod ws;
 pub use checker::Verdict;
 pub use cluster::Cluster;
 pub use disk::Disk;
+pub use endpoint::{Endpoint, Post, Reply};
 pub use etcd::Etcd;
 pub use events::{Events, Record};
+pub use hooked::Hooked;
 pub use host::Host;
 pub use http::Http;
 pub use jobs::{Jobs, Step};

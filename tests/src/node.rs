@@ -465,6 +465,10 @@ impl Builder {
             section("worker"),
             section("gateway"),
         );
+        const ABOVE: [&str; 4] = ["node", "registry", "worker", "gateway"];
+        for (name, settings) in self.sections.iter().filter(|(name, _)| !ABOVE.contains(&name.as_str())) {
+            text.push_str(&format!("[{name}]\n{settings}\n"));
+        }
         for listener in &self.listen {
             text.push_str(&format!("[[gateway.listen]]\n{listener}\n\n"));
         }

@@ -88,7 +88,13 @@ async fn check_shows_what_holds_and_no_secret() {
 #[tokio::test]
 async fn the_documented_file_is_valid_and_complete() {
     let file = meepo_tests::binaries::workspace().join("deploy/meepo.toml");
-    for program in ["chat", "meepo-registry", "meepo-gateway", "meepo-test-node"] {
+    for program in [
+        "chat",
+        "meepo-registry",
+        "meepo-gateway",
+        "meepo-worker",
+        "meepo-test-node",
+    ] {
         let node = Node::build(program).prepare();
         let finished = node
             .command(&["check", "-c", file.to_str().expect("a path of text")])

@@ -36,7 +36,14 @@ use crate::{ClientTarget, Cluster, Delivery, Hello, Message};
 #[derive(Clone)]
 pub struct Client {
     known: Arc<Known>,
-    redelivered: bool,
+    event: CurrentEvent,
+}
+
+/// The event that a handler was called for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CurrentEvent {
+    pub(crate) number: u64,
+    pub(crate) redelivered: bool,
 }
 
 /// What a worker child knows of a client that it serves.
@@ -50,6 +57,8 @@ pub(crate) struct Known {
     /// This worker no longer serves it, or it has closed: no timer runs and no request waits any more.
     over: CancellationToken,
     closed: AtomicBool,
+    /// A handler leaves the event that it was called for, and those behind it, to another worker.
+    handed_back: AtomicBool,
     timers: Count,
     requests: Requests,
     /// It is not read.
@@ -79,6 +88,7 @@ impl Known {
                 ..SessionCopy::default()
             }),
             closed: AtomicBool::new(false),
+            handed_back: AtomicBool::new(false),
             timers: Count::default(),
             requests: Requests::default(),
             paused: Mutex::new(attach.paused),
@@ -163,8 +173,23 @@ impl SessionCopy {
 }
 
 impl Client {
-    pub(crate) fn new(known: Arc<Known>, redelivered: bool) -> Self {
-        Self { known, redelivered }
+    pub(crate) fn new(known: Arc<Known>, event: CurrentEvent) -> Self {
+        Self { known, event }
+    }
+
+    /// The link that it came through.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        self.known.link()
+    }
+
+    /// Leaves the event that is being handled, and those behind it, to another worker. Only for a worker that drains:
+    /// of another one the gateway thinks that the handler was cut off.
+    pub(crate) fn hand_back(&self) {
+        self.known.handed_back.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_handed_back(&self) -> bool {
+        self.known.handed_back.load(Ordering::Relaxed)
     }
 
     /// Its id, which names it everywhere in the cluster, and never names another client.
@@ -185,14 +210,22 @@ impl Client {
     /// Whether the event that is being handled was given to a worker before, whose link ended before it was done with
     /// it. A handler for which it matters can look at whether it has been done.
     pub fn redelivered(&self) -> bool {
-        self.redelivered
+        self.event.redelivered
     }
 
     pub(crate) fn known(&self) -> &Arc<Known> {
         &self.known
     }
 
-    fn target(&self) -> ClientTarget<'_> {
+    /// The number of the event that is being handled: which of the client's events it is, counted from 1 by its gateway,
+    /// with `on_connect` and `on_close`. It stays the same when the event is delivered again, to whichever worker; with the
+    /// client's [id](Self::id) it names an event for good. It is 0 in a timer, and for an `on_close` because the gateway has
+    /// died.
+    pub fn event_number(&self) -> u64 {
+        self.event.number
+    }
+
+    pub(crate) fn target(&self) -> ClientTarget<'_> {
         self.cluster().client(self.id()).known(&self.known)
     }
 
@@ -289,7 +322,7 @@ impl fmt::Debug for Client {
         f.debug_struct("Client")
             .field("id", &self.id())
             .field("hello", self.hello())
-            .field("redelivered", &self.redelivered)
+            .field("event", &self.event)
             .finish_non_exhaustive()
     }
 }

@@ -84,6 +84,13 @@ impl Default for WorkerSection {
 }
 
 impl WorkerSection {
+    /// Reads the section, and checks it.
+    pub(crate) fn read(config: &Config) -> Result<Self, ConfigError> {
+        let section: Self = config.section("worker")?;
+        section.check(config)?;
+        Ok(section)
+    }
+
     pub(crate) fn queue_limit(&self) -> usize {
         usize::try_from(self.send_queue.as_u64()).unwrap_or(usize::MAX)
     }
@@ -109,8 +116,7 @@ impl Instance for WorkerInstance {
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
-        let mut section: WorkerSection = config.section("worker")?;
-        section.check(config)?;
+        let mut section = WorkerSection::read(config)?;
         section.push = section.push.resolve(config)?;
         let effective = toml::Table::try_from(&section).map_err(|error| config.invalid("worker", error))?;
         let serve = self.serve.clone();
@@ -120,6 +126,7 @@ impl Instance for WorkerInstance {
             shared: section.push.listen().into_iter().collect(),
             own: None,
             effective,
+            further: toml::Table::new(),
             serve: Rc::new(move |child| serve(section.clone(), child)),
         })
     }

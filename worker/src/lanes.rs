@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::Known;
+use crate::client::{CurrentEvent, Known};
 use crate::error::Panic;
 use crate::farewell::{Parting, says_nothing};
 use crate::link::Link;
@@ -65,7 +65,7 @@ struct Job {
     seq: u64,
     /// The client as it was when this came: it may be forgotten since, and have come again.
     known: Option<Arc<Known>>,
-    redelivered: bool,
+    event: CurrentEvent,
     what: What,
     _in_flight: InFlight,
 }
@@ -155,7 +155,11 @@ impl<H: Handler> Lanes<H> {
                 return link.done(event.seq);
             }
         };
-        self.push(id, Job::new(link, event.seq, event.redelivered, what, stats));
+        let current = CurrentEvent {
+            number: event.number,
+            redelivered: event.redelivered,
+        };
+        self.push(id, Job::new(link, event.seq, current, what, stats));
     }
 
     /// Forgets the clients of a gateway whose link has ended, but that lives: it has moved them to other workers.
@@ -173,8 +177,11 @@ impl<H: Handler> Lanes<H> {
         }
         for (id, link) in clients {
             // If the gateway had given the link up, others were told of its end, or will be.
-            let redelivered = !link.surely_held();
-            self.push(id, Job::new(&link, 0, redelivered, What::Lost, self.cluster.stats()));
+            let event = CurrentEvent {
+                redelivered: !link.surely_held(),
+                ..CurrentEvent::default()
+            };
+            self.push(id, Job::new(&link, 0, event, What::Lost, self.cluster.stats()));
         }
     }
 
@@ -199,7 +206,10 @@ impl<H: Handler> Lanes<H> {
             .collect();
         for id in clients {
             let what = What::Farewell(parting.clone());
-            self.push(id, Job::new(link, 0, false, what, self.cluster.stats()));
+            self.push(
+                id,
+                Job::new(link, 0, CurrentEvent::default(), what, self.cluster.stats()),
+            );
         }
     }
 
@@ -257,7 +267,10 @@ impl<H: Handler> Lanes<H> {
         // An `accept` is no doing of the application.
         if refused.command != "accept" && self.record(client).is_some() {
             let what = What::Refused(refused.into());
-            self.push(client, Job::new(link, 0, false, what, self.cluster.stats()));
+            self.push(
+                client,
+                Job::new(link, 0, CurrentEvent::default(), what, self.cluster.stats()),
+            );
         }
     }
 
@@ -321,7 +334,7 @@ impl<H: Handler> Lanes<H> {
                 link.done(seq);
                 continue;
             };
-            let client = Client::new(record.known, job.redelivered);
+            let client = Client::new(record.known, job.event);
             if let What::Refused(error) = job.what {
                 self.tell(&client, &error).await;
                 continue;
@@ -334,17 +347,18 @@ impl<H: Handler> Lanes<H> {
                 _ => (self.limit, true),
             };
             let handled = timeout(limit, self.handle(&client, record.accepted, job)).await;
-            let cut_off = handled.is_err() && is_event;
+            let cut_off = handled.is_err();
             if let Err(error) = handled.unwrap_or(Err(HandlerError::CutOff { handler, limit })) {
                 self.failed(id, handler, &error);
                 self.tell(&client, &error).await;
             }
-            match cut_off {
+            let handed_back = client.is_handed_back() && !lost;
+            match is_event && (cut_off || handed_back) {
                 false => link.done(seq),
                 // A worker gets its event again, and with it those behind it.
                 true => {
                     self.forget(id, &link);
-                    link.undone(seq);
+                    link.undone(seq, handed_back);
                 }
             }
         }
@@ -395,6 +409,9 @@ impl<H: Handler> Lanes<H> {
     async fn connect(&self, client: &Client, link: &Arc<Link>) -> Result<(), HandlerError> {
         let id = client.id();
         let connected = guarded(async { self.handler.on_connect(client, client.hello()).await }).await;
+        if client.is_handed_back() {
+            return Ok(());
+        }
         let (answer, result) = match connected {
             Ok(answer) => (answer, Ok(())),
             Err(panic) => (
@@ -480,12 +497,12 @@ impl Lane {
 }
 
 impl Job {
-    fn new(link: &Arc<Link>, seq: u64, redelivered: bool, what: What, stats: &'static Slot) -> Self {
+    fn new(link: &Arc<Link>, seq: u64, event: CurrentEvent, what: What, stats: &'static Slot) -> Self {
         Self {
             link: link.clone(),
             seq,
             known: None,
-            redelivered,
+            event,
             what,
             _in_flight: InFlight::new(stats),
         }

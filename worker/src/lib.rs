@@ -37,6 +37,7 @@
 //! - `push`: the same for any program, over HTTP and gRPC.
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
 //! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
+//! - [`webhook`]: the worker `meepo-worker`, whose business logic is an HTTP endpoint.
 //! - `lanes`: each client's events in order, clients side by side, and requests by themselves.
 //!
 //! # Promises
@@ -74,6 +75,7 @@ mod select;
 mod serve;
 mod target;
 mod timers;
+pub mod webhook;
 
 #[cfg(test)]
 mod tests;

@@ -123,6 +123,8 @@ pub(crate) struct Link {
     /// When it was looked after last, in milliseconds since `since`.
     tended: AtomicU64,
     probes: Probes,
+    /// The gateway was told that this worker drains.
+    draining: CancellationToken,
     ended: CancellationToken,
 }
 
@@ -143,7 +145,7 @@ enum Queued {
     Command(wire::Command, Charge),
     Done(u64),
     /// After all that was done before.
-    Undone(u64),
+    Undone(wire::Undone),
     End,
 }
 
@@ -218,6 +220,7 @@ impl Link {
             since: Instant::now(),
             tended: AtomicU64::new(0),
             probes: Probes::default(),
+            draining: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
         Ok((link, events))
@@ -249,11 +252,28 @@ impl Link {
         }
     }
 
-    /// Says that the handler of an event was cut off.
-    pub(crate) fn undone(&self, seq: u64) {
+    /// Says that the handler of an event was cut off, or that a worker that drains hands the event back.
+    pub(crate) fn undone(&self, seq: u64, handed_back: bool) {
         if seq != 0 && !self.ended.is_cancelled() {
-            let _ = self.out.send(Queued::Undone(seq));
+            let _ = self.out.send(Queued::Undone(wire::Undone { seq, handed_back }));
         }
+    }
+
+    /// Tells the gateway that this worker drains.
+    pub(crate) fn drain(&self) {
+        // A link that has ended has nothing to drain.
+        let _ = self.send(Body::Draining(wire::Draining {}));
+        self.draining.cancel();
+    }
+
+    /// Waits until the gateway was told that this worker drains. Cancel safe.
+    pub(crate) async fn drains(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Waits until it has ended. Cancel safe.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Asks the gateway. Nothing if the link has ended.
@@ -386,7 +406,7 @@ struct Outgoing {
     /// Events to be answered with the next `done`: once the queue is empty, or enough of them.
     done: Vec<u64>,
     /// One that comes right after these.
-    undone: Option<u64>,
+    undone: Option<wire::Undone>,
 }
 
 impl Stream for Outgoing {
@@ -394,19 +414,19 @@ impl Stream for Outgoing {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
         if self.done.is_empty()
-            && let Some(seq) = self.undone.take()
+            && let Some(undone) = self.undone.take()
         {
-            return Poll::Ready(Some(command(Body::Undone(wire::Undone { seq }))));
+            return Poll::Ready(Some(command(Body::Undone(undone))));
         }
         while self.done.len() < DONE_AT_ONCE {
             match self.queue.poll_recv(cx) {
                 Poll::Ready(Some(Queued::Command(command, _charge))) => return Poll::Ready(Some(command)),
                 Poll::Ready(Some(Queued::Done(seq))) => self.done.push(seq),
-                Poll::Ready(Some(Queued::Undone(seq))) if self.done.is_empty() => {
-                    return Poll::Ready(Some(command(Body::Undone(wire::Undone { seq }))));
+                Poll::Ready(Some(Queued::Undone(undone))) if self.done.is_empty() => {
+                    return Poll::Ready(Some(command(Body::Undone(undone))));
                 }
-                Poll::Ready(Some(Queued::Undone(seq))) => {
-                    self.undone = Some(seq);
+                Poll::Ready(Some(Queued::Undone(undone))) => {
+                    self.undone = Some(undone);
                     break;
                 }
                 Poll::Ready(Some(Queued::End) | None) => return Poll::Ready(None),

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
-use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{mpsc, watch};
@@ -254,8 +253,7 @@ impl<H: Handler> Links<H> {
                 biased;
                 () = self.stop.cancelled(), if !draining => {
                     draining = true;
-                    // A link that has ended has nothing to drain.
-                    let _ = link.send(Command::Draining(wire::Draining {}));
+                    link.drain();
                 }
                 () = self.cut.cancelled() => return Ok(false),
                 // Handlers of clients of other gateways may have sent to clients of this one until now.

@@ -18,8 +18,8 @@ pub(crate) struct Room {
     stats: &'static Slot,
 }
 
-/// Counts a client whose event waits for room.
-struct HeldBack(&'static Slot);
+/// Counts a client whose event waits for room, or for an endpoint.
+pub(crate) struct HeldBack(&'static Slot);
 
 /// Bytes that are queued for as long as this value lives.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Room {
 }
 
 impl HeldBack {
-    fn new(stats: &'static Slot) -> Self {
+    pub(crate) fn new(stats: &'static Slot) -> Self {
         stats.held_back.add(1);
         Self(stats)
     }

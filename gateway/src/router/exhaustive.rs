@@ -179,7 +179,7 @@ impl World {
             Step::Undone(link, seq) => {
                 let client = self.router.links[&link].in_flight[&seq];
                 self.expect_return(client, Ending::Died, &mut to_give_up, &mut to_hold, &mut lost);
-                self.router.undone(link, seq, &mut out);
+                self.router.undone(link, seq, false, &mut out);
             }
             Step::Release(client) => {
                 self.held.remove(&client);
@@ -202,10 +202,12 @@ impl World {
                     link,
                     client,
                     body,
+                    number: told,
                     redelivered,
                     ..
                 } => {
                     let number = self.number(client, &body);
+                    assert_eq!(told, number.1 as u64 + 1, "it has the same number each time");
                     assert!(!self.router.links[&link].draining, "nothing new over a draining link");
                     assert!(!self.held.contains(&client), "nothing before its time");
                     assert!(!self.over.contains(&number), "nothing that is over");

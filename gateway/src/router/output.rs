@@ -12,6 +12,8 @@ pub enum Output {
         link: LinkId,
         seq: u64,
         client: ClientNumber,
+        /// The event's number among the client's, the same each time.
+        number: u64,
         body: Body,
         redelivered: bool,
         /// It is the first event of the client that the link sees.

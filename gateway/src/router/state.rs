@@ -11,6 +11,8 @@ use super::{ClientNumber, LinkId, Output};
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Lane {
     pub(super) link: Option<LinkId>,
+    /// The number of its last event, counted from 1.
+    pub(super) last_number: u64,
     /// The link has seen an event of this client.
     pub(super) attached: bool,
     /// Some worker has let it in, or rejected it.
@@ -50,6 +52,8 @@ pub(super) struct Link {
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Pending {
     pub(super) body: Body,
+    /// Its number among its client's events.
+    pub(super) number: u64,
     pub(super) bytes: usize,
     /// Workers that died while it was in front of its client's events.
     pub(super) failed: u32,
@@ -88,7 +92,7 @@ impl Lane {
 }
 
 impl Pending {
-    pub(super) fn new(body: Body) -> Self {
+    pub(super) fn new(number: u64, body: Body) -> Self {
         let payload = match &body {
             Body::Message(message) => message.payload.len(),
             Body::Request(request) => request_bytes(request),
@@ -96,6 +100,7 @@ impl Pending {
         };
         Self {
             body,
+            number,
             bytes: EVENT_OVERHEAD + payload,
             failed: 0,
             returned: 0,

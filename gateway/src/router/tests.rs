@@ -172,6 +172,7 @@ impl Workers {
                     body,
                     redelivered,
                     first,
+                    ..
                 } => {
                     assert!(!self.draining.contains(&link), "a draining link gets nothing new");
                     assert!(!self.held.contains(&client), "nothing is tried before its time");
@@ -262,7 +263,7 @@ impl Workers {
         };
         let seq = *seq;
         inbox.remove(&client);
-        router.undone(link, seq, out);
+        router.undone(link, seq, false, out);
         self.take(out);
     }
 
@@ -524,7 +525,7 @@ fn a_handler_that_was_cut_off_takes_back_what_is_behind_its_event() {
     router.done(LinkId(1), 1, &mut out);
     up(&mut router, 2);
     out.clear();
-    router.undone(LinkId(1), 2, &mut out);
+    router.undone(LinkId(1), 2, false, &mut out);
     assert_eq!(
         deliveries(&out),
         [(1, 1, true), (1, 1, true)],
@@ -533,14 +534,42 @@ fn a_handler_that_was_cut_off_takes_back_what_is_behind_its_event() {
     out.clear();
     // What it says of events that were taken back counts no more.
     router.done(LinkId(1), 3, &mut out);
-    router.undone(LinkId(1), 2, &mut out);
+    router.undone(LinkId(1), 2, false, &mut out);
     assert_eq!((out.as_slice(), router.in_flight()), ([].as_slice(), 2));
-    router.undone(LinkId(1), 4, &mut out);
+    router.undone(LinkId(1), 4, false, &mut out);
     assert_eq!(out, [Output::Hold { client: 1 }]);
     out.clear();
     router.release(1, &mut out);
-    router.undone(LinkId(1), 6, &mut out);
+    router.undone(LinkId(1), 6, false, &mut out);
     assert!(out.contains(&Output::GiveUp { client: 1 }));
+}
+
+#[test]
+fn what_draining_workers_hand_back_is_never_given_up() {
+    let mut router = Router::new(BOUNDS);
+    let mut out = up(&mut router, 1);
+    router.push(1, message(1), &mut out);
+    router.push(1, message(2), &mut out);
+    for link in 1..=40 {
+        up(&mut router, link + 1);
+        router.link_draining(LinkId(link), &mut out);
+        out.clear();
+        router.undone(LinkId(link), 1, true, &mut out);
+        assert_eq!(deliveries(&out), [(link + 1, 1, true), (link + 1, 1, true)]);
+        assert!(
+            out.contains(&Output::Finished { link: LinkId(link) }),
+            "nothing holds up its end"
+        );
+        router.link_down(LinkId(link), Ending::Silent, &mut out);
+    }
+    // One that does not drain is as to blame as for a handler that was cut off.
+    for _ in 0..3 {
+        let seq = router.links[&LinkId(41)].last_seq - 1;
+        out.clear();
+        router.undone(LinkId(41), seq, true, &mut out);
+        router.release(1, &mut out);
+    }
+    assert!(out.contains(&Output::GiveUp { client: 1 }), "{out:?}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use layers::{Layers, Source};
 pub use node::{LogFormat, NodeSection};
 
 /// Sections that any program may find in its file, as one file serves all programs.
-const SECTIONS: [&str; 4] = ["node", "registry", "gateway", "worker"];
+const SECTIONS: [&str; 5] = ["node", "registry", "gateway", "worker", "webhook"];
 
 /// A configuration that was read: file, environment, defaults.
 #[derive(Clone)]

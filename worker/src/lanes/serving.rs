@@ -5,7 +5,7 @@ use std::sync::Arc;
 use meepo_proto::ClientId;
 
 use super::{Job, Lanes, What};
-use crate::client::Known;
+use crate::client::{CurrentEvent, Known};
 use crate::cluster::Serving;
 use crate::timers::Run;
 use crate::{Handler, HandlerError};
@@ -28,7 +28,13 @@ impl<H: Handler> Serving for Lanes<H> {
                 .as_ref()
                 .is_some_and(|record| Arc::ptr_eq(&record.known, known))
         {
-            let mut job = Job::new(known.link(), 0, false, What::Timer(run), self.cluster.stats());
+            let mut job = Job::new(
+                known.link(),
+                0,
+                CurrentEvent::default(),
+                What::Timer(run),
+                self.cluster.stats(),
+            );
             job.known = Some(known.clone());
             self.queue(id, &mut lane, job);
         }
@@ -63,7 +69,7 @@ impl Job {
     /// Whether requests to its client have to be looked at. What comes again was sent before any of them was made.
     pub(super) fn may_concern_requests(&self) -> bool {
         self.known.as_ref().is_some_and(|known| match self.what {
-            What::Message(_) => !self.redelivered && known.requests().any(),
+            What::Message(_) => !self.event.redelivered && known.requests().any(),
             What::Closed(_) | What::Lost => true,
             _ => false,
         })

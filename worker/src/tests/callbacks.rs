@@ -146,7 +146,12 @@ async fn on_error_that_hangs_holds_up_neither_its_event_nor_the_client() {
 
     // One that was cut off hears of it, and its event comes again all the same.
     let held = link.message(1, "hold");
-    while link.next().await != Command::Undone(wire::Undone { seq: held }) {}
+    while link.next().await
+        != Command::Undone(wire::Undone {
+            seq: held,
+            handed_back: false,
+        })
+    {}
     for what in ["1 hold", "1 error: it has taken longer than 100ms and was cut off"] {
         worker.expect(what).await;
     }

@@ -145,7 +145,7 @@ async fn a_handler_that_takes_too_long_is_cut_off_and_its_event_comes_again() {
     loop {
         match link.next().await {
             Command::Done(wire::Done { seq }) => done.extend(seq),
-            Command::Undone(wire::Undone { seq }) => break assert_eq!(seq, held),
+            Command::Undone(wire::Undone { seq, .. }) => break assert_eq!(seq, held),
             _ => {}
         }
     }
@@ -168,4 +168,34 @@ async fn a_handler_that_takes_too_long_is_cut_off_and_its_event_comes_again() {
     assert_eq!(worker.stats.handler_errors.get(), 1);
     eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
     assert_eq!(worker.stats.connections.get(), 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_can_hand_an_event_back() {
+    let (mut worker, _gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let back = link.message(1, "hand back");
+    worker.expect("1 hand back").await;
+    link.message(1, "behind");
+    worker.request_stop();
+    let mut draining = false;
+    loop {
+        match link.next().await {
+            Command::Draining(_) => {
+                draining = true;
+                worker.let_pass(1);
+            }
+            Command::Undone(undone) => {
+                assert!(draining, "the gateway knows already that this worker drains");
+                assert_eq!((undone.seq, undone.handed_back), (back, true));
+                break;
+            }
+            Command::Done(done) => assert!(!done.seq.contains(&back), "it was handed back"),
+            _ => {}
+        }
+    }
+    eventually("the client is forgotten", || worker.stats.connections.get() == 0).await;
+    worker.expect_no_more();
+    assert_eq!(worker.stats.handler_errors.get(), 0);
 }

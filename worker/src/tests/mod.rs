@@ -30,6 +30,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::gateway::{Gateway, Link};
+use crate::client::CurrentEvent;
 use crate::instance::WorkerSection;
 use crate::link::Card;
 use crate::serve::Worker;
@@ -112,6 +113,10 @@ impl Handler for Script {
             ["hold", "all", rest] => {
                 self.pass_gate().await;
                 client.cluster().all().send(rest);
+            }
+            ["hand", "back"] => {
+                self.pass_gate().await;
+                client.hand_back();
             }
             ["hold", ..] => {
                 self.pass_gate().await;
@@ -322,7 +327,7 @@ impl Running {
         let id = ClientId::new(GatewayId(1), number);
         eventually("the client", || self.cluster().served(id).is_some()).await;
         let known = self.cluster().served(id).expect("it was there just now");
-        Client::new(known, false)
+        Client::new(known, CurrentEvent::default())
     }
 
     fn let_pass(&self, handlers: usize) {

@@ -1,0 +1,137 @@
+//! The endpoint: one POST and its answer.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use hyper::{Request, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use meepo_node::rpc;
+use tokio::time::timeout;
+
+use super::settings::Settings;
+
+/// How long a connection is kept that nobody uses.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Where events are sent to. Connections are kept and used again.
+pub(crate) struct Endpoint {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+    max_response: usize,
+}
+
+/// What the endpoint has answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// What kind of body it is, without parameters, in lower case.
+    pub(crate) content_type: String,
+    /// When it wants to be asked again.
+    pub(crate) retry_after: Option<Duration>,
+    /// Where else it wants the event.
+    pub(crate) location: Option<String>,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{}", rpc::causes(&**.0))]
+    Connection(Box<dyn Error + Send + Sync>),
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+impl Endpoint {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(IDLE));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config((*settings.tls).clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(settings.connections)
+            .build(connector);
+        Self {
+            http,
+            timeout: settings.timeout,
+            max_response: settings.max_response,
+        }
+    }
+
+    pub(crate) async fn post(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+        match timeout(self.timeout, self.exchange(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(NoAnswer::Timeout(self.timeout)),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+        let response = self.http.request(request).await;
+        let (head, body) = response
+            .map_err(|error| NoAnswer::Connection(error.into()))?
+            .into_parts();
+        let body = match Limited::new(body, self.max_response).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => return Err(NoAnswer::TooLong(self.max_response)),
+            Err(error) => return Err(NoAnswer::Connection(error)),
+        };
+        let text = |name| header(&head.headers, name);
+        let content_type = text(CONTENT_TYPE).unwrap_or_default();
+        let content_type = content_type.split(';').next().unwrap_or_default().trim();
+        Ok(Answer {
+            status: head.status,
+            content_type: content_type.to_ascii_lowercase(),
+            retry_after: text(RETRY_AFTER).and_then(pause),
+            location: text(LOCATION).map(Into::into),
+            body,
+        })
+    }
+}
+
+fn header(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// What `retry-after` says: seconds, or a date.
+fn pause(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(pause("7"), Some(Duration::from_secs(7)));
+        assert_eq!(pause("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let left = pause(&soon).unwrap();
+        assert!(
+            left > Duration::from_secs(30) && left <= Duration::from_secs(60),
+            "{left:?}"
+        );
+        for text in ["", "-1", "soon"] {
+            assert_eq!(pause(text), None, "{text:?}");
+        }
+    }
+}
