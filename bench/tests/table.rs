@@ -29,9 +29,7 @@ impl Limit {
 
     #[track_caller]
     fn load(&self, arguments: &str) -> Value {
-        let output = bench(&format!("{arguments} --url {} --warmup 0", self.url))
-            .output()
-            .unwrap();
+        let output = bench(&format!("{arguments} --url {}", self.url)).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -60,10 +58,10 @@ fn the_limit_does_all_loads() {
     for hops in [1, 2] {
         let limit = Limit::start(hops);
         for load in [
-            "echo --conns 5 --inflight 3 --secs 0.2",
-            "echo --conns 2 --inflight 2 --size 200000 --secs 0.2",
-            "echo --conns 20 --rate 500 --secs 0.2 --size 1000",
-            "fanout --conns 20 --inflight 2 --secs 0.2",
+            "echo --conns 5 --inflight 3 --secs 0.2 --warmup 0",
+            "echo --conns 2 --inflight 2 --size 200000 --secs 0.2 --warmup 0",
+            "echo --conns 20 --rate 500 --secs 0.2 --size 1000 --warmup 0",
+            "fanout --conns 20 --inflight 2 --secs 0.2 --warmup 0",
             "idle --conns 50 --secs 0",
         ] {
             let report = limit.load(load);

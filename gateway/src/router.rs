@@ -537,4 +537,6 @@ impl Router {
 #[cfg(test)]
 mod exhaustive;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

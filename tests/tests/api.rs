@@ -232,6 +232,37 @@ async fn what_became_of_a_message_is_known() {
 }
 
 /// What a client did, and what has to be known of it.
+#[tokio::test]
+async fn two_workers_that_change_one_session_at_once_lose_nothing() {
+    let cluster = Cluster::start().await;
+    let mut subject = Guest::come(&cluster, "a").await;
+    let mut first = Guest::come(&cluster, "bb").await;
+    let pid: u32 = first.ask("pid").await;
+    let mut second = loop {
+        let mut other = Guest::come(&cluster, "dddd").await;
+        if other.ask::<u32>("pid").await != pid {
+            break other;
+        }
+    };
+    let question = format!("session-of {}", subject.id);
+    for round in 0..1000 {
+        let set = |key| format!("update-of {} {key}={round}", subject.id);
+        let (one, two) = (set("one"), set("two"));
+        tokio::join!(first.act(&one), second.act(&two));
+        // Each worker reads what it has written itself, at once, and what the other one has.
+        let expected = ["one", "two"].map(|key| (key.to_owned(), round.to_string()));
+        let asker = if round % 2 == 0 { &mut first } else { &mut second };
+        let seen: Option<BTreeMap<String, String>> = asker.ask(&question).await;
+        assert_eq!(seen, Some(BTreeMap::from(expected)), "round {round}");
+    }
+    // And the worker that serves the client, whose copy is brought up to date.
+    wait_for("the copy has both", async || {
+        let (one, two) = (subject.socket.ask("get one").await, subject.socket.ask("get two").await);
+        (one == "999" && two == "999").then_some(())
+    })
+    .await;
+}
+
 #[derive(Default)]
 struct Model {
     uid: Option<String>,
