@@ -14,6 +14,7 @@
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
 //! - [`etcd`]: a cluster of etcd of a test's own.
 //! - [`endpoint`]: an HTTP endpoint for the webhook worker; [`hooked`]: a cluster with such a worker.
+//! - [`web`]: the example of that name, from its own file.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
 //!   repeated or reordered.
@@ -41,6 +42,7 @@ pub mod raw;
 pub mod scrape;
 pub mod status;
 pub mod wait;
+pub mod web;
 pub mod ws;
 
 pub use checker::Verdict;

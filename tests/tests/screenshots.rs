@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meepo_tests::binaries::{binary, workspace};
 use meepo_tests::browser::{Driver, Window};
-use meepo_tests::{Line, Node};
+use meepo_tests::{Line, Node, web};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -37,7 +37,8 @@ async fn pictures_for_the_readmes() {
             "chat_robot" => chat_robot(&driver).await,
             "logs" => logs(&driver).await,
             "monitor" => monitor(&driver).await,
-            other => plain(&driver, other).await,
+            "web" => talk(&driver).await,
+            other => panic!("there is no picture of {other}"),
         }
     }
 }
@@ -97,10 +98,32 @@ fn with_palette(picture: &[u8]) -> Vec<u8> {
 }
 
 /// An example whose page says all by itself.
-async fn plain(driver: &Driver, example: &str) {
-    let node = Node::build(example).start().await;
-    let window = driver.open(&page(&node)).await;
-    keep(&window, example).await;
+async fn talk(driver: &Driver) {
+    let node = web::start().await;
+    let [ada, bob] = [driver.open(&page(&node)).await, driver.open(&page(&node)).await];
+    for (window, name) in [(&ada, "Ada"), (&bob, "Bob")] {
+        window.enter("#name", name).await;
+        window.sees("#form", "Leave").await;
+    }
+    for (window, text) in [
+        (
+            &bob,
+            "The new release is out: one port for the pages, the API and this WebSocket.",
+        ),
+        (&ada, "And the help pages have a host name of their own now."),
+        (
+            &bob,
+            "What we say here goes over the API, and comes to everybody over the socket.",
+        ),
+        (&ada, "So curl can take part."),
+        (&bob, "It can: who one is is a cookie. The README says how."),
+        (&ada, "I have replaced the workers just now. Did anybody notice?"),
+        (&bob, "No, not one request was lost."),
+    ] {
+        window.enter("#say", text).await;
+        ada.sees("#log", text).await;
+    }
+    keep(&ada, "web").await;
 }
 
 async fn chat(driver: &Driver) {

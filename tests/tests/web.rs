@@ -1,26 +1,9 @@
 //! The example with sites, an API and a WebSocket.
 
-use std::fs;
-
 use meepo_tests::http::Response;
-use meepo_tests::{Http, Node, Ws, binaries, processes};
+use meepo_tests::{Http, Node, Ws, processes, web};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-/// The example as its own `meepo.toml` has it, at a place of this test's own.
-async fn web() -> Node {
-    let mut node = Node::build("web").prepare();
-    let folder = binaries::workspace().join("examples/web");
-    let file = fs::read_to_string(folder.join("meepo.toml")).expect("the example has a file");
-    let file = file
-        .replace("127.0.0.1", &node.host().ip().to_string())
-        .replace("\"sites/", &format!("\"{}/sites/", folder.display()));
-    let text = fs::read_to_string(node.config()).expect("the node has a file");
-    let (head, _) = text.split_once("[[gateway.listen]]").expect("the node has listeners");
-    fs::write(node.config(), head.to_owned() + &file).expect("the folder is writable");
-    node.start().await;
-    node
-}
 
 struct Browser(Http, String);
 
@@ -53,7 +36,7 @@ impl Browser {
 
 #[tokio::test]
 async fn both_sites_are_served_with_their_own_error_pages() {
-    let node = web().await;
+    let node = web::start().await;
     let mut browser = Browser(Http::connect(node.host().ws()).await, String::new());
     for (host, path, status, part) in [
         ("127.0.0.1:19910", "/", 200, "<h1>Talk</h1>"),
@@ -73,7 +56,7 @@ async fn both_sites_are_served_with_their_own_error_pages() {
 
 #[tokio::test]
 async fn what_is_said_over_the_api_is_heard_over_websockets() {
-    let node = web().await;
+    let node = web::start().await;
     let mut ada = Browser(Http::connect(node.host().ws()).await, String::new());
     let mut pages = Vec::new();
     for _ in 0..3 {
