@@ -87,7 +87,7 @@ async fn a_slow_handler_slows_only_its_own_client() {
     let mut quick = Ws::connect(node.host().ws()).await;
     // Longer than the whole test may take: whoever waited for it would fail.
     slow.send("sleep 600000").await;
-    slow.send("after").await;
+    slow.send("later").await;
     node.events()
         .wait("the slow one", |event| event.text == "sleep 600000")
         .await;
@@ -95,7 +95,7 @@ async fn a_slow_handler_slows_only_its_own_client() {
         let text = number.to_string();
         assert_eq!(quick.ask(&text).await, text);
     }
-    assert!(!node.events().messages().contains(&"after".into()));
+    assert!(!node.events().messages().contains(&"later".into()));
 }
 
 #[tokio::test]

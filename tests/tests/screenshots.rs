@@ -123,6 +123,7 @@ async fn talk(driver: &Driver) {
         window.enter("#say", text).await;
         ada.sees("#log", text).await;
     }
+    ada.sees("#state", "2 are here").await;
     keep(&ada, "web").await;
 }
 

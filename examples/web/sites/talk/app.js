@@ -61,7 +61,10 @@ function connect() {
     connected = true;
     tellState();
   };
-  socket.onmessage = event => show(JSON.parse(event.data));
+  socket.onmessage = event => {
+    show(JSON.parse(event.data));
+    tellState();
+  };
   socket.onclose = () => {
     connected = false;
     part("state").textContent = "Connection lost, trying again…";
