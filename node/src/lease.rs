@@ -18,6 +18,7 @@ use tonic::Status;
 use crate::claim::{Asked, Claim, Phase};
 use crate::clock::since_boot;
 use crate::membership::Membership;
+use crate::sys;
 
 /// How long a registry may take for an answer: it may have to try a second member of etcd.
 const ANSWER: Duration = Duration::from_millis(2500);
@@ -142,7 +143,8 @@ impl Membership {
             let asking = Arc::new(Asking {
                 membership: self.clone(),
                 name: name.into(),
-                holder: fastrand::u64(1..),
+                // From the system: generators of several processes may begin with the same seed.
+                holder: sys::random().max(1),
                 claim: Mutex::new(Claim::new(self.size())),
             });
             match stop.run_until_cancelled(asking.run()).await {
@@ -155,8 +157,7 @@ impl Membership {
             }
             // Those who got a part each must not meet again.
             let pause = sleep(PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0));
-            let paused = async { tokio::join!(asking.give_back(), pause) };
-            stop.run_until_cancelled(paused).await?;
+            tokio::join!(asking.give_back(), stop.run_until_cancelled(pause)).1?;
         }
     }
 }
@@ -255,8 +256,11 @@ impl Asking {
                 claim.until()
             };
             until.send_if_modified(|known| {
-                let later = *known < end;
-                *known = end.max(*known);
+                // One that was given back stays so.
+                let later = *known < end && !known.is_zero();
+                if later {
+                    *known = end;
+                }
                 later
             });
             let pause = match answer {

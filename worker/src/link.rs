@@ -1,8 +1,8 @@
 //! One link: the stream between this worker child and one gateway child.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,6 @@ const DONE_AT_ONCE: usize = 128;
 const PROBE: u64 = 1000;
 /// The number of the query that asks it; others count from 1.
 const PROBE_QUERY: u64 = 0;
-/// A gateway that goes for so long after a link has ended may have given the link up, and its clients to others, before.
-const OUTLIVED: Duration = Duration::from_secs(5);
 
 /// What a worker child shows a gateway when it dials, beside which gateway it means.
 #[derive(Debug, Clone)]
@@ -135,8 +133,10 @@ struct Probes {
     sent: AtomicU64,
     /// When the last one that was answered was sent: the gateway has heard this worker since.
     answered: AtomicU64,
-    /// When the link ended, and whether the gateway surely heard this worker until then.
-    end: OnceLock<(Instant, bool)>,
+    /// The gateway heard this worker until the link's end.
+    heard: AtomicBool,
+    /// The gateway had gone right after the link's end.
+    gone: AtomicBool,
 }
 
 /// An entry of the outgoing queue.
@@ -266,6 +266,11 @@ impl Link {
         self.draining.cancel();
     }
 
+    /// Whether the gateway was told that this worker drains.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
     /// Waits until the gateway was told that this worker drains. Cancel safe.
     pub(crate) async fn drains(&self) {
         self.draining.cancelled().await;
@@ -347,8 +352,12 @@ impl Link {
 
     /// Whether a gateway that has gone had surely not given this link up before, and its clients to other workers.
     pub(crate) fn surely_held(&self) -> bool {
-        let end = self.probes.end.get();
-        end.is_some_and(|(at, heard)| *heard && at.elapsed() < OUTLIVED)
+        self.probes.heard.load(Ordering::Relaxed) && self.probes.gone.load(Ordering::Relaxed)
+    }
+
+    /// The gateway was not there any more when it was dialled for the first time after the link's end.
+    pub(crate) fn gateway_has_gone(&self) {
+        self.probes.gone.store(true, Ordering::Relaxed);
     }
 
     /// Whether it has ended. One that nobody has read for long counts so as well, for good: this process was frozen, the
@@ -379,7 +388,7 @@ impl Link {
     pub(crate) fn end(&self) {
         let heard = self.age() - self.probes.answered.load(Ordering::Relaxed);
         let heard = u128::from(heard) < rpc::UNHEARD.as_millis();
-        let _ = self.probes.end.set((Instant::now(), heard));
+        self.probes.heard.store(heard, Ordering::Relaxed);
         self.ended.cancel();
         self.queries.clear();
         let _ = self.out.send(Queued::End);

@@ -69,6 +69,8 @@ struct Gateway {
     failures: u32,
     /// Held until it was dialled once.
     first: Option<mpsc::Sender<()>>,
+    /// The link that has ended, until the gateway is dialled again.
+    ended: Option<Arc<Link>>,
 }
 
 impl<H: Handler> Links<H> {
@@ -122,6 +124,7 @@ impl<H: Handler> Links<H> {
         while let Some(Some((link, events))) = self.stop.run_until_cancelled(self.reach(&mut gateway)).await {
             let since = Instant::now();
             let drained = self.run(&link, events).await;
+            gateway.ended = Some(link);
             if drained {
                 // The gateway lives, and moves the clients to other workers.
                 self.lanes.moved(id);
@@ -138,7 +141,7 @@ impl<H: Handler> Links<H> {
             // All their ends are handled.
             Some((State::Done, _)) => false,
             // This worker stops. If the gateway has died just now, nobody else knows of the clients.
-            Some(_) => self.lanes.has_left_behind(id) && self.has_gone(&gateway).await,
+            Some(_) => self.lanes.has_left_behind(id) && self.has_gone(&mut gateway).await,
             None => true,
         };
         match lost {
@@ -150,7 +153,7 @@ impl<H: Handler> Links<H> {
     }
 
     /// Whether nobody, or another gateway, answers at a gateway's address. One that is silent may only be cut off.
-    async fn has_gone(&self, gateway: &Gateway) -> bool {
+    async fn has_gone(&self, gateway: &mut Gateway) -> bool {
         let room = Room::new(self.queue_limit, None, self.lanes.cluster().stats());
         let mut card = self.card.clone();
         // Only to look: it is not to be given clients.
@@ -160,7 +163,10 @@ impl<H: Handler> Links<H> {
                 link.end();
                 false
             }
-            Err(error) => error.says_gone(),
+            Err(error) => {
+                gateway.dialled(&error);
+                error.says_gone()
+            }
         }
     }
 
@@ -180,6 +186,9 @@ impl<H: Handler> Links<H> {
             let cluster = self.lanes.cluster();
             let room = Room::new(self.queue_limit, Some(cluster.room().clone()), cluster.stats());
             let dialled = Link::dial(id, &gateway.address, &self.card, room).await;
+            if let Err(error) = &dialled {
+                gateway.dialled(error);
+            }
             let address = &gateway.address;
             match dialled {
                 Ok(linked) => {
@@ -303,6 +312,14 @@ impl Gateway {
             pause: PAUSES.0,
             failures: 0,
             first,
+            ended: None,
+        }
+    }
+
+    /// It was dialled in vain.
+    fn dialled(&mut self, error: &DialError) {
+        if let Some(link) = self.ended.take().filter(|_| error.says_gone()) {
+            link.gateway_has_gone();
         }
     }
 

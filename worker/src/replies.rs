@@ -137,7 +137,7 @@ impl Client {
         matches: Option<Arc<Matches>>,
     ) -> Result<Message, RequestError> {
         let (known, cluster) = (self.known(), self.cluster());
-        if known.over().is_cancelled() || cluster.stopping().is_cancelled() {
+        if known.over().is_cancelled() || known.link().is_draining() {
             return Err(known.why_over());
         }
         if !cluster.serving().is_some_and(|serving| serving.has_let_in(known)) {
@@ -169,10 +169,11 @@ impl Client {
                 error = not_sent => Err(error),
                 () = known.over().cancelled() => Err(known.why_over()),
                 // No event comes over a link that drains.
-                () = cluster.stopping().cancelled() => Err(known.why_over()),
+                () = known.link().drains() => Err(known.why_over()),
             }
         };
-        timeout(deadline, replied).await.unwrap_or(Err(RequestError::Deadline))
+        let replied = timeout(deadline, replied).await.unwrap_or(Err(RequestError::Deadline));
+        replied.or_else(|error| asked.withdraw().ok_or(error))
     }
 }
 
@@ -252,6 +253,14 @@ impl Requests {
 impl Waiting {
     fn question(&self) -> (u64, Option<Arc<Matches>>) {
         (self.number, self.matches.clone())
+    }
+}
+
+impl Asked<'_> {
+    /// Waits no longer. A reply that has come at this very moment is done already: it is not to be lost.
+    fn withdraw(&mut self) -> Option<Message> {
+        self.requests.remove(self.number);
+        self.reply.try_recv().ok()
     }
 }
 
