@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join_all;
 use meepo_tests::{Cluster, Incoming, Ws, wait_for};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -232,20 +233,25 @@ async fn what_became_of_a_message_is_known() {
 }
 
 /// What a client did, and what has to be known of it.
+/// A thousand rounds in which two workers change one session at once: 50 for each of 20 clients.
 #[tokio::test]
 async fn two_workers_that_change_one_session_at_once_lose_nothing() {
     let cluster = Cluster::start().await;
-    let mut subject = Guest::come(&cluster, "a").await;
-    let mut first = Guest::come(&cluster, "bb").await;
+    join_all((0..20).map(|_| race(&cluster, 50))).await;
+}
+
+async fn race(cluster: &Cluster, rounds: u32) {
+    let mut subject = Guest::come(cluster, "a").await;
+    let mut first = Guest::come(cluster, "bb").await;
     let pid: u32 = first.ask("pid").await;
     let mut second = loop {
-        let mut other = Guest::come(&cluster, "dddd").await;
+        let mut other = Guest::come(cluster, "dddd").await;
         if other.ask::<u32>("pid").await != pid {
             break other;
         }
     };
     let question = format!("session-of {}", subject.id);
-    for round in 0..1000 {
+    for round in 0..rounds {
         let set = |key| format!("update-of {} {key}={round}", subject.id);
         let (one, two) = (set("one"), set("two"));
         tokio::join!(first.act(&one), second.act(&two));
@@ -256,9 +262,10 @@ async fn two_workers_that_change_one_session_at_once_lose_nothing() {
         assert_eq!(seen, Some(BTreeMap::from(expected)), "round {round}");
     }
     // And the worker that serves the client, whose copy is brought up to date.
+    let last = (rounds - 1).to_string();
     wait_for("the copy has both", async || {
         let (one, two) = (subject.socket.ask("get one").await, subject.socket.ask("get two").await);
-        (one == "999" && two == "999").then_some(())
+        (one == last && two == last).then_some(())
     })
     .await;
 }
