@@ -49,12 +49,11 @@ impl Handler for Webhook {
         }
         let event = Event::opened(client, hello, self.settings());
         match self.delivery.deliver(client, &event, false).await {
-            Outcome::Done(answer) => {
-                if let Err(error) = obey(client, Kind::Opened, &answer) {
-                    complain(client, &event, &error);
-                }
-                Ok(())
-            }
+            // Nobody has said that this one may come in.
+            Outcome::Done(answer) => obey(client, Kind::Opened, &answer).map_err(|error| {
+                complain(client, &event, &error);
+                Reject::new(500, "internal error")
+            }),
             Outcome::Refused(answer) => Err(reject(&answer)),
             Outcome::Failed(why) => {
                 complain(client, &event, &why);
