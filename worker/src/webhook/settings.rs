@@ -42,7 +42,8 @@ pub(crate) struct WebhookSection {
     timeout: Duration,
     /// POSTs that each child has at a time, over about as many connections. Default: `16`.
     connections: usize,
-    /// How often an event is sent at which the application fails, or which is lost while others are answered. Default: `10`.
+    /// How many answers with 500 an event may get before it is given up, or how often it may get none while others are
+    /// answered. Default: `10`.
     attempts: u32,
     /// The first pause before an event is sent again; twice as long each time. Default: `200ms`.
     #[serde(with = "humantime_serde")]
