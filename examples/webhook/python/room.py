@@ -11,6 +11,7 @@ import hmac
 import json
 import threading
 import time
+import traceback
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -103,7 +104,11 @@ class Endpoint(BaseHTTPRequestHandler):
         answer = self.server.done.get(event)
         if answer is None:
             handle = KINDS.get(self.headers["ce-type"])
-            answer = handle(*self.read(body)) if handle else (200, [])
+            try:
+                answer = handle(*self.read(body)) if handle else (200, [])
+            except Exception:
+                traceback.print_exc()
+                return self.answer(500, "internal error")
             self.server.done.put(event, answer)
         self.answer(*answer)
 
