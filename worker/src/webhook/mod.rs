@@ -11,7 +11,7 @@
 //! - `delivery`: one event until the endpoint has answered it; `verdict`: what an answer means; `endpoint`: one POST.
 //! - `commands`: what an answer asks for.
 
-mod commands;
+pub(crate) mod commands;
 mod delivery;
 mod endpoint;
 mod event;
