@@ -174,7 +174,7 @@ async fn replayed(host: &Host, [opened, message]: &[Post; 2]) {
         (message, &[("ce-subject", "")]),
         (opened, &[("ce-subject", &stranger), ("ce-id", &other)]),
         (
-            &opened,
+            opened,
             &[("webhook-id", &other), ("ce-subject", &stranger), ("ce-id", &other)],
         ),
         (message, &[("webhook-signature", "v1,\u{e4}")]),
