@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 pub use generated::*;
 
-#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
+#[allow(clippy::all, missing_debug_implementations, unreachable_pub)]
 mod generated {
     tonic::include_proto!("meepo.push.v1");
 }

@@ -1,7 +1,7 @@
 //! A cluster whose worker is `meepo-worker`.
 
 use crate::host::Host;
-use crate::node::Node;
+use crate::node::{Builder, Node};
 use crate::ws::Ws;
 
 /// A registry with a gateway and a webhook worker.
@@ -21,21 +21,34 @@ impl Hooked {
         Self::start_at(host, &format!("http://{}/hook?key=1", host.endpoint()), settings).await
     }
 
+    /// The same with further settings of several sections.
+    pub async fn start_with(host: &Host, sections: &[(&str, &str)]) -> Self {
+        let url = format!("http://{}/hook?key=1", host.endpoint());
+        Self::start_as(host, &url, sections).await
+    }
+
     /// The same with an endpoint elsewhere.
     pub async fn start_at(host: &Host, url: &str, settings: &str) -> Self {
+        Self::start_as(host, url, &[("webhook", settings)]).await
+    }
+
+    async fn start_as(host: &Host, url: &str, sections: &[(&str, &str)]) -> Self {
+        // Each program passes over the sections of others.
+        let set = |builder: Builder| {
+            let sections = sections.iter();
+            sections.fold(builder, |builder, (section, settings)| builder.set(section, settings))
+        };
         let registry = Node::build("meepo-registry").host(host).start().await;
         let front = Node::build("meepo-gateway").host(host).set("gateway", "children = 1");
-        let front = front.start().await;
+        let front = set(front).start().await;
         let worker = Node::build("meepo-worker")
             .host(host)
             .set("worker", "children = 1")
             .set(
                 "webhook",
                 &format!("url = \"{url}\"\nretry_min = \"20ms\"\nretry_max = \"100ms\""),
-            )
-            .set("webhook", settings)
-            .start()
-            .await;
+            );
+        let worker = set(worker).start().await;
         let cluster = Self {
             registry,
             front,

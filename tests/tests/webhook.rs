@@ -11,7 +11,7 @@ async fn wrong_settings_are_named_and_other_programs_pass_over_the_section() {
         let worker = Node::build("meepo-worker").set("webhook", settings).prepare();
         worker.command(&["check"]).await
     };
-    let fine = check("url = \"https://app.example/hook\"\nsecret = \"hush\"").await;
+    let fine = check("url = \"https://app.example/hook?hush\"\nsecret = \"hush\"").await;
     fine.fine();
     assert!(
         fine.stdout.contains("[webhook]") && fine.stdout.contains("https://app.example/hook"),
@@ -41,6 +41,15 @@ async fn wrong_settings_are_named_and_other_programs_pass_over_the_section() {
             "{settings}: {wrong:?}"
         );
     }
+    let open = Node::build("meepo-worker")
+        .set("worker", "push = { address = \"0.0.0.0:19908\" }")
+        .set("webhook", "url = \"http://a/\"")
+        .prepare();
+    let open = open.command(&["check"]).await;
+    assert!(
+        open.code == Some(64) && open.stderr.contains("worker.push.address"),
+        "{open:?}"
+    );
     let gateway = Node::build("meepo-gateway")
         .set("webhook", "url = \"http://a/\"")
         .prepare();
@@ -162,13 +171,25 @@ async fn each_status_has_its_consequence() {
         match (post.kind(), text.as_str()) {
             ("opened", hello) if hello.contains("stranger") => Reply::status(403, "members only\n"),
             ("opened", hello) if hello.contains("fault") => Reply::status(500, "a trace"),
+            ("opened", hello) if hello.contains("page") => Reply::bytes("text/html", "<b>Warning</b>"),
+            ("opened", hello) if hello.contains("broken") => Reply::bytes("application/json", "[{"),
+            ("opened", hello) if hello.contains("half") => {
+                Reply::commands(&json!([{"do": "send", "to": {"all": true}, "text": "no"}, {"do": "sned"}]))
+            }
             ("opened", _) if times.fetch_add(1, Ordering::Relaxed) < 2 => Reply::status(503, ""),
             ("message", "busy") if post.header("ce-meepoattempt") == "1" => {
                 Reply::status(429, "").with_header("retry-after", "1")
             }
             ("message", "bad") => Reply::status(404, "what?"),
             ("message", "fault") => Reply::status(500, "a trace"),
-            ("message", "elsewhere") => Reply::status(302, "").with_header("location", "/there"),
+            ("message", "elsewhere") => Reply::status(302, "").with_header("location", "/there?key=1"),
+            ("message", "proxy") if post.header("ce-meepoattempt") == "1" => Reply::status(503, &"x".repeat(2000)),
+            ("message", "large") => Reply::commands(&json!([
+                {"do": "send", "text": "no"},
+                {"do": "session", "set": {"a": "1"}},
+                {"do": "send", "text": "x".repeat(600)},
+            ])),
+            ("message", "large reply") => Reply::bytes("text/plain", "x".repeat(600)),
             ("message", "long") => Reply::bytes("text/plain", "x".repeat(2000)),
             ("message", "page") => Reply::bytes("text/html", "<b>Warning</b>"),
             ("message", "latin") => Reply::bytes("text/plain", [0xe4]),
@@ -180,7 +201,11 @@ async fn each_status_has_its_consequence() {
         }
     })
     .await;
-    let cluster = Hooked::start(&host, "attempts = 3\nmax_response = \"1KiB\"").await;
+    let sections = [
+        ("gateway", "max_message = \"512B\""),
+        ("webhook", "attempts = 3\nmax_response = \"1KiB\""),
+    ];
+    let cluster = Hooked::start_with(&host, &sections).await;
     let mut client = cluster.client("/").await;
     let opened = endpoint.of("opened");
     let attempts: Vec<_> = opened
@@ -189,14 +214,24 @@ async fn each_status_has_its_consequence() {
         .collect();
     assert_eq!(attempts, [("1", false), ("2", true), ("3", true)]);
 
-    for text in ["busy", "bad", "fault", "elsewhere", "long", "page", "latin", "half"] {
+    for text in ["busy", "proxy"] {
+        assert_eq!(client.ask(text).await, text);
+    }
+    for text in [
+        "bad",
+        "fault",
+        "elsewhere",
+        "long",
+        "page",
+        "latin",
+        "half",
+        "large",
+        "large reply",
+    ] {
         client.send(text).await;
-        if text == "busy" {
-            assert_eq!(client.text().await, "busy");
-        }
     }
     assert_eq!(client.ask("end").await, "end", "nothing else was sent to the client");
-    cluster.failed(7).await;
+    cluster.failed(9).await;
     let count = |text: &str| endpoint.of("message").iter().filter(|post| post.text() == text).count();
     assert_eq!(
         (
@@ -214,6 +249,10 @@ async fn each_status_has_its_consequence() {
         "{log}"
     );
     assert!(!log.contains("key=1"), "a query may be a secret: {log}");
+    assert!(
+        log.contains("commands[2].text") && log.contains("limit of 512"),
+        "{log}"
+    );
     assert!(log.contains("/there") && log.contains("not followed"), "{log}");
 
     let ask = |query: &str| {
@@ -224,16 +263,36 @@ async fn each_status_has_its_consequence() {
         .await
         .expect("there is an answer");
     assert_eq!((refused.status, refused.body.trim()), (403, "members only"));
-    let refused = http::request(host.ws(), &ask("fault"))
-        .await
-        .expect("there is an answer");
-    assert_eq!(refused.status, 500);
-    assert!(!refused.body.contains("trace"), "{refused:?}");
-    cluster.failed(8).await;
+    for query in ["fault", "page", "broken", "half"] {
+        let refused = http::request(host.ws(), &ask(query)).await.expect("there is an answer");
+        assert_eq!(refused.status, 500, "{query}");
+        assert!(!refused.body.contains("trace"), "{refused:?}");
+    }
+    cluster.failed(13).await;
+    assert_eq!(client.ask("end").await, "end", "nothing was sent by half");
     drop(client);
     assert_eq!(
         endpoint.when("closed", 1).await.len(),
         1,
         "who was refused is not closed"
     );
+}
+
+#[tokio::test]
+async fn it_takes_pushes_from_outside() {
+    let host = Host::new();
+    let _endpoint = Endpoint::start(host.endpoint(), |post| match post.kind() {
+        "opened" => Reply::commands(&json!([{"do": "join", "group": "lobby"}])),
+        _ => Reply::none(),
+    })
+    .await;
+    let push = "push = { address = \"{ip}:19908\", token = \"hush\" }";
+    let cluster = Hooked::start_with(&host, &[("worker", push)]).await;
+    let mut client = cluster.client("/").await;
+    let send = json!({"to": {"groups": ["lobby"]}, "text": "tea is ready"}).to_string();
+    let sent = http::post(host.push(), "/api/send", "hush", &send).await;
+    assert_eq!((sent.status, sent.body.as_str()), (200, "{\"gone\":[],\"missing\":[]}"));
+    assert_eq!(client.text().await, "tea is ready");
+    let stranger = http::post(host.push(), "/api/send", "hash", &send).await;
+    assert_eq!(stranger.status, 401);
 }

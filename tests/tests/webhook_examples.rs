@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use meepo_tests::processes::MARK;
-use meepo_tests::{DEADLINE, Hooked, Host, Ws, binaries, processes, wait_for, wait_until};
+use meepo_tests::{DEADLINE, Endpoint, Hooked, Host, Post, Reply, Ws, binaries, http, processes, wait_for, wait_until};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -128,6 +128,63 @@ async fn talk(cluster: &Hooked) {
     cluster.failed(0).await;
 }
 
+/// Posts of a worker with a key: an `opened` and a message.
+async fn recorded(host: &Host, cluster: &Hooked) -> [Post; 2] {
+    let mut endpoint = Endpoint::start(host.endpoint(), |_| Reply::none()).await;
+    let mut client = cluster.client("/?name=Eve").await;
+    client.send("once").await;
+    let message = endpoint.when("message", 1).await.remove(0);
+    let opened = endpoint.of("opened").remove(0);
+    drop(client);
+    endpoint.when("closed", 1).await;
+    endpoint.down().await;
+    [opened, message]
+}
+
+/// Sends a post again, with other headers, and gives the status of the answer.
+async fn replay(host: &Host, post: &Post, changes: &[(&str, &str)]) -> u16 {
+    let mut headers = post.headers.clone();
+    for (name, value) in changes {
+        headers.insert((*name).into(), (*value).into());
+    }
+    headers.insert("connection".into(), "close".into());
+    let head = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let request = format!("{}\r\n{}\r\n{}", post.line, head.collect::<String>(), post.text());
+    let answer = http::request(host.endpoint(), &request).await;
+    answer.expect("there is an answer").status
+}
+
+/// What is signed is taken, and not with other headers.
+async fn replayed(host: &Host, [opened, message]: &[Post; 2]) {
+    assert_eq!(
+        (replay(host, opened, &[]).await, replay(host, message, &[]).await),
+        (200, 200)
+    );
+    let stranger = format!("A{}", &opened.header("ce-subject")[1..]);
+    let (other, number) = (
+        format!("{stranger}:opened"),
+        format!("{}:77", opened.header("ce-subject")),
+    );
+    for (post, changes) in [
+        (opened, &[("ce-type", "meepo.client.closed")][..]),
+        (opened, &[("ce-type", "meepo.client.message")]),
+        (message, &[("ce-type", "meepo.client.opened")]),
+        (message, &[("ce-id", &number)]),
+        (message, &[("ce-subject", &stranger)]),
+        (message, &[("ce-subject", "")]),
+        (opened, &[("ce-subject", &stranger), ("ce-id", &other)]),
+        (
+            opened,
+            &[("webhook-id", &other), ("ce-subject", &stranger), ("ce-id", &other)],
+        ),
+        (message, &[("webhook-signature", "v1,\u{e4}")]),
+        (message, &[("webhook-timestamp", "\u{b2}")]),
+        (message, &[("webhook-timestamp", "1")]),
+    ] {
+        assert_eq!(replay(host, post, changes).await, 401, "{changes:?}");
+    }
+}
+
 /// Nobody gets in while the keys differ.
 async fn strangers(cluster: &Hooked) {
     let refused = Ws::try_connect(cluster.front.host().ws(), "/?name=Ann").await;
@@ -142,8 +199,12 @@ async fn the_room_in_python() {
     let host = Host::new();
     // Both keys sign: one is new, the other the application still has.
     let cluster = Hooked::start(&host, "secret = \"new hush\"\nsession = [\"name\"]").await;
+    let posts = recorded(&host, &cluster).await;
     let right = Application::start(&host, &mut python(&host, "hush")).await;
     talk(&cluster).await;
+    // What it cannot read makes it fail, and not only break off.
+    assert_eq!(replay(&host, &posts[1], &[("ce-meeposession", "{")]).await, 500);
+    replayed(&host, &posts).await;
     drop(right);
     let _wrong = Application::start(&host, &mut python(&host, "hush!")).await;
     strangers(&cluster).await;
@@ -157,8 +218,14 @@ async fn the_room_in_php() {
     let host = Host::new();
     let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let cluster = Hooked::start(&host, &format!("secret = \"{key}\"\nsession = [\"name\"]")).await;
+    let posts = recorded(&host, &cluster).await;
     let right = Application::start(&host, &mut php(&host, key)).await;
     talk(&cluster).await;
+    replayed(&host, &posts).await;
+    // It cannot answer in JSON, and fails: that is said with a status.
+    let failed = Ws::try_connect(host.ws(), "/?name=%FF").await;
+    assert_eq!(failed.err(), Some(500));
+    cluster.failed(1).await;
     drop(right);
     let _wrong = Application::start(&host, &mut php(&host, "hush")).await;
     strangers(&cluster).await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use meepo_tests::{Endpoint, Hooked, Host, Line, Post, Reply, Status, Ws, processes, wait_for};
 use nix::sys::signal::Signal;
@@ -223,4 +223,76 @@ async fn a_gateway_that_dies_is_told_of() {
         Ws::try_connect(host.ws(), "/").await.ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_outage_is_not_counted_against_an_event() {
+    let host = Host::new();
+    let attempts = AtomicUsize::new(0);
+    let mut endpoint = Endpoint::start(host.endpoint(), move |post| match post.kind() {
+        "message" => match attempts.fetch_add(1, Ordering::Relaxed) {
+            0..20 => Reply::status(503, ""),
+            20 => Reply::status(500, ""),
+            _ => Reply::bytes("text/plain", post.text()),
+        },
+        _ => Reply::none(),
+    })
+    .await;
+    let cluster = Hooked::start(&host, "attempts = 2").await;
+    let mut client = cluster.client("/").await;
+    endpoint.down().await;
+    client.send("patience").await;
+    cluster
+        .worker
+        .status_when("the event waits", |status| {
+            status.children().any(|child| child.held_back > 0)
+        })
+        .await;
+    endpoint.up().await;
+    assert_eq!(client.text().await, "patience");
+    cluster.failed(0).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_never_answered_is_given_up_while_others_are() {
+    let host = Host::new();
+    let never = Arc::new(Semaphore::new(0));
+    let endpoint = Endpoint::start(host.endpoint(), move |post| match post.text().as_str() {
+        "poison" => Reply::none().behind(&never),
+        "gateway" => Reply::status(504, ""),
+        text if post.kind() == "message" => Reply::bytes("text/plain", text),
+        _ => Reply::none(),
+    })
+    .await;
+    let cluster = Hooked::start(&host, "attempts = 3\ntimeout = \"200ms\"\nconnections = 2").await;
+    let mut poisons = Vec::new();
+    for text in ["poison", "gateway", "poison"] {
+        let mut client = cluster.client("/").await;
+        client.send(text).await;
+        client.send("behind").await;
+        poisons.push(client);
+    }
+    // While nobody else is answered, nobody is to blame.
+    let attempts = |endpoint: &Endpoint| endpoint.of("message").len();
+    wait_for("they are sent again and again", async || {
+        (attempts(&endpoint) > 40).then_some(())
+    })
+    .await;
+    cluster.failed(0).await;
+    let mut other = cluster.client("/").await;
+    let others = tokio::spawn(async move {
+        loop {
+            assert_eq!(other.ask("on").await, "on");
+        }
+    });
+    for client in &mut poisons {
+        assert_eq!(client.text().await, "behind");
+    }
+    cluster.failed(3).await;
+    others.abort();
+    let log = cluster.worker.output();
+    for why in ["no answer within 200ms", "504"] {
+        let line = log.lines().find(|line| line.contains(why) && line.contains("3 times"));
+        assert!(line.is_some_and(|line| line.contains("other events")), "{log}");
+    }
 }

@@ -205,7 +205,8 @@ impl<'a> ClientTarget<'a> {
         });
     }
 
-    fn change_session(&self, change: wire::SessionChanged) {
+    /// Changes the client's session at once.
+    pub(crate) fn change_session(&self, change: wire::SessionChanged) {
         let known = self.known.cloned().or_else(|| self.cluster.served(self.id));
         // It is held while sending: the copy and the gateway see the changes of this worker in the same order.
         let mut copy = known.as_ref().map(|known| known.session());

@@ -187,6 +187,11 @@ impl Cluster {
         self.shared.gateways.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The longest message that all gateways take, if any is there.
+    pub(crate) fn max_message(&self) -> Option<u64> {
+        self.gateways().up.values().map(|link| link.max_message).min()
+    }
+
     pub(crate) fn change_gateways(&self, change: impl FnOnce(&mut Gateways)) {
         let mut gateways = self.shared.gateways.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut gateways);

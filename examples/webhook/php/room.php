@@ -8,7 +8,7 @@ declare(strict_types=1);
 // How old an event may be, in seconds: what is older may have been recorded and sent again by a stranger.
 const MOST_SECONDS = 300;
 
-/** Whether an event is signed with a key, as Standard Webhooks says. */
+/** Whether an event is signed with a key, as Standard Webhooks says, and its other headers say what is signed. */
 function is_signed(string $secret, string $body): bool
 {
     $key = str_starts_with($secret, 'whsec_') ? base64_decode(substr($secret, 6)) : $secret;
@@ -21,10 +21,22 @@ function is_signed(string $secret, string $body): bool
     // There are several while the key is changed.
     foreach (explode(' ', $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? '') as $given) {
         if (hash_equals($right, $given)) {
-            return true;
+            // Of the headers only the id is signed, in which are the client and the kind.
+            return ($_SERVER['HTTP_CE_ID'] ?? '') === $event && is_id_of($event);
         }
     }
     return false;
+}
+
+/** Whether an id is that of an event of this client and this kind. That of a message ends with its number. */
+function is_id_of(string $event): bool
+{
+    $client = $_SERVER['HTTP_CE_SUBJECT'] ?? '';
+    if (!str_starts_with($event, "$client:")) {
+        return false;
+    }
+    $tail = substr($event, strlen($client) + 1);
+    return ($_SERVER['HTTP_CE_TYPE'] ?? '') === 'meepo.client.' . (ctype_digit($tail) ? 'message' : $tail);
 }
 
 /** Text is a reply to the client, or why it is turned away; a list is commands. */
@@ -71,8 +83,8 @@ function message(string $client, string $name, string $text): never
     answer(200, [to_others($client, "$name: $text")]);
 }
 
-// What a mistake prints must not reach clients.
-ini_set('display_errors', 'stderr');
+// What a mistake prints must not reach clients, and once something is printed it would go out with 200 instead of 500.
+ini_set('display_errors', '0');
 
 $body = file_get_contents('php://input');
 $secret = getenv('MEEPO_SECRET') ?: '';
@@ -81,7 +93,7 @@ if ($secret !== '' && !is_signed($secret, $body)) {
 }
 
 // An event that may have come before says so in $_SERVER['HTTP_CE_MEEPOREDELIVERED']. An application to which that matters
-// keeps what it has answered, in its database under the event's id, $_SERVER['HTTP_CE_ID'].
+// keeps what it has answered, in its database under the event's id, $_SERVER['HTTP_CE_ID'], which is checked above.
 $client = $_SERVER['HTTP_CE_SUBJECT'] ?? '';
 $session = json_decode(rawurldecode($_SERVER['HTTP_CE_MEEPOSESSION'] ?? '{}'), true);
 $name = $session['name'] ?? 'nobody';

@@ -11,6 +11,7 @@ import hmac
 import json
 import threading
 import time
+import traceback
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,15 +20,22 @@ MOST_SECONDS = 300
 
 
 def is_signed(secret, headers, body):
-    """Whether an event is signed with a key, as Standard Webhooks says."""
+    """Whether an event is signed with a key, as Standard Webhooks says, and its other headers say what is signed."""
     key = base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
     event, sent = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not sent.isdigit() or abs(time.time() - int(sent)) > MOST_SECONDS:
+    if not sent.isdecimal() or abs(time.time() - int(sent)) > MOST_SECONDS:
         return False
     signed = hmac.new(key, f"{event}.{sent}.".encode() + body, hashlib.sha256).digest()
-    right = "v1," + base64.b64encode(signed).decode()
+    right = b"v1," + base64.b64encode(signed)
     # There are several while the key is changed.
-    return any(hmac.compare_digest(right, given) for given in headers.get("webhook-signature", "").split(" "))
+    given = headers.get("webhook-signature", "").split(" ")
+    if not any(hmac.compare_digest(right, one.encode()) for one in given):
+        return False
+    # Of the headers only the id is signed, in which are the client and the kind: a message has a number there.
+    client, _, tail = event.partition(":")
+    kind = "message" if tail.isdecimal() else tail
+    said = [headers.get(name) for name in ("ce-id", "ce-subject", "ce-type")]
+    return said == [event, client, f"meepo.client.{kind}"]
 
 
 class Done:
@@ -96,7 +104,11 @@ class Endpoint(BaseHTTPRequestHandler):
         answer = self.server.done.get(event)
         if answer is None:
             handle = KINDS.get(self.headers["ce-type"])
-            answer = handle(*self.read(body)) if handle else (200, [])
+            try:
+                answer = handle(*self.read(body)) if handle else (200, [])
+            except Exception:
+                traceback.print_exc()
+                return self.answer(500, "internal error")
             self.server.done.put(event, answer)
         self.answer(*answer)
 

@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use meepo_proto::push as api;
 use meepo_tests::http::{self, Response};
-use meepo_tests::{Cluster, Ws, processes, wait_for};
+use meepo_tests::{Cluster, Http, Node, Ws, processes, wait_for};
 use meepo_worker::ClientId;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tonic::Code;
 
 use super::{SETTINGS, body_of, done, grpc, guest, post, to};
@@ -150,4 +152,22 @@ async fn a_reload_under_pushes_loses_none_and_repeats_none() {
         got.sort();
         assert_eq!(got, answered, "each that was answered comes once");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_between_requests_is_kept() {
+    let node = Node::test()
+        .set("worker", "push = { address = \"{ip}:19908\" }")
+        .start()
+        .await;
+    let mut connection = Http::connect(node.host().push()).await;
+    let count =
+        "POST /api/query/count HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    connection.send(count).await;
+    assert_eq!(connection.answer().await.expect("an answer").status, 200);
+    // Longer than the head of a first request may take: whoever has asked may think for longer.
+    let waits = timeout(Duration::from_secs(11), connection.answer()).await;
+    assert!(waits.is_err(), "it was closed: {waits:?}");
+    connection.send(count).await;
+    assert_eq!(connection.answer().await.expect("an answer").status, 200);
 }

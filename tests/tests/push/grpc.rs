@@ -9,6 +9,26 @@ use tonic::{Code, Request, Status};
 use super::{SETTINGS, ask, grpc, guest, to, with_token};
 
 #[tokio::test]
+async fn what_is_too_long_is_refused_as_it_is_written() {
+    let node = meepo_tests::Node::test()
+        .set(
+            "worker",
+            "push = { address = \"{ip}:19908\", token = \"second\", max_request = \"8KiB\" }",
+        )
+        .start()
+        .await;
+    let mut push = grpc(node.host().push()).await;
+    let everyone = api::Target {
+        all: true,
+        ..api::Target::default()
+    };
+    let fits = push.send(to(everyone.clone(), &"x".repeat(8000))).await;
+    assert!(fits.is_ok(), "{fits:?}");
+    let refused = push.send(to(everyone, &"x".repeat(9000))).await;
+    assert_eq!(refused.expect_err("it is over max_request").code(), Code::OutOfRange);
+}
+
+#[tokio::test]
 async fn every_call_works_over_grpc() {
     let cluster = Cluster::with_workers(SETTINGS).await;
     let (mut ann, ann_id) = guest(cluster.clients()[0]).await;

@@ -1,6 +1,7 @@
 //! Pushing from outside, over HTTP and gRPC.
 
 mod description;
+mod examples;
 mod faults;
 mod grpc;
 mod http;

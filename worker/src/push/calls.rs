@@ -88,8 +88,7 @@ async fn confirm(cluster: &Cluster, to: Target, message: Message) -> Result<Send
 
 /// Refuses a message that a gateway would refuse.
 fn check_size(cluster: &Cluster, field: &str, message: &Message) -> Result<(), Problem> {
-    let limit = cluster.gateways().up.values().map(|link| link.max_message).min();
-    match limit {
+    match cluster.max_message() {
         Some(limit) if message.bytes().len() as u64 > limit => {
             let why = format!("the message is over the gateways' limit of {limit} bytes");
             Err(Problem::new(Kind::TooLarge, why).of(field))

@@ -2,14 +2,17 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -28,12 +31,15 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_STREAMS: u32 = 128;
 /// How long a connection may have no request.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long the head of a request may take.
+/// How long a new connection may take for the head of its first request. Those of later ones may take as long as a
+/// connection may have none: the time runs from the request before.
 const HEAD: Duration = Duration::from_secs(10);
 /// The most that the head of a request may take.
 const MAX_HEAD: usize = 16 << 10;
 /// How long a new connection has for its first request when the child is told to stop: it came for that.
 const FRESH: Duration = Duration::from_secs(1);
+/// The most of an answer that is handed over at a time.
+const PIECE: usize = 64 << 10;
 /// How often a quiet HTTP/2 connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -82,18 +88,19 @@ struct Connection {
 #[derive(Debug, Default)]
 struct Requests {
     open: AtomicUsize,
-    all: AtomicUsize,
+    /// How many have begun and ended.
+    changes: AtomicUsize,
     /// The first has come.
     begun: CancellationToken,
 }
 
-/// Counts a request for as long as it lives.
+/// Counts a request until its answer is out.
 struct Open(Arc<Requests>);
 
 impl Open {
     fn new(requests: &Arc<Requests>) -> Self {
         requests.open.fetch_add(1, Ordering::Relaxed);
-        requests.all.fetch_add(1, Ordering::Relaxed);
+        requests.changes.fetch_add(1, Ordering::Relaxed);
         requests.begun.cancel();
         Self(requests.clone())
     }
@@ -102,6 +109,59 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.changes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer, whose request is open until all of it was taken.
+struct Answer {
+    body: Body,
+    /// What has come of it and was not taken yet.
+    rest: Bytes,
+    _open: Open,
+}
+
+impl Answer {
+    fn new(body: Body, open: Open) -> Self {
+        Self {
+            body,
+            rest: Bytes::new(),
+            _open: open,
+        }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        // Whole, a long one would be taken at once, and wait where nobody sees it.
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(body.lower() + rest);
+        hint
     }
 }
 
@@ -115,15 +175,14 @@ impl Connection {
             let open = Open::new(&self.requests);
             async move {
                 let response = push.answer(&mut router, peer, request.map(Body::new)).await;
-                drop(open);
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(response.map(|body| Answer::new(body, open)))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            .header_read_timeout(IDLE)
             .max_buf_size(MAX_HEAD);
         builder
             .http2()
@@ -151,14 +210,39 @@ impl Connection {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = tokio::time::sleep_until(idle) => {
-                    let all = requests.all.load(Ordering::Relaxed);
-                    if all == seen && requests.open.load(Ordering::Relaxed) == 0 {
+                    let changes = requests.changes.load(Ordering::Relaxed);
+                    if changes == seen && requests.open.load(Ordering::Relaxed) == 0 {
                         return;
                     }
-                    seen = all;
+                    seen = changes;
                     idle = Instant::now() + IDLE;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_open_until_its_answer_is_out() {
+        let text = Bytes::from("x".repeat(PIECE) + "yz");
+        let requests = Arc::<Requests>::default();
+        let mut answer = Answer::new(Body::from(text.clone()), Open::new(&requests));
+        assert_eq!(answer.size_hint().exact(), Some(text.len() as u64));
+        let first = answer.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first, text[..PIECE]);
+        assert!(!answer.is_end_stream());
+        assert_eq!(answer.size_hint().exact(), Some(2));
+        assert_eq!(requests.open.load(Ordering::Relaxed), 1);
+        assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "yz");
+        assert!(answer.is_end_stream());
+        drop(answer);
+        let (open, changes) = (&requests.open, &requests.changes);
+        assert_eq!((open.load(Ordering::Relaxed), changes.load(Ordering::Relaxed)), (0, 2));
     }
 }

@@ -9,6 +9,7 @@ use meepo_proto::{ClientId, GatewayId};
 
 use super::gateway::{Link, attach, message, text_to};
 use super::{Running, eventually};
+use crate::webhook::commands;
 
 const ONE: ClientId = ClientId {
     gateway: GatewayId(1),
@@ -191,4 +192,23 @@ async fn a_client_that_moves_away_is_forgotten_and_comes_back_as_it_is_then() {
     worker.expect("1 get name").await;
     worker.expect("1 get name").await;
     worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn what_a_webhook_changes_it_changes_at_once() {
+    let (worker, _gateway, mut link) = Running::linked().await;
+    link.hand_over(1, &[("guest", "yes"), ("other", "1")]);
+    let client = worker.client(1).await;
+    let answer = r#"[{"do": "session", "remove": ["guest", "name"], "set": {"name": "Ann"}}]"#;
+    for change in commands::read(answer.as_bytes(), 1000).expect("it is a list") {
+        change.carry_out(&client);
+    }
+    let update = Command::Session(wire::SessionUpdate {
+        client: 1,
+        set: [("name".to_owned(), "Ann".to_owned())].into(),
+        remove: vec!["guest".into(), "name".into()],
+        clear: false,
+    });
+    assert_eq!(command(&mut link).await, update);
+    assert_eq!((client.get("guest"), client.get("name")), (None, Some("Ann".into())));
 }

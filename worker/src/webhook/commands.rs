@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
+use meepo_proto::link as wire;
 use meepo_proto::{ClientId, codes};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -160,8 +161,8 @@ struct To {
 
 // === from text to commands ===
 
-/// Reads and checks a list of commands.
-pub(crate) fn read(body: &[u8]) -> Result<Vec<Command>, WrongCommand> {
+/// Reads and checks a list of commands, whose messages may have so many bytes.
+pub(crate) fn read(body: &[u8], max_message: u64) -> Result<Vec<Command>, WrongCommand> {
     let whole = |why: String| WrongCommand {
         place: "the answer".into(),
         why,
@@ -172,7 +173,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Vec<Command>, WrongCommand> {
     };
     let commands = list.into_iter().enumerate().map(|(index, command)| {
         let read = match command {
-            Value::Object(fields) => command_of(fields),
+            Value::Object(fields) => command_of(fields).and_then(|command| command.fits(max_message)),
             _ => Err(wrong("", "it is not an object")),
         };
         read.map_err(|Wrong(field, why)| {
@@ -325,9 +326,24 @@ fn names(field: &str, all: Vec<String>) -> Result<Vec<String>, Wrong> {
         .collect()
 }
 
+/// Why a gateway would not take a message.
+pub(crate) fn too_long(bytes: usize, max_message: u64) -> String {
+    format!("the message has {bytes} bytes, over the gateways' limit of {max_message}")
+}
+
 // === from commands to clients ===
 
 impl Command {
+    fn fits(self, max_message: u64) -> Result<Self, Wrong> {
+        match &self {
+            Self::Send(_, message) if message.bytes().len() as u64 > max_message => {
+                let (field, bytes) = (if message.is_text() { "text" } else { "base64" }, message.bytes().len());
+                Err(wrong(field, too_long(bytes, max_message)))
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// Carries it out for the client whose event was answered.
     pub(crate) fn carry_out(self, client: &Client) {
         let cluster = client.cluster();
@@ -396,15 +412,12 @@ impl Names {
 
 impl Change {
     fn carry_out(self, target: &ClientTarget<'_>) {
-        if self.replace {
-            return target.replace_session(self.set);
-        }
-        for key in self.remove {
-            target.remove(key);
-        }
-        if !self.set.is_empty() {
-            target.update(self.set);
-        }
+        let Self { replace, set, remove } = self;
+        target.change_session(wire::SessionChanged {
+            set,
+            remove,
+            clear: replace,
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! The delivery of an event: it is sent until the endpoint has answered it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use meepo_node::quota::LogQuota;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::endpoint::{Answer, Endpoint};
 use super::event::Event;
 use super::settings::{Kind, Settings};
-use super::verdict::Verdict;
+use super::verdict::{Faults, Verdict};
 use crate::Client;
 use crate::room::HeldBack;
 
@@ -23,6 +23,8 @@ pub(crate) struct Delivery {
     permits: Semaphore,
     /// The endpoint is away, by the last that was heard of it.
     away: AtomicBool,
+    /// How many events the endpoint has answered for good.
+    answered: AtomicU64,
 }
 
 /// What has become of an event.
@@ -53,6 +55,7 @@ impl Delivery {
             permits: Semaphore::new(settings.connections),
             settings,
             away: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
         }
     }
 
@@ -61,6 +64,7 @@ impl Delivery {
         let (shortest, longest) = self.settings.retry;
         let mut pause = shortest;
         let mut attempt = 0;
+        let mut faults = Faults::none(self.settings.attempts, self.answered());
         let leave = loop {
             let permit = match self.permit(client, event, nobody_else).await {
                 Ok(permit) => permit,
@@ -73,11 +77,11 @@ impl Delivery {
             };
             let answer = self.endpoint.post(request).await;
             drop(permit);
-            let (why, at_least) = match Verdict::of(answer, attempt, self.settings.attempts) {
+            let (why, at_least) = match faults.judge(answer, self.answered()) {
                 Verdict::Again { why, pause } => (why, pause),
                 Verdict::Done(answer) => return self.heard(Outcome::Done(answer)),
                 Verdict::Refused(answer) => return self.heard(Outcome::Refused(answer)),
-                Verdict::Failed(why) => return self.heard(Outcome::Failed(why)),
+                Verdict::Failed(why) => return Outcome::Failed(why),
             };
             self.away.store(true, Ordering::Relaxed);
             if let Some(unlogged) = ATTEMPTS.take() {
@@ -124,7 +128,13 @@ impl Delivery {
         }
     }
 
+    /// Events that were answered. One that is under way is none of them.
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     fn heard(&self, outcome: Outcome) -> Outcome {
+        self.answered.fetch_add(1, Ordering::Relaxed);
         if self.away.swap(false, Ordering::Relaxed) {
             tracing::info!(url = self.settings.place, "endpoint answers again");
         }

@@ -9,12 +9,12 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use meepo_node::rpc;
 use tokio::time::timeout;
 
-use super::settings::Settings;
+use super::settings::{Settings, without_query};
 
 /// How long a connection is kept that nobody uses.
 const IDLE: Duration = Duration::from_secs(20);
@@ -44,8 +44,12 @@ pub(crate) struct Answer {
 pub(crate) enum NoAnswer {
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// It cannot be reached: it has not had the request.
     #[error("{}", rpc::causes(&**.0))]
-    Connection(Box<dyn Error + Send + Sync>),
+    Unreachable(Box<dyn Error + Send + Sync>),
+    /// The connection has ended while the answer was waited for.
+    #[error("{}", rpc::causes(&**.0))]
+    Broken(Box<dyn Error + Send + Sync>),
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
 }
@@ -73,22 +77,30 @@ impl Endpoint {
         }
     }
 
-    pub(crate) async fn post(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn post(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+        let connection = capture_connection(&mut request);
+        let has_connected = || connection.connection_metadata().is_some();
         match timeout(self.timeout, self.exchange(request)).await {
+            Ok(Err(NoAnswer::Broken(error))) if !has_connected() => Err(NoAnswer::Unreachable(error)),
             Ok(answer) => answer,
-            Err(_) => Err(NoAnswer::Timeout(self.timeout)),
+            Err(_) if has_connected() => Err(NoAnswer::Timeout(self.timeout)),
+            Err(_) => Err(NoAnswer::Unreachable(
+                format!("no connection within {:?}", self.timeout).into(),
+            )),
         }
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         let response = self.http.request(request).await;
-        let (head, body) = response
-            .map_err(|error| NoAnswer::Connection(error.into()))?
-            .into_parts();
+        let (head, body) = response.map_err(|error| NoAnswer::Broken(error.into()))?.into_parts();
         let body = match Limited::new(body, self.max_response).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(NoAnswer::TooLong(self.max_response)),
-            Err(error) => return Err(NoAnswer::Connection(error)),
+            Err(error) if error.is::<LengthLimitError>() => match head.status.is_success() {
+                true => return Err(NoAnswer::TooLong(self.max_response)),
+                // The status says it all, such as that of a proxy with a long page.
+                false => Bytes::new(),
+            },
+            Err(error) => return Err(NoAnswer::Broken(error)),
         };
         let text = |name| header(&head.headers, name);
         let content_type = text(CONTENT_TYPE).unwrap_or_default();
@@ -97,7 +109,7 @@ impl Endpoint {
             status: head.status,
             content_type: content_type.to_ascii_lowercase(),
             retry_after: text(RETRY_AFTER).and_then(pause),
-            location: text(LOCATION).map(Into::into),
+            location: text(LOCATION).map(|to| without_query(to).into()),
             body,
         })
     }

@@ -49,12 +49,11 @@ impl Handler for Webhook {
         }
         let event = Event::opened(client, hello, self.settings());
         match self.delivery.deliver(client, &event, false).await {
-            Outcome::Done(answer) => {
-                if let Err(error) = obey(client, Kind::Opened, &answer) {
-                    complain(client, &event, &error);
-                }
-                Ok(())
-            }
+            // Nobody has said that this one may come in.
+            Outcome::Done(answer) => obey(client, Kind::Opened, &answer).map_err(|error| {
+                complain(client, &event, &error);
+                Reject::new(500, "internal error")
+            }),
             Outcome::Refused(answer) => Err(reject(&answer)),
             Outcome::Failed(why) => {
                 complain(client, &event, &why);
@@ -98,14 +97,15 @@ impl Handler for Webhook {
     }
 }
 
-/// Does what an answer asks for.
+/// Does all that an answer asks for, or nothing of it.
 fn obey(client: &Client, kind: Kind, answer: &Answer) -> Result<(), String> {
     if answer.body.is_empty() {
         return Ok(());
     }
+    let max_message = max_message(client);
     let reply: Message = match answer.content_type.as_str() {
         "application/json" => {
-            for command in commands::read(&answer.body).map_err(|error| error.to_string())? {
+            for command in commands::read(&answer.body, max_message).map_err(|error| error.to_string())? {
                 command.carry_out(client);
             }
             return Ok(());
@@ -117,11 +117,20 @@ fn obey(client: &Client, kind: Kind, answer: &Answer) -> Result<(), String> {
         "application/octet-stream" => answer.body.clone().into(),
         other => return Err(format!("an answer of the type \"{other}\" has no meaning here")),
     };
+    if reply.bytes().len() as u64 > max_message {
+        return Err(commands::too_long(reply.bytes().len(), max_message));
+    }
     // Nobody is there any more to reply to.
     if kind != Kind::Closed {
         client.send(reply);
     }
     Ok(())
+}
+
+/// What every gateway takes.
+fn max_message(client: &Client) -> u64 {
+    let all = client.cluster().max_message().unwrap_or(u64::MAX);
+    all.min(client.link().max_message)
 }
 
 /// How a client is turned away.

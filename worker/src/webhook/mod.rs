@@ -11,7 +11,7 @@
 //! - `delivery`: one event until the endpoint has answered it; `verdict`: what an answer means; `endpoint`: one POST.
 //! - `commands`: what an answer asks for.
 
-mod commands;
+pub(crate) mod commands;
 mod delivery;
 mod endpoint;
 mod event;
@@ -52,21 +52,19 @@ impl Instance for WebhookInstance {
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
-        let section = WorkerSection::read(config)?;
+        let mut section = WorkerSection::read(config)?;
+        section.push = section.push.resolve(config)?;
         let webhook: WebhookSection = config.section("webhook")?;
         let settings = webhook.resolve(config)?;
         let mut effective = toml::Table::try_from(&section).map_err(|error| config.invalid("worker", error))?;
         // An endpoint that is away for long is nothing that a handler is to blame for: each POST has a limit instead.
         effective.remove("handler_timeout");
-        let section = WorkerSection {
-            handler_timeout: Duration::MAX,
-            ..section
-        };
+        section.handler_timeout = Duration::MAX;
         let webhook = toml::Table::try_from(&webhook).map_err(|error| config.invalid("webhook", error))?;
         Ok(Plan {
             children: section.children,
             threads: section.threads,
-            shared: Vec::new(),
+            shared: section.push.listen().into_iter().collect(),
             own: None,
             effective,
             further: toml::Table::from_iter([("webhook".into(), webhook.into())]),

@@ -12,7 +12,7 @@ use meepo_node::{Config, ConfigError};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::signature::Keys;
 
@@ -21,6 +21,7 @@ use super::signature::Keys;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct WebhookSection {
     /// Where events are sent to: `http` or `https`. It has to be set.
+    #[serde(serialize_with = "show_url")]
     url: String,
     /// The key that events are signed with, or several, with white space in between. Default: empty, nothing is signed.
     secret: String,
@@ -41,7 +42,8 @@ pub(crate) struct WebhookSection {
     timeout: Duration,
     /// POSTs that each child has at a time, over about as many connections. Default: `16`.
     connections: usize,
-    /// How often an event is sent that is answered with 500. Default: `10`.
+    /// How many answers with 500 an event may get before it is given up, or how often it may get none while others are
+    /// answered. Default: `10`.
     attempts: u32,
     /// The first pause before an event is sent again; twice as long each time. Default: `200ms`.
     #[serde(with = "humantime_serde")]
@@ -125,7 +127,7 @@ impl WebhookSection {
         }
         let url = self.url().map_err(|why| config.invalid("webhook.url", why))?;
         Ok(Settings {
-            place: self.url.split('?').next().unwrap_or_default().into(),
+            place: without_query(&self.url).into(),
             url,
             keys: self.keys(config)?,
             tls: Arc::new(self.tls(config)?),
@@ -144,12 +146,13 @@ impl WebhookSection {
         if self.url.is_empty() {
             return Err("must be set to where events are sent, such as \"https://app.example/meepo\"".into());
         }
+        let place = without_query(&self.url);
         let url: Uri = self
             .url
             .parse()
-            .map_err(|error| format!("\"{}\" is not a URL: {error}", self.url))?;
+            .map_err(|error| format!("\"{place}\" is not a URL: {error}"))?;
         if !matches!(url.scheme_str(), Some("http" | "https")) {
-            return Err(format!("\"{}\" does not begin with http:// or https://", self.url));
+            return Err(format!("\"{place}\" does not begin with http:// or https://"));
         }
         let authority = url.authority().map_or("", |authority| authority.as_str());
         if authority.contains('@') {
@@ -159,8 +162,7 @@ impl WebhookSection {
         let port_is_wrong = authority.len() > host.len() && url.port_u16().is_none_or(|port| port == 0);
         if host.is_empty() || port_is_wrong {
             return Err(format!(
-                "\"{}\" has no host, or its port is no number of 1 to 65535",
-                self.url
+                "\"{place}\" has no host, or its port is no number of 1 to 65535"
             ));
         }
         Ok(url)
@@ -212,6 +214,15 @@ impl WebhookSection {
     }
 }
 
+/// A URL as it may be shown: there may be a secret in its query.
+pub(crate) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
+fn show_url<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(without_query(url))
+}
+
 /// Most POSTs at a time: far above what an endpoint is given on purpose.
 const MOST_CONNECTIONS: usize = 4096;
 
@@ -233,6 +244,8 @@ mod tests {
         let shown = plan("url = \"https://app.example:8443/hook?key=1\"\nevents = [\"message\"]").unwrap();
         assert_eq!(shown.further["webhook"]["events"].as_array().map(Vec::len), Some(1));
         assert_eq!(shown.further["webhook"]["timeout"].as_str(), Some("10s"));
+        let url = shown.further["webhook"]["url"].as_str();
+        assert_eq!(url, Some("https://app.example:8443/hook"), "a query may be a secret");
         assert!(!shown.effective.contains_key("handler_timeout"));
         for url in ["http://localhost", "http://[::1]:8080/", "HTTP://a.example./x"] {
             assert!(plan(&format!("url = \"{url}\"")).is_ok(), "{url}");
@@ -244,6 +257,9 @@ mod tests {
         for (settings, key, why) in [
             ("", "webhook.url", "must be set"),
             ("url = \"ftp://a/\"", "webhook.url", "http://"),
+            ("url = \"ftp://a/?hush\"", "webhook.url", "\"ftp://a/\""),
+            ("url = \"http://a b/?hush\"", "webhook.url", "\"http://a b/\""),
+            ("url = \"http://a:0/?hush\"", "webhook.url", "\"http://a:0/\""),
             ("url = \"http://\"", "webhook.url", ""),
             ("url = \"http://a:99999/\"", "webhook.url", ""),
             ("url = \"http://me:pw@a/\"", "webhook.url", "password"),
@@ -279,6 +295,7 @@ mod tests {
             let error = plan(settings).err().unwrap_or_default();
             assert!(error.starts_with("meepo.toml:"), "{settings}: {error}");
             assert!(error.contains(key) && error.contains(why), "{settings}: {error}");
+            assert!(!error.contains("hush"), "{error}");
         }
     }
 }

@@ -22,40 +22,85 @@ pub(crate) enum Verdict {
     Again { why: String, pause: Duration },
 }
 
-impl Verdict {
-    /// Judges the answer to the last of so many attempts, where 500 may be the answer to so many.
-    pub(crate) fn of(answer: Result<Answer, NoAnswer>, attempt: u32, attempts: u32) -> Self {
+/// What an event has met so far that it may be to blame for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Faults {
+    /// How many of a kind there may be.
+    most: u32,
+    /// Answers that say that the application fails at it.
+    failed: u32,
+    /// Requests that were lost while others were answered.
+    lost: u32,
+    /// How many other events had been answered when it was last looked.
+    others: u64,
+}
+
+impl Faults {
+    /// None so far, `others` events were answered before.
+    pub(crate) fn none(most: u32, others: u64) -> Self {
+        Self {
+            most,
+            failed: 0,
+            lost: 0,
+            others,
+        }
+    }
+
+    /// Judges an answer, where so many other events have been answered by now.
+    pub(crate) fn judge(&mut self, answer: Result<Answer, NoAnswer>, others: u64) -> Verdict {
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error @ NoAnswer::TooLong(_)) => return Self::Failed(error.to_string()),
-            Err(error) => {
-                return Self::Again {
-                    why: error.to_string(),
-                    pause: Duration::ZERO,
-                };
-            }
+            Err(error @ NoAnswer::TooLong(_)) => return Verdict::Failed(error.to_string()),
+            Err(error @ NoAnswer::Unreachable(_)) => return Verdict::again(error.to_string()),
+            Err(error) => return self.lost(Verdict::again(error.to_string()), others),
         };
         let status = answer.status;
-        let again = |answer: Answer| Self::Again {
+        let again = || Verdict::Again {
             why: format!("it answered {status}"),
             pause: answer.retry_after.unwrap_or_default().min(LONGEST_PAUSE),
         };
         match status {
-            _ if status.is_success() => Self::Done(answer),
+            _ if status.is_success() => Verdict::Done(answer),
             // These say that it is away, or busy.
-            StatusCode::REQUEST_TIMEOUT
-            | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => again(answer),
-            _ if status.is_client_error() => Self::Refused(answer),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => again(),
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => self.lost(again(), others),
+            _ if status.is_client_error() => Verdict::Refused(answer),
             _ if status.is_redirection() => {
                 let to = answer.location.unwrap_or_else(|| "nowhere".into());
-                Self::Failed(format!("it answered {status} to {to}, and redirects are not followed"))
+                Verdict::Failed(format!("it answered {status} to {to}, and redirects are not followed"))
             }
             // The application fails at this one: others of the client are not to wait for ever.
-            _ if attempt < attempts => again(answer),
-            _ => Self::Failed(format!("it answered {status}, {attempt} times")),
+            _ => {
+                self.failed += 1;
+                match self.failed < self.most {
+                    true => again(),
+                    false => Verdict::Failed(format!("it answered {status}, the last of {} faults", self.failed)),
+                }
+            }
+        }
+    }
+
+    /// A request was taken, and no answer came. That is the event's fault only if others are answered meanwhile.
+    fn lost(&mut self, again: Verdict, others: u64) -> Verdict {
+        if self.others != others {
+            self.others = others;
+            self.lost += 1;
+        }
+        match again {
+            Verdict::Again { why, .. } if self.lost >= self.most => {
+                let times = self.lost;
+                Verdict::Failed(format!("{why}, {times} times while other events were answered"))
+            }
+            again => again,
+        }
+    }
+}
+
+impl Verdict {
+    fn again(why: String) -> Self {
+        Self::Again {
+            why,
+            pause: Duration::ZERO,
         }
     }
 }
@@ -74,8 +119,8 @@ mod tests {
         }
     }
 
-    fn of(status: u16, attempt: u32) -> String {
-        match Verdict::of(Ok(answer(status)), attempt, 3) {
+    fn said(verdict: Verdict) -> String {
+        match verdict {
             Verdict::Done(_) => "done".into(),
             Verdict::Refused(_) => "refused".into(),
             Verdict::Failed(why) => why,
@@ -83,32 +128,66 @@ mod tests {
         }
     }
 
+    fn silence() -> Result<Answer, NoAnswer> {
+        Err(NoAnswer::Timeout(Duration::from_secs(1)))
+    }
+
+    fn cut() -> Result<Answer, NoAnswer> {
+        Err(NoAnswer::Broken("reset".into()))
+    }
+
     #[test]
     fn each_status_has_its_meaning() {
+        let of = |status| said(Faults::none(3, 0).judge(Ok(answer(status)), 0));
         for (statuses, meaning) in [
             (&[200, 201, 202, 204][..], "done"),
             (&[400, 401, 403, 404, 410, 413, 422, 451], "refused"),
             (&[408, 429, 500, 501, 502, 503, 504, 599], "again 60s"),
         ] {
             for status in statuses {
-                assert_eq!(of(*status, 1), meaning, "{status}");
+                assert_eq!(of(*status), meaning, "{status}");
             }
         }
-        assert!(of(302, 1).contains("/there"));
+        assert!(of(302).contains("/there"));
+        let long = Faults::none(3, 0).judge(Err(NoAnswer::TooLong(5)), 0);
+        assert!(said(long).contains("5 bytes"));
     }
 
     #[test]
-    fn only_a_fault_of_the_application_has_an_end() {
-        assert_eq!(of(500, 2), "again 60s");
-        assert!(of(500, 3).contains("3 times"));
-        for status in [408, 429, 502, 503, 504] {
-            assert_eq!(of(status, 1_000_000), "again 60s");
+    fn an_outage_is_no_fault_of_the_application() {
+        let mut faults = Faults::none(3, 7);
+        for _ in 0..20 {
+            let away = Err(NoAnswer::Unreachable("connection refused".into()));
+            assert_eq!(said(faults.judge(away, 7)), "again 0ns");
+            assert_eq!(said(faults.judge(silence(), 7)), "again 0ns");
+            assert_eq!(said(faults.judge(Ok(answer(502)), 7)), "again 60s");
         }
-        let away = Verdict::of(Err(NoAnswer::Timeout(Duration::from_secs(1))), 1_000_000, 3);
-        assert!(matches!(away, Verdict::Again { .. }));
-        assert!(matches!(
-            Verdict::of(Err(NoAnswer::TooLong(5)), 1, 3),
-            Verdict::Failed(_)
-        ));
+        assert_eq!(said(faults.judge(Ok(answer(500)), 7)), "again 60s");
+        assert_eq!(said(faults.judge(Ok(answer(599)), 7)), "again 60s");
+        assert!(said(faults.judge(Ok(answer(500)), 7)).contains("3 faults"));
+    }
+
+    #[test]
+    fn what_is_lost_while_others_are_answered_has_an_end() {
+        for lost in [silence, cut, || Ok(answer(502)), || Ok(answer(504))] {
+            let mut faults = Faults::none(3, 0);
+            // Others are answered before it, and then nobody is for long.
+            for others in [1, 1, 1, 1, 2, 2, 2, 2] {
+                assert!(said(faults.judge(lost(), others)).contains("again"));
+            }
+            assert!(said(faults.judge(lost(), 9)).contains("3 times while"));
+        }
+    }
+
+    #[test]
+    fn who_is_away_or_busy_is_waited_for_without_an_end() {
+        let mut faults = Faults::none(3, 0);
+        for others in 0..100 {
+            for status in [408, 429, 503] {
+                assert_eq!(said(faults.judge(Ok(answer(status)), others)), "again 60s");
+            }
+            let away = Err(NoAnswer::Unreachable("connection refused".into()));
+            assert_eq!(said(faults.judge(away, others)), "again 0ns");
+        }
     }
 }

@@ -5,7 +5,7 @@ use meepo_proto::GatewayId;
 use super::*;
 
 fn error(body: &str) -> String {
-    match read(body.as_bytes()) {
+    match read(body.as_bytes(), 1000) {
         Ok(commands) => panic!("{body} is taken for {commands:?}"),
         Err(error) => error.to_string(),
     }
@@ -20,7 +20,7 @@ fn a_list_is_read_in_its_order() {
             {{"do":"session","client":"{id}","replace":true,"set":{{"k":"v"}}}},
             {{"do":"close","to":{{"all":true,"except":["{id}"]}}}}]"#
     );
-    let commands = read(body.as_bytes()).unwrap();
+    let commands = read(body.as_bytes(), 1000).unwrap();
     let [
         Command::Send(Whom::Own, text),
         Command::Send(
@@ -51,7 +51,9 @@ fn a_list_is_read_in_its_order() {
         (clients, except_uids, whose, except),
         (&vec![id], &vec!["u".to_owned()], &id, &vec![id])
     );
-    assert!(read(b"[]").unwrap().is_empty());
+    assert!(read(b"[]", 1000).unwrap().is_empty());
+    let most = format!(r#"[{{"do":"send","text":"{}"}}]"#, "x".repeat(1000));
+    assert_eq!(read(most.as_bytes(), 1000).unwrap().len(), 1);
 }
 
 #[test]
@@ -73,6 +75,16 @@ fn what_is_wrong_is_named_with_its_place() {
             "`grup`",
         ),
         (r#"[{"do":"send","text":5}]"#, "commands[0].text", "integer"),
+        (
+            &format!(r#"[{{"do":"unbind"}},{{"do":"send","text":"{}"}}]"#, "x".repeat(1001)),
+            "commands[1].text",
+            "1001 bytes",
+        ),
+        (
+            &format!(r#"[{{"do":"send","base64":"{}"}}]"#, "AAAA".repeat(334)),
+            "commands[0].base64",
+            "limit of 1000",
+        ),
         (
             r#"[{"do":"send","text":"a","to":{"group":"b","uid":"c"}}]"#,
             "commands[0].to",
