@@ -26,6 +26,8 @@ enum Fault {
     BadNetwork,
 }
 
+const CLIENTS: u64 = 24;
+
 const FAULTS: [Fault; 11] = [
     Fault::KillWorkerChild,
     Fault::KillWorkerNode,
@@ -49,7 +51,7 @@ async fn nothing_is_lost_whatever_fails() {
     let mut rng = Rng::with_seed(seed);
 
     let Some(network) = Network::own() else { return };
-    let (mut cluster, load) = Cluster::under_load(24).await;
+    let (mut cluster, load) = Cluster::under_load(CLIENTS as usize).await;
     let start = Instant::now();
     while start.elapsed() < time {
         let fault = *rng.choice(FAULTS.iter()).expect("there are faults");
@@ -59,7 +61,7 @@ async fn nothing_is_lost_whatever_fails() {
     }
     network.heal();
     cluster.linked().await;
-    cluster.settled(24).await;
+    cluster.settled(CLIENTS).await;
     cluster.more(400).await;
     cluster.verdict(load).await.fine();
 }
@@ -70,7 +72,11 @@ async fn strike(fault: Fault, cluster: &mut Cluster, network: &Network, rng: &mu
     let length = Duration::from_millis(rng.u64(100..10_000));
     match fault {
         Fault::KillWorkerChild => kill_child(&cluster.workers[which], "worker", rng).await,
-        Fault::KillGatewayChild => kill_child(&cluster.gateways[which], "gateway", rng).await,
+        Fault::KillGatewayChild => {
+            kill_child(&cluster.gateways[which], "gateway", rng).await;
+            // A worker that dies before it has told of its clients takes the news along.
+            cluster.settled(CLIENTS).await;
+        }
         Fault::KillRegistryChild => kill_child(&cluster.registries[0], "registry", rng).await,
         Fault::KillWorkerNode => {
             let node = &mut cluster.workers[which];
