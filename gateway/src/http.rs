@@ -81,11 +81,16 @@ async fn handshake(
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         Box::pin(async {
-            Ok::<_, Infallible>(match respond(hub, offer, request, peer, &busy).await {
-                Answer::Response(response) => {
-                    let status = response.status();
-                    let unread = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT].contains(&status);
-                    refused.fetch_or(unread, Ordering::Relaxed);
+            let mut unread = !hyper::body::Body::is_end_stream(request.body());
+            let answer = respond(hub, offer, request, peer, &busy, &mut unread).await;
+            Ok::<_, Infallible>(match answer {
+                Answer::Response(mut response) => {
+                    if unread {
+                        // The rest of the body is not read.
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().append(header::CONNECTION, close);
+                        refused.store(true, Ordering::Relaxed);
+                    }
                     response
                 }
                 Answer::Open(pending, response) => {
@@ -114,12 +119,15 @@ async fn handshake(
             return None;
         }
         Pin::new(&mut connection).graceful_shutdown();
+        let mut was_busy = busy.load(Ordering::Relaxed);
         loop {
             let ended = poll_fn(|context| connection.poll_without_shutdown(context));
             match tokio::time::timeout(hub.settings.close_timeout, ended).await {
                 Ok(ended) => break ended.ok()?,
                 // A worker's answer has a limit of its own.
-                Err(_) if busy.load(Ordering::Relaxed) => {}
+                Err(_) if busy.load(Ordering::Relaxed) => was_busy = true,
+                // It may have come just now: a whole time to write it.
+                Err(_) if std::mem::take(&mut was_busy) => {}
                 Err(_) => return None,
             }
         }
@@ -158,6 +166,7 @@ async fn respond(
     request: Request<Incoming>,
     peer: SocketAddr,
     busy: &AtomicBool,
+    unread: &mut bool,
 ) -> Answer {
     if request.headers().get_all(header::HOST).iter().count() > 1 {
         let why = "There is more than one header Host.";
@@ -178,7 +187,7 @@ async fn respond(
     );
     let response = if offer.asks_worker(path) {
         busy.store(true, Ordering::Relaxed);
-        let answered = requests::answer(hub, request, peer).await;
+        let answered = requests::answer(hub, request, peer, unread).await;
         busy.store(false, Ordering::Relaxed);
         match answered {
             Ok(response) => return Answer::Response(response),

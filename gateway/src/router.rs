@@ -23,6 +23,7 @@ mod state;
 
 pub use output::{Flow, Output};
 use state::{Lane, Link, Pending, choose_link};
+pub(crate) use state::{head_bytes, header_bytes, only_once};
 
 /// A link to a worker child, numbered by the caller and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -348,7 +349,7 @@ impl Router {
             }
             return false;
         }
-        let next = lane.waiting.pop_front().expect("it was just looked at");
+        let mut next = lane.waiting.pop_front().expect("it was just looked at");
         lane.waiting_bytes -= next.bytes;
         self.waiting_bytes -= next.bytes;
         self.waiting -= 1;
@@ -361,7 +362,7 @@ impl Router {
             state.suspect = Some(seq);
         }
         let first = !std::mem::replace(&mut lane.attached, true);
-        let (body, number, redelivered) = (next.body.clone(), next.number, next.redelivered);
+        let (body, number, redelivered) = (next.take_body(), next.number, next.redelivered);
         out.push(Output::Deliver {
             link,
             seq,

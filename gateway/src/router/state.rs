@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use meepo_proto::link::Request;
 use meepo_proto::link::event::Body;
+use meepo_proto::link::{Handshake, Header, Request};
 
 use super::{ClientNumber, LinkId, Output};
 
@@ -95,7 +95,8 @@ impl Pending {
     pub(super) fn new(number: u64, body: Body) -> Self {
         let payload = match &body {
             Body::Message(message) => message.payload.len(),
-            Body::Request(request) => request_bytes(request),
+            // Its body is bounded elsewhere. Here it would keep clients waiting for who uploads.
+            Body::Request(request) => request.handshake.as_ref().map_or(0, head_bytes),
             _ => 0,
         };
         Self {
@@ -108,21 +109,31 @@ impl Pending {
         }
     }
 
+    /// The body to deliver. Of what is never delivered again, only what tells that is kept.
+    pub(super) fn take_body(&mut self) -> Body {
+        match &mut self.body {
+            Body::Request(request) if only_once(&request.method) => {
+                let method = request.method.clone();
+                Body::Request(std::mem::replace(
+                    request,
+                    Box::new(Request {
+                        method,
+                        ..Request::default()
+                    }),
+                ))
+            }
+            body => body.clone(),
+        }
+    }
+
     /// Whether nothing of its client can follow.
     pub(super) fn is_last(&self) -> bool {
         matches!(self.body, Body::Closed(_) | Body::Request(_))
     }
 
-    /// Whether a worker that may have handled it must stay the only one: a request that is neither safe nor idempotent
-    /// by RFC 9110.
+    /// Whether a worker that may have handled it must stay the only one.
     pub(super) fn only_once(&self) -> bool {
-        let Body::Request(request) = &self.body else {
-            return false;
-        };
-        !matches!(
-            &*request.method,
-            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-        )
+        matches!(&self.body, Body::Request(request) if only_once(&request.method))
     }
 
     pub(super) fn is_new_opened(&self) -> bool {
@@ -134,13 +145,21 @@ impl Pending {
     }
 }
 
-fn request_bytes(request: &Request) -> usize {
-    let head = request.handshake.as_ref().map_or(0, |handshake| {
-        let headers = handshake.headers.iter();
-        let headers = headers.map(|header| header.name.len() + header.value.len() + HEADER_OVERHEAD);
-        handshake.path.len() + handshake.query.len() + headers.sum::<usize>()
-    });
-    head + request.body.len()
+/// Whether a request must not be handled twice: by RFC 9110 it is neither safe nor idempotent.
+pub(crate) fn only_once(method: &str) -> bool {
+    !matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+}
+
+/// What the head of a request costs, roughly.
+pub(crate) fn head_bytes(head: &Handshake) -> usize {
+    head.path.len() + head.query.len() + header_bytes(&head.headers)
+}
+
+/// What headers cost, roughly.
+pub(crate) fn header_bytes(headers: &[Header]) -> usize {
+    let headers = headers.iter();
+    let each = headers.map(|header| header.name.len() + header.value.len() + HEADER_OVERHEAD);
+    each.sum()
 }
 
 /// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the
