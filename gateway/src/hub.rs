@@ -52,7 +52,7 @@ pub(crate) struct Hub {
     pub(crate) stopping: CancellationToken,
     /// What clients that still come are closed with, once all others have been told to go. Set and read under the roster's lock.
     leaving: OnceLock<CloseCode>,
-    /// Told when the last event was done.
+    /// Told when the last event was done, and while the child drains of whatever may have been the last.
     idle: Notify,
     /// For what has to be done later, if the child still runs then.
     this: Weak<Self>,
@@ -437,7 +437,7 @@ impl Hub {
             let notified = self.idle.notified();
             let links = {
                 let dispatch = self.dispatch.lock();
-                if dispatch.router.is_idle() {
+                if dispatch.router.is_settled() {
                     return;
                 }
                 dispatch.router.links()
@@ -460,10 +460,9 @@ impl Hub {
         self.unfinished() == 0 && self.roster().all().next().is_none()
     }
 
-    /// Events that no worker has finished.
+    /// Events that no worker has finished and somebody waits for.
     pub(crate) fn unfinished(&self) -> usize {
-        let dispatch = self.dispatch.lock();
-        dispatch.router.waiting() + dispatch.router.in_flight()
+        self.dispatch.lock().router.unfinished()
     }
 
     /// Ends all links' streams.
@@ -485,7 +484,7 @@ impl Hub {
         self.stats.links.set(router.links() as u64);
         self.stats.held_back.set(router.held_back() as u64);
         self.stats.full_queues.set(router.is_full().into());
-        if router.is_idle() || router.links() == 0 {
+        if router.is_idle() || router.links() == 0 || self.stopping.is_cancelled() {
             self.idle.notify_waiters();
         }
         drop(dispatch);

@@ -314,6 +314,8 @@ impl From<NoRoom> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::sync::mpsc;
 
     use super::*;
@@ -340,6 +342,28 @@ mod tests {
         let start = Instant::now();
         assert!(matches!(ask().answer().await, Err(Failure::TooLong)));
         assert_eq!(start.elapsed(), hub.settings.request_timeout, "a worker has it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_whose_client_has_gone_holds_no_stop() {
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
+        let (events, _stream) = mpsc::unbounded_channel();
+        let link = hub.link_up(events, false);
+        let ask = || {
+            hub.ask(wire::Request::default(), hub.allowance.ticket())
+                .expect("there is room")
+        };
+        let (gone, stays) = (ask(), ask());
+        drop(gone);
+        hub.stopping.cancel();
+        assert!(!hub.is_done());
+        tokio::join!(hub.drained(), async {
+            sleep(Duration::from_secs(60)).await;
+            hub.done(link, &[2]);
+        });
+        assert!(hub.is_done());
+        assert!(!hub.dispatch().router.is_idle(), "one is still handled");
+        drop(stays);
     }
 
     #[tokio::test]

@@ -121,6 +121,17 @@ impl Router {
         self.waiting == 0 && self.in_flight == 0
     }
 
+    /// Whether nothing is left to do for anybody: nobody waits for what was dismissed.
+    pub fn is_settled(&self) -> bool {
+        !self.lanes.values().any(|lane| !lane.dismissed && !lane.is_idle())
+    }
+
+    /// Events that nobody has finished and somebody waits for.
+    pub fn unfinished(&self) -> usize {
+        let lanes = self.lanes.values().filter(|lane| !lane.dismissed);
+        lanes.map(|lane| lane.waiting.len() + lane.in_flight.len()).sum()
+    }
+
     /// The link that serves a client and has seen it.
     pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
         self.lanes
@@ -136,6 +147,7 @@ impl Router {
         }
         let lane = self.lanes.entry(client).or_default();
         lane.last_number += 1;
+        lane.is_request = matches!(body, Body::Request(_));
         let event = Pending::new(lane.last_number, body);
         let bytes = event.bytes;
         lane.waiting.push_back(event);

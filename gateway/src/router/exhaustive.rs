@@ -345,6 +345,8 @@ impl World {
             assert!(bytes <= self.router.bounds.link_in_flight_bytes || state.in_flight.len() == 1);
             let of_link = router.lanes.iter().filter(|(_, lane)| lane.link == Some(link));
             assert_eq!(state.clients, of_link.map(|(client, _)| *client).collect());
+            let requests = state.clients.iter().filter(|client| self.is_request(**client));
+            assert_eq!(state.requests, requests.count());
         }
         assert_eq!(over_links, router.in_flight);
     }

@@ -23,6 +23,8 @@ pub(super) struct Lane {
     pub(super) held: bool,
     /// It was rejected: it is forgotten with the end of what is in flight.
     pub(super) dismissed: bool,
+    /// It is a request, not a client that stays.
+    pub(super) is_request: bool,
     /// Somebody waits for the end of its events.
     pub(super) settling: bool,
     pub(super) waiting: VecDeque<Pending>,
@@ -36,6 +38,8 @@ pub(super) struct Link {
     pub(super) draining: bool,
     pub(super) last_seq: u64,
     pub(super) clients: HashSet<ClientNumber>,
+    /// How many of these are requests.
+    pub(super) requests: usize,
     pub(super) in_flight: HashMap<u64, ClientNumber>,
     pub(super) in_flight_bytes: usize,
     /// Clients that wait for room on this link; nobody overtakes them.
@@ -68,9 +72,21 @@ const EVENT_OVERHEAD: usize = 128;
 const HEADER_OVERHEAD: usize = 64;
 
 impl Link {
+    fn join(&mut self, client: ClientNumber, is_request: bool) {
+        if self.clients.insert(client) {
+            self.requests += usize::from(is_request);
+        }
+    }
+
+    fn leave(&mut self, client: ClientNumber, is_request: bool) {
+        if self.clients.remove(&client) {
+            self.requests -= usize::from(is_request);
+        }
+    }
+
     /// Takes a client out, with what is in flight of it. True if that was the suspect.
     pub(super) fn remove(&mut self, client: ClientNumber, lane: &Lane) -> bool {
-        self.clients.remove(&client);
+        self.leave(client, lane.is_request);
         if lane.blocked {
             self.blocked.retain(|blocked| *blocked != client);
             self.suspects.retain(|suspect| *suspect != client);
@@ -178,26 +194,26 @@ pub(super) fn choose_link(
     if !lane.in_flight.is_empty() {
         return None;
     }
-    let is_request = matches!(lane.waiting.front(), Some(event) if matches!(event.body, Body::Request(_)));
+    let is_request = lane.is_request;
     let (&link, _) =
         links
             .iter()
             .filter(|(_, state)| !state.draining)
             .min_by_key(|(link, state)| match is_request {
                 true => (state.in_flight.len(), state.turn, **link),
-                false => (state.clients.len(), 0, **link),
+                false => (state.clients.len() - state.requests, 0, **link),
             })?;
     if let Some(old) = lane.link.take()
         && let Some(state) = links.get_mut(&old)
     {
-        state.clients.remove(&client);
+        state.leave(client, is_request);
         if lane.attached {
             out.push(Output::Detach { link: old, client });
         }
     }
     let last_turn = links.values().map(|state| state.turn).max().unwrap_or(0);
     let state = links.get_mut(&link)?;
-    state.clients.insert(client);
+    state.join(client, is_request);
     if is_request {
         state.turn = last_turn + 1;
     }

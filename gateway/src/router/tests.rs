@@ -498,6 +498,21 @@ fn a_network_that_is_cut_is_no_death() {
 }
 
 #[test]
+fn requests_are_no_clients_when_a_link_is_chosen_for_one() {
+    let mut router = Router::new(BOUNDS);
+    let mut out = up(&mut router, 1);
+    for number in 1..=2 {
+        router.push(number, request("GET", 0), &mut out);
+    }
+    up(&mut router, 2);
+    router.push(3, message(1), &mut out);
+    router.push(4, message(1), &mut out);
+    router.done(LinkId(1), 1, &mut out);
+    router.push(5, message(1), &mut out);
+    assert_eq!(deliveries(&out)[2..], [(1, 3, false), (2, 4, false), (1, 5, false)]);
+}
+
+#[test]
 fn who_uploads_keeps_no_client_waiting() {
     let mut router = Router::new(BOUNDS);
     up(&mut router, 1);
