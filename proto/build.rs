@@ -13,7 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let builder = tonic_prost_build::configure()
         // Payloads are handed on as they were received, without a copy.
         .bytes(".")
-        .btree_map(".");
+        .btree_map(".")
+        // It is much larger than the other events.
+        .boxed(".meepo.link.v1.Event.body.request");
     let push = files.file.iter().find(|file| file.package() == "meepo.push.v1");
     let push = push.ok_or("there is no package meepo.push.v1")?;
     json::describe(builder, push).compile_fds(files.clone())?;

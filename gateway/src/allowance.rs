@@ -54,21 +54,20 @@ impl Ticket {
         Ok(())
     }
 
-    /// Takes room for bytes that have come.
+    /// Takes room for bytes of the request or of its answer.
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), NoRoom> {
         add(&self.allowance.bytes, bytes, self.allowance.max_bytes)?;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The answer's bytes, which are here in any case: they count until they have been written.
-    pub(crate) fn carry(self: &Arc<Self>, bytes: Bytes) -> Bytes {
-        self.allowance.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-        self.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Carried {
+    /// Takes room for the body of the answer: it counts until it has been written.
+    pub(crate) fn carry(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, NoRoom> {
+        self.hold(bytes.len())?;
+        Ok(Bytes::from_owner(Carried {
             bytes,
             _ticket: Arc::clone(self),
-        })
+        }))
     }
 }
 
@@ -111,14 +110,18 @@ mod tests {
         assert!(other.count().is_err() && other.hold(41).is_err());
         assert!(other.hold(40).is_ok());
         drop(other);
-        let answer = ticket.carry(Bytes::from_static(&[7; 50]));
+        assert!(
+            ticket.carry(Bytes::from_static(&[7; 41])).is_err(),
+            "answers have no more"
+        );
+        let answer = ticket.carry(Bytes::from_static(&[7; 40])).expect("there is room");
         drop(ticket);
-        let half = answer.slice(25..);
+        let half = answer.slice(20..);
         drop(answer);
         let next = allowance.ticket();
         assert!(next.count().is_err(), "its answer is being written");
         assert!(next.hold(1).is_err());
-        assert_eq!(half, [7; 25][..]);
+        assert_eq!(half, [7; 20][..]);
         drop(half);
         assert!(next.count().is_ok() && next.hold(100).is_ok());
     }

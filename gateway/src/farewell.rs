@@ -33,9 +33,9 @@ impl Farewell {
         }
     }
 
-    /// Closes every client, each at a moment of its own. Nobody comes in any more.
+    /// Closes every client, each at a moment of its own. Who still comes in is closed at once.
     pub(crate) async fn say(self, hub: &Hub) {
-        let all: Vec<_> = hub.roster().all().cloned().collect();
+        let all = hub.leave(self.code);
         let pause = self
             .spread
             .checked_div(u32::try_from(all.len()).unwrap_or(u32::MAX))
@@ -46,11 +46,6 @@ impl Farewell {
                 let jitter = pause.mul_f64(fastrand::f64());
                 sleep_until(start + pause.saturating_mul(index) + jitter).await;
             }
-            self.close(hub, &client);
-        }
-        // Those whose handshake was under way.
-        let late: Vec<_> = hub.roster().all().cloned().collect();
-        for client in late {
             self.close(hub, &client);
         }
     }
@@ -146,6 +141,11 @@ mod tests {
             hub.open(Protocol::Line, Handshake::default(), None);
         });
         assert_eq!(hub.roster().all().count(), 0);
+        // A connection that was accepted before may take as long as it likes.
+        let (client, answer) = hub.open(Protocol::Line, Handshake::default(), None);
+        assert!(client.condition().ending && answer.await.is_err());
+        assert_eq!(hub.roster().all().count(), 0);
+        assert_eq!(hub.unfinished(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,6 +55,8 @@ impl Offer {
 /// The most that a request's head may take, and the most headers in it.
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
+/// How long a stop waits for the first head of a connection.
+const FIRST_HEAD: Duration = Duration::from_secs(1);
 /// What a client may still send when its body was refused, so that it gets to read why.
 const MAX_REST: u64 = 1 << 20;
 
@@ -81,11 +84,16 @@ async fn handshake(
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         Box::pin(async {
-            Ok::<_, Infallible>(match respond(hub, offer, request, peer, &busy).await {
-                Answer::Response(response) => {
-                    let status = response.status();
-                    let unread = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT].contains(&status);
-                    refused.fetch_or(unread, Ordering::Relaxed);
+            let mut unread = !hyper::body::Body::is_end_stream(request.body());
+            let answer = respond(hub, offer, request, peer, &busy, &mut unread).await;
+            Ok::<_, Infallible>(match answer {
+                Answer::Response(mut response) => {
+                    if unread {
+                        // The rest of the body is not read.
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().append(header::CONNECTION, close);
+                        refused.store(true, Ordering::Relaxed);
+                    }
                     response
                 }
                 Answer::Open(pending, response) => {
@@ -110,17 +118,28 @@ async fn handshake(
     };
     if stopped {
         // A stop waits for an answer that is on its way, and for nothing else.
-        if !asked.load(Ordering::Relaxed) {
-            return None;
-        }
-        Pin::new(&mut connection).graceful_shutdown();
-        loop {
-            let ended = poll_fn(|context| connection.poll_without_shutdown(context));
-            match tokio::time::timeout(hub.settings.close_timeout, ended).await {
-                Ok(ended) => break ended.ok()?,
-                // A worker's answer has a limit of its own.
-                Err(_) if busy.load(Ordering::Relaxed) => {}
-                Err(_) => return None,
+        let head = poll_fn(|context| match connection.poll_without_shutdown(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if asked.load(Ordering::Relaxed) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        // A client that has only just come has its request on the way.
+        match tokio::time::timeout(FIRST_HEAD, head).await.ok()? {
+            Some(ended) => ended.ok()?,
+            None => {
+                Pin::new(&mut connection).graceful_shutdown();
+                let mut was_busy = busy.load(Ordering::Relaxed);
+                loop {
+                    let ended = poll_fn(|context| connection.poll_without_shutdown(context));
+                    match tokio::time::timeout(hub.settings.close_timeout, ended).await {
+                        Ok(ended) => break ended.ok()?,
+                        // A worker's answer has a limit of its own.
+                        Err(_) if busy.load(Ordering::Relaxed) => was_busy = true,
+                        // It may have come just now: a whole time to write it.
+                        Err(_) if std::mem::take(&mut was_busy) => {}
+                        Err(_) => return None,
+                    }
+                }
             }
         }
     }
@@ -158,6 +177,7 @@ async fn respond(
     request: Request<Incoming>,
     peer: SocketAddr,
     busy: &AtomicBool,
+    unread: &mut bool,
 ) -> Answer {
     if request.headers().get_all(header::HOST).iter().count() > 1 {
         let why = "There is more than one header Host.";
@@ -178,7 +198,7 @@ async fn respond(
     );
     let response = if offer.asks_worker(path) {
         busy.store(true, Ordering::Relaxed);
-        let answered = requests::answer(hub, request, peer).await;
+        let answered = requests::answer(hub, request, peer, unread).await;
         busy.store(false, Ordering::Relaxed);
         match answered {
             Ok(response) => return Answer::Response(response),
@@ -349,4 +369,37 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use meepo_node::stats::Slot;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::settings::GatewaySettings;
+
+    #[tokio::test]
+    async fn a_stop_waits_for_the_first_head_of_a_connection() {
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<Slot>::default()));
+        let offer = Arc::new(Offer {
+            paths: Vec::new(),
+            requests: Vec::new(),
+            sites: Sites::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("its address"))
+            .await
+            .expect("it listens");
+        let (stream, peer) = listener.accept().await.expect("a connection");
+        hub.stopping.cancel();
+        let served = tokio::spawn(serve(hub, offer, stream, peer));
+        tokio::task::yield_now().await;
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        client.write_all(request).await.expect("it is there");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer:?}");
+        served.await.expect("it ends");
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
-use meepo_proto::codes;
+use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{
     Buffered, CloseCause, Closed, Event, Handshake, Opened, ReadingChanged, Reply, SessionChanged, Undone, reply,
@@ -50,7 +50,9 @@ pub(crate) struct Hub {
     pub refusals: LogQuota,
     /// The child drains: HTTP connections end.
     pub(crate) stopping: CancellationToken,
-    /// Told when the last event was done.
+    /// What clients that still come are closed with, once all others have been told to go. Set and read under the roster's lock.
+    leaving: OnceLock<CloseCode>,
+    /// Told when the last event was done, and while the child drains of whatever may have been the last.
     idle: Notify,
     /// For what has to be done later, if the child still runs then.
     this: Weak<Self>,
@@ -88,6 +90,7 @@ impl Hub {
             last_client: AtomicU64::new(0),
             last_link: AtomicU64::new(0),
             stopping: CancellationToken::new(),
+            leaving: OnceLock::new(),
             idle: Notify::new(),
             this: this.clone(),
         })
@@ -113,7 +116,11 @@ impl Hub {
     ) -> (Arc<Client>, oneshot::Receiver<Verdict>) {
         let number = self.next_number();
         let (client, answer) = Client::new(number, protocol, handshake, socket, self.send_buffer);
-        self.roster.lock().insert(Arc::clone(&client));
+        let leaving = {
+            let mut roster = self.roster.lock();
+            roster.insert(Arc::clone(&client));
+            self.leaving.get().copied()
+        };
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         let mut dispatch = self.dispatch.lock();
@@ -124,7 +131,17 @@ impl Hub {
         dispatch.clients.insert(number, held);
         dispatch.push(number, Body::Opened(Opened {}));
         self.carry_out(dispatch);
+        if let Some(code) = leaving {
+            self.close(&client, End::by_gateway(protocol, CloseCause::GatewayStop, code));
+        }
         (client, answer)
+    }
+
+    /// All clients there are. Who comes from now on is closed at once.
+    pub(crate) fn leave(&self, code: CloseCode) -> Vec<Arc<Client>> {
+        let roster = self.roster.lock();
+        let _ = self.leaving.set(code);
+        roster.all().cloned().collect()
     }
 
     /// A number that no client and no request has had.
@@ -290,7 +307,13 @@ impl Hub {
     /// A worker has cut a handler off, or hands an event back.
     pub(crate) fn undone(&self, link: LinkId, undone: &Undone) {
         let mut dispatch = self.dispatch.lock();
-        let Dispatch { router, out, .. } = &mut *dispatch;
+        let Dispatch {
+            router, out, parting, ..
+        } = &mut *dispatch;
+        // Only a worker that drains hands back, which is no failure of the event: the drain is put off no longer.
+        if undone.handed_back && parting.take_up(link) {
+            router.link_draining(link, out);
+        }
         router.undone(link, undone.seq, undone.handed_back, out);
         self.carry_out(dispatch);
     }
@@ -414,7 +437,7 @@ impl Hub {
             let notified = self.idle.notified();
             let links = {
                 let dispatch = self.dispatch.lock();
-                if dispatch.router.is_idle() {
+                if dispatch.router.is_settled() {
                     return;
                 }
                 dispatch.router.links()
@@ -437,10 +460,9 @@ impl Hub {
         self.unfinished() == 0 && self.roster().all().next().is_none()
     }
 
-    /// Events that no worker has finished.
+    /// Events that no worker has finished and somebody waits for.
     pub(crate) fn unfinished(&self) -> usize {
-        let dispatch = self.dispatch.lock();
-        dispatch.router.waiting() + dispatch.router.in_flight()
+        self.dispatch.lock().router.unfinished()
     }
 
     /// Ends all links' streams.
@@ -462,7 +484,7 @@ impl Hub {
         self.stats.links.set(router.links() as u64);
         self.stats.held_back.set(router.held_back() as u64);
         self.stats.full_queues.set(router.is_full().into());
-        if router.is_idle() || router.links() == 0 {
+        if router.is_idle() || router.links() == 0 || self.stopping.is_cancelled() {
             self.idle.notify_waiters();
         }
         drop(dispatch);
@@ -498,7 +520,7 @@ const MAX_RETURNS: u32 = 16;
 /// machine, are all known to be dead by then.
 const HOLD: Duration = Duration::from_secs(1);
 /// How long a child that drains waits for workers when it has no link: longer than the pauses between their attempts.
-const ALONE: Duration = Duration::from_secs(3);
+pub(crate) const ALONE: Duration = Duration::from_secs(3);
 
 /// The session would be over its limit.
 #[derive(Debug)]

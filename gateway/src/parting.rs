@@ -36,6 +36,11 @@ impl Parting {
         asked.map(|draining| *draining = true).is_some()
     }
 
+    /// A drain is put off no longer. True if it was.
+    pub(crate) fn take_up(&mut self, link: LinkId) -> bool {
+        self.asked.get_mut(&link).is_some_and(std::mem::take)
+    }
+
     /// A link has answered or ended. True if its drain was put off.
     pub(crate) fn end(&mut self, link: LinkId) -> bool {
         let draining = self.asked.remove(&link);
@@ -97,8 +102,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use meepo_proto::link::Handshake;
     use meepo_proto::link::event::Body;
+    use meepo_proto::link::{Handshake, Undone};
     use tokio::sync::mpsc::{self, UnboundedReceiver};
     use tokio::time::Instant;
     use tonic::Status;
@@ -164,6 +169,28 @@ mod tests {
         assert_eq!(start.elapsed(), WAIT);
         hub.part(false, Duration::from_secs(4)).await;
         assert_eq!(start.elapsed(), WAIT + Duration::from_millis(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_worker_hands_back_meanwhile_is_not_held_against_it() {
+        let hub = hub();
+        hub.open(Protocol::Line, Handshake::default(), None);
+        let undone = Undone {
+            seq: 1,
+            handed_back: true,
+        };
+        for _ in 0..5 {
+            let (leaves, mut old) = link(&hub, false);
+            assert!(matches!(bodies(&mut old)[..], [Body::Opened(_)]));
+            tokio::join!(hub.part(false, LEFT), async {
+                hub.link_draining(leaves);
+                hub.undone(leaves, &undone);
+                assert!(matches!(bodies(&mut old)[..], [Body::Leaving(_), Body::Drained(_), ..]));
+                hub.parted(leaves);
+            });
+            hub.link_down(leaves, Ending::Silent);
+        }
+        assert_eq!(hub.stats.given_up_events.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]

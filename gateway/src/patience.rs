@@ -1,4 +1,4 @@
-//! A socket that is given up when its other end takes nothing for too long.
+//! A socket that is given up when its other end takes too little for too long.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,15 +6,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-/// A socket whose writes fail once none was possible for the limit.
+/// What has to be taken in each limit, as long as there is more: who takes a little now and then would hold for minutes what
+/// it was answered.
+const LEAST: usize = 64 << 10;
+
+/// A socket whose writes fail once less than [`LEAST`] was taken within the limit.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
     inner: S,
     limit: Duration,
-    /// Runs while the socket is full.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs from when the socket was full until all is written.
+    stalled: Option<Stalled>,
+}
+
+#[derive(Debug)]
+struct Stalled {
+    end: Pin<Box<Sleep>>,
+    taken: usize,
 }
 
 impl<S> Patient<S> {
@@ -30,15 +40,25 @@ impl<S> Patient<S> {
         self.inner
     }
 
-    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
+    fn watch(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
+            if let (Some(stalled), Ok(taken)) = (&mut self.stalled, &written) {
+                stalled.taken += taken;
+            }
+            return Poll::Ready(written);
         }
         let limit = self.limit;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
-        ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        let stalled = self.stalled.get_or_insert_with(|| Stalled {
+            end: Box::pin(sleep(limit)),
+            taken: 0,
+        });
+        loop {
+            ready!(stalled.end.as_mut().poll(context));
+            if std::mem::take(&mut stalled.taken) < LEAST {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            stalled.end.as_mut().reset(Instant::now() + limit);
+        }
     }
 }
 
@@ -68,6 +88,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Who writes flushes when it has nothing left to write.
+        self.stalled = None;
         Pin::new(&mut self.inner).poll_flush(context)
     }
 
@@ -78,29 +100,56 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::{Instant, sleep};
-
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    #[tokio::test(start_paused = true)]
-    async fn one_that_takes_a_little_now_and_then_is_waited_for_and_one_that_stops_is_not() {
-        let (ours, mut theirs) = duplex(10);
+    /// How long writes last whose other end takes so much every 4 s, five times, and how they end.
+    async fn ends(taken: usize) -> (io::ErrorKind, Duration) {
+        let (ours, mut theirs) = duplex(taken);
         let mut ours = Patient::new(ours, Duration::from_secs(10));
         let reads = async {
+            let mut some = vec![0; taken];
             for _ in 0..5 {
-                sleep(Duration::from_secs(9)).await;
-                let mut some = [0; 10];
+                sleep(Duration::from_secs(4)).await;
                 theirs.read_exact(&mut some).await.expect("it is written");
             }
-            sleep(Duration::from_secs(60)).await;
+            std::future::pending().await
         };
         let start = Instant::now();
         let writes = async {
-            let error = ours.write_all(&[7; 1000]).await.expect_err("it stops");
+            let error = ours.write_all(&vec![7; 100 * taken]).await.expect_err("it stops");
             (error.kind(), start.elapsed())
         };
-        let (_, (kind, after)) = tokio::join!(reads, writes);
-        assert_eq!((kind, after), (io::ErrorKind::TimedOut, Duration::from_secs(55)));
+        tokio::select! {
+            ended = writes => ended,
+            () = reads => unreachable!("it does not end"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_enough_is_waited_for_and_one_that_takes_little_or_stops_is_not() {
+        let timed_out = |after| (io::ErrorKind::TimedOut, Duration::from_secs(after));
+        assert_eq!(ends(LEAST / 2).await, timed_out(30), "until it stops");
+        assert_eq!(ends(LEAST / 4).await, timed_out(10), "at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_hurried_when_there_is_nothing_to_write() {
+        let (ours, mut theirs) = duplex(10);
+        let mut ours = Patient::new(ours, Duration::from_secs(10));
+        for _ in 0..3 {
+            let (wrote, _) = tokio::join!(
+                async {
+                    ours.write_all(&[7; 20]).await?;
+                    ours.flush().await
+                },
+                async {
+                    sleep(Duration::from_secs(9)).await;
+                    theirs.read_exact(&mut [0; 20]).await
+                }
+            );
+            wrote.expect("all is taken in time");
+            sleep(Duration::from_secs(60)).await;
+        }
     }
 }

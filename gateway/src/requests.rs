@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -14,20 +13,20 @@ use hyper::body::{Body as _, Incoming};
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::allowance::{NoRoom, Ticket};
 use crate::assets::{self, Body};
 use crate::dispatch::Dispatch;
 use crate::http::handshake_of;
-use crate::hub::Hub;
-use crate::router::LinkId;
+use crate::hub::{ALONE, Hub};
+use crate::router::{LinkId, head_bytes, header_bytes, only_once};
 
 /// A request of which the router has something.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    answer: Option<oneshot::Sender<wire::Respond>>,
-    _ticket: Arc<Ticket>,
+    answer: Option<oneshot::Sender<Result<wire::Respond, NoRoom>>>,
+    ticket: Arc<Ticket>,
 }
 
 /// Who waits for an answer. Dropping it leaves the handler alone with it.
@@ -35,7 +34,7 @@ pub(crate) struct Waiting {
 struct Asked<'a> {
     hub: &'a Hub,
     number: u64,
-    answer: oneshot::Receiver<wire::Respond>,
+    answer: oneshot::Receiver<Result<wire::Respond, NoRoom>>,
 }
 
 /// Why the gateway itself answers.
@@ -59,18 +58,22 @@ enum Failure {
     NoAnswer,
     #[error("The worker's answer is not valid.")]
     BadAnswer,
+    #[error("There is no room for the worker's answer.")]
+    Dropped,
 }
 
 /// When a client may come back that finds no room or no worker, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// Has a worker answer a request. The gateway's own answer, if none does, is the error.
+/// Has a worker answer a request. The gateway's own answer, if none does, is the error. `unread` is cleared once the body has
+/// been read.
 pub(crate) async fn answer(
     hub: &Hub,
     request: Request<Incoming>,
     peer: SocketAddr,
+    unread: &mut bool,
 ) -> Result<Response<Body>, Response<Body>> {
-    answered(hub, request, peer).await.map_err(|failure| {
+    answered(hub, request, peer, unread).await.map_err(|failure| {
         if failure.status().is_server_error() {
             hub.stats.failed_requests.add(1);
         }
@@ -78,26 +81,44 @@ pub(crate) async fn answer(
     })
 }
 
-async fn answered(hub: &Hub, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Failure> {
+async fn answered(
+    hub: &Hub,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    unread: &mut bool,
+) -> Result<Response<Body>, Failure> {
     hub.stats.requests.add(1);
     let ticket = hub.allowance.ticket();
     let mut handshake = handshake_of(&request, peer);
     handshake.protocol = "http".into();
+    ticket.hold(head_bytes(&handshake))?;
     let (head, body) = request.into_parts();
     let limit = hub.settings.max_message.as_u64();
     let body = timeout_at(
         Instant::now() + hub.settings.handshake_timeout,
         read(body, limit, &ticket),
     );
-    let body = body.await.unwrap_or(Err(Failure::Slow))?;
+    let stopped = async {
+        hub.stopping.cancelled().await;
+        sleep(hub.settings.close_timeout).await;
+    };
+    let body = tokio::select! {
+        body = body => body.unwrap_or(Err(Failure::Slow))?,
+        () = stopped => return Err(Failure::Stopping),
+    };
+    *unread = false;
     let request = wire::Request {
         method: head.method.as_str().to_owned(),
         handshake: Some(handshake),
         body,
     };
-    let mut asked = hub.ask(request, Arc::clone(&ticket))?;
-    let respond = asked.answer().await?;
-    response(respond, &ticket).map_err(|why| {
+    let mut asked = hub.ask(request, ticket)?;
+    let respond = match asked.answer().await? {
+        Ok(respond) => respond,
+        Err(NoRoom) if only_once(head.method.as_str()) => return Err(Failure::Dropped),
+        Err(NoRoom) => return Err(Failure::Busy),
+    };
+    response(respond).map_err(|why| {
         if let Some(unlogged) = hub.refusals.take() {
             let path = head.uri.path();
             tracing::warn!(path, why, unlogged, "answer of a worker is not valid");
@@ -138,10 +159,10 @@ impl Hub {
         }
         let waiting = Waiting {
             answer: Some(tell),
-            _ticket: ticket,
+            ticket,
         };
         dispatch.requests.insert(number, waiting);
-        dispatch.push(number, Event::Request(request));
+        dispatch.push(number, Event::Request(Box::new(request)));
         self.carry_out(dispatch);
         Ok(Asked {
             hub: self,
@@ -151,37 +172,57 @@ impl Hub {
     }
 
     /// A worker answers. What comes from another than the one that was asked last means nothing.
-    pub(crate) fn respond(&self, link: LinkId, respond: wire::Respond) {
+    pub(crate) fn respond(&self, link: LinkId, mut respond: wire::Respond) {
         let mut dispatch = self.dispatch();
         if dispatch.router.link_of(respond.request) != Some(link) {
             return;
         }
-        let waiting = dispatch.requests.get_mut(&respond.request);
-        if let Some(answer) = waiting.and_then(|waiting| waiting.answer.take()) {
-            // Who asked may have gone.
-            let _ = answer.send(respond);
-        }
+        let Some(waiting) = dispatch.requests.get_mut(&respond.request) else {
+            return;
+        };
+        let Some(answer) = waiting.answer.take() else { return };
+        let ticket = &waiting.ticket;
+        let held = ticket.hold(header_bytes(&respond.headers));
+        let held = held.and_then(|()| ticket.carry(std::mem::take(&mut respond.body)));
+        // Who asked may have gone.
+        let _ = answer.send(held.map(|body| wire::Respond { body, ..respond }));
+        // It is answered, whatever becomes of the link: nobody is to handle it again.
+        let Dispatch { router, out, .. } = &mut *dispatch;
+        router.dismiss(respond.request, out);
+        self.carry_out(dispatch);
     }
 }
 
 impl Asked<'_> {
-    async fn answer(&mut self) -> Result<wire::Respond, Failure> {
-        let settings = &self.hub.settings;
-        let began = Instant::now();
-        let at = |limit: Duration| began + limit.min(settings.request_timeout);
-        for limit in [settings.connect_timeout, settings.request_timeout] {
-            match timeout_at(at(limit), &mut self.answer).await {
-                Ok(answer) => return answer.map_err(|_| Failure::NoAnswer),
-                Err(_) if self.is_with_worker() => {}
-                Err(_) if self.hub.stopping.is_cancelled() => return Err(Failure::Stopping),
-                Err(_) => return Err(Failure::NoWorker),
+    async fn answer(&mut self) -> Result<Result<wire::Respond, NoRoom>, Failure> {
+        let (hub, number) = (self.hub, self.number);
+        let settings = &hub.settings;
+        let is_with_worker = || hub.dispatch().router.link_of(number).is_some();
+        let too_long = async {
+            let began = Instant::now();
+            for limit in [settings.connect_timeout, settings.request_timeout] {
+                sleep_until(began + limit.min(settings.request_timeout)).await;
+                if !is_with_worker() {
+                    return Failure::NoWorker;
+                }
             }
+            Failure::TooLong
+        };
+        let stopped = async {
+            hub.stopping.cancelled().await;
+            loop {
+                sleep(ALONE).await;
+                if !is_with_worker() {
+                    return Failure::Stopping;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = &mut self.answer => answer.map_err(|_| Failure::NoAnswer),
+            failure = too_long => Err(failure),
+            failure = stopped => Err(failure),
         }
-        Err(Failure::TooLong)
-    }
-
-    fn is_with_worker(&self) -> bool {
-        self.hub.dispatch().router.link_of(self.number).is_some()
     }
 }
 
@@ -195,7 +236,7 @@ impl Drop for Asked<'_> {
 }
 
 /// The response that a worker means.
-fn response(respond: wire::Respond, ticket: &Arc<Ticket>) -> Result<Response<Body>, String> {
+fn response(respond: wire::Respond) -> Result<Response<Body>, String> {
     let status = u16::try_from(respond.status)
         .ok()
         .filter(|status| (200..600).contains(status));
@@ -216,7 +257,7 @@ fn response(respond: wire::Respond, ticket: &Arc<Ticket>) -> Result<Response<Bod
     for name in OF_THE_CONNECTION.iter().chain(&named) {
         headers.remove(name);
     }
-    let body = Full::new(ticket.carry(respond.body));
+    let body = Full::new(respond.body);
     let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -249,7 +290,7 @@ impl Failure {
             Self::BadBody => StatusCode::BAD_REQUEST,
             Self::Busy | Self::NoWorker | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLong => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoAnswer | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::NoAnswer | Self::BadAnswer | Self::Dropped => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -259,10 +300,6 @@ impl Failure {
         let headers = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
-        if matches!(self, Self::TooBig(_) | Self::Slow) {
-            // The rest of the body is not read.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         assets::harden(headers);
         response
@@ -277,8 +314,96 @@ impl From<NoRoom> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
     use super::*;
-    use crate::allowance::Allowance;
+    use crate::router::Ending;
+    use crate::settings::GatewaySettings;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_no_longer_for_a_worker_than_for_clients_events() {
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
+        let ask = || {
+            hub.ask(wire::Request::default(), hub.allowance.ticket())
+                .expect("there is room")
+        };
+        let start = Instant::now();
+        assert!(matches!(ask().answer().await, Err(Failure::NoWorker)));
+        assert_eq!(start.elapsed(), hub.settings.connect_timeout);
+        let mut asked = ask();
+        hub.stopping.cancel();
+        let start = Instant::now();
+        assert!(matches!(asked.answer().await, Err(Failure::Stopping)));
+        assert_eq!(start.elapsed(), ALONE);
+        let (events, _stream) = mpsc::unbounded_channel();
+        hub.link_up(events, false);
+        let start = Instant::now();
+        assert!(matches!(ask().answer().await, Err(Failure::TooLong)));
+        assert_eq!(start.elapsed(), hub.settings.request_timeout, "a worker has it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_whose_client_has_gone_holds_no_stop() {
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
+        let (events, _stream) = mpsc::unbounded_channel();
+        let link = hub.link_up(events, false);
+        let ask = || {
+            hub.ask(wire::Request::default(), hub.allowance.ticket())
+                .expect("there is room")
+        };
+        let (gone, stays) = (ask(), ask());
+        drop(gone);
+        hub.stopping.cancel();
+        assert!(!hub.is_done());
+        tokio::join!(hub.drained(), async {
+            sleep(Duration::from_secs(60)).await;
+            hub.done(link, &[2]);
+        });
+        assert!(hub.is_done());
+        assert!(!hub.dispatch().router.is_idle(), "one is still handled");
+        drop(stays);
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_not_handled_again_and_an_answer_needs_room() {
+        let settings = GatewaySettings {
+            request_memory: bytesize::ByteSize(100),
+            ..GatewaySettings::default()
+        };
+        let hub = Hub::new(settings, Box::leak(Box::default()));
+        let (events, _stream) = mpsc::unbounded_channel();
+        let link = hub.link_up(events, false);
+        let request = || wire::Request {
+            method: "GET".into(),
+            ..wire::Request::default()
+        };
+        for (size, fits) in [(100, true), (101, false)] {
+            let mut asked = hub.ask(request(), hub.allowance.ticket()).expect("there is room");
+            let respond = wire::Respond {
+                request: asked.number,
+                status: 200,
+                body: vec![0; size].into(),
+                ..wire::Respond::default()
+            };
+            hub.respond(link, respond);
+            assert_eq!(asked.answer().await.expect("it is answered").is_ok(), fits);
+        }
+        let mut asked = hub.ask(request(), hub.allowance.ticket()).expect("there is room");
+        let respond = wire::Respond {
+            request: asked.number,
+            status: 200,
+            ..wire::Respond::default()
+        };
+        hub.respond(link, respond);
+        // In one batch: who asked has had no time to go.
+        hub.link_down(link, Ending::Died);
+        let (events, mut stream) = mpsc::unbounded_channel();
+        hub.link_up(events, false);
+        assert!(stream.try_recv().is_err(), "it is answered");
+        assert!(asked.answer().await.expect("it is answered").is_ok());
+    }
 
     fn made(status: u32, headers: &[(&str, &[u8])]) -> Result<Response<Body>, String> {
         let headers = headers.iter().map(|(name, value)| wire::Header {
@@ -291,7 +416,7 @@ mod tests {
             headers: headers.collect(),
             body: "yes".into(),
         };
-        response(respond, &Allowance::new(1, 1).ticket())
+        response(respond)
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod state;
 
 pub use output::{Flow, Output};
 use state::{Lane, Link, Pending, choose_link};
+pub(crate) use state::{head_bytes, header_bytes, only_once};
 
 /// A link to a worker child, numbered by the caller and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,6 +121,17 @@ impl Router {
         self.waiting == 0 && self.in_flight == 0
     }
 
+    /// Whether nothing is left to do for anybody: nobody waits for what was dismissed.
+    pub fn is_settled(&self) -> bool {
+        !self.lanes.values().any(|lane| !lane.dismissed && !lane.is_idle())
+    }
+
+    /// Events that nobody has finished and somebody waits for.
+    pub fn unfinished(&self) -> usize {
+        let lanes = self.lanes.values().filter(|lane| !lane.dismissed);
+        lanes.map(|lane| lane.waiting.len() + lane.in_flight.len()).sum()
+    }
+
     /// The link that serves a client and has seen it.
     pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
         self.lanes
@@ -135,6 +147,7 @@ impl Router {
         }
         let lane = self.lanes.entry(client).or_default();
         lane.last_number += 1;
+        lane.is_request = matches!(body, Body::Request(_));
         let event = Pending::new(lane.last_number, body);
         let bytes = event.bytes;
         lane.waiting.push_back(event);
@@ -348,7 +361,7 @@ impl Router {
             }
             return false;
         }
-        let next = lane.waiting.pop_front().expect("it was just looked at");
+        let mut next = lane.waiting.pop_front().expect("it was just looked at");
         lane.waiting_bytes -= next.bytes;
         self.waiting_bytes -= next.bytes;
         self.waiting -= 1;
@@ -361,7 +374,7 @@ impl Router {
             state.suspect = Some(seq);
         }
         let first = !std::mem::replace(&mut lane.attached, true);
-        let (body, number, redelivered) = (next.body.clone(), next.number, next.redelivered);
+        let (body, number, redelivered) = (next.take_body(), next.number, next.redelivered);
         out.push(Output::Deliver {
             link,
             seq,

@@ -25,8 +25,8 @@ pub struct GatewaySettings {
     pub advertise: String,
     /// The largest message from a client or to it; a client that sends a larger one is closed (1009). Default: `1MiB`.
     pub max_message: ByteSize,
-    /// How long a client may take for its handshake, for the head of a request, for its body, and between two moments in
-    /// which it takes something of the answer. Default: `10s`.
+    /// How long a client may take for its handshake, for the head of a request, for its body, and for each 64 KiB of the
+    /// answer. Default: `10s`.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
     /// How long a new client waits for a worker's answer before it gets 503 or is closed; also how long a request waits
@@ -36,9 +36,10 @@ pub struct GatewaySettings {
     /// How long a request waits for its answer in all before it gets 504. Default: `30s`.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Requests of a child that workers have, or that wait for one; a further one gets 503. Default: 1024.
+    /// Requests of a child whose answers are not written yet; a further one gets 503. Default: 1024.
     pub max_requests: usize,
-    /// Bytes of all requests and answers that a child holds; a request that would exceed it gets 503. Default: `64MiB`.
+    /// Bytes of all requests and answers that a child holds. A request that would exceed it gets 503; so does who asked for an
+    /// answer that would, or 502 if the request may not be repeated. Default: `64MiB`.
     pub request_memory: ByteSize,
     /// How long a WebSocket client may be silent before it is asked with a ping. Default: `25s`.
     #[serde(with = "humantime_serde")]

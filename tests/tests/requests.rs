@@ -233,6 +233,12 @@ async fn what_cannot_be_answered_says_so_by_its_status() {
     huge.request("POST", "/api/", &"x".repeat(900_000)).await;
     assert_eq!(huge.answer().await.expect("an answer").status, 413);
     assert_eq!(huge.rest().await.expect("no reset"), "");
+    for (target, status) in [("/elsewhere", 404), ("/", 426)] {
+        let mut unwanted = Http::connect(address).await;
+        unwanted.request("POST", target, &"x".repeat(900_000)).await;
+        assert_eq!(unwanted.answer().await.expect("an answer").status, status);
+        assert_eq!(unwanted.rest().await.expect("no reset"), "");
+    }
     let mut slow = Http::connect(address).await;
     slow.send("POST /api/ HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfive.")
         .await;
@@ -296,6 +302,7 @@ async fn requests_wait_for_a_worker_within_bounds() {
         .await;
     let mut big = http(&servers).await;
     assert_eq!(big.ask("POST", "/api/", &"x".repeat(512 << 10)).await.status, 503);
+    assert_eq!(big.rest().await.expect("no reset"), "");
     let _worker = node().registry(&host).only("worker").start().await;
     for http in waiting.iter_mut().chain([&mut more]) {
         told(&http.answer().await.expect("an answer"));
@@ -352,6 +359,10 @@ async fn what_a_client_does_not_read_is_held_until_it_is_given_up() {
     let body = "x".repeat(15_000_000);
     let (node, mut reads) = stuck("60s").await;
     assert_eq!(http(&node).await.ask("POST", "/api/", &body).await.status, 503);
+    for (method, status) in [("GET", 503), ("POST", 502)] {
+        let answer = http(&node).await.ask(method, "/api/?big=15000000", "").await;
+        assert_eq!(answer.status, status, "there is no room for the answer to {method}");
+    }
     assert_eq!(reads.rest_of(16_000_000).await, 16_000_000);
 
     let (node, mut stuck) = stuck("1s").await;

@@ -138,7 +138,7 @@ impl<H: Handler> Lanes<H> {
             Some(Event::Closed(closed)) => What::Closed(closed.into()),
             Some(Event::Buffered(wire::Buffered { full })) => What::Buffered(full),
             Some(Event::Request(request)) => {
-                return self.request(link, event.client, event.seq, event.redelivered, request);
+                return self.request(link, event.client, event.seq, event.redelivered, *request);
             }
             other => {
                 match other {

@@ -47,7 +47,8 @@ enum Step {
     Drain(LinkId),
     Down(LinkId, Ending),
     Done(LinkId, u64),
-    Undone(LinkId, u64),
+    /// Cut off, or handed back.
+    Undone(LinkId, u64, bool),
     Release(ClientNumber),
     /// Who made a request waits no more.
     Dismiss(ClientNumber),
@@ -91,10 +92,10 @@ impl World {
             }),
             news @ (b'f' | b'e') => Body::Buffered(Buffered { full: news == b'f' }),
             b'c' => Body::Closed(Closed::default()),
-            kind => Body::Request(Request {
+            kind => Body::Request(Box::new(Request {
                 method: if kind == b'r' { "PUT" } else { "POST" }.into(),
                 ..Request::default()
-            }),
+            })),
         }
     }
 
@@ -130,7 +131,9 @@ impl World {
             steps.push(Step::Down(link, Ending::Silent));
             for (_, seq) in self.handled_now(link) {
                 steps.push(Step::Done(link, seq));
-                steps.push(Step::Undone(link, seq));
+                steps.push(Step::Undone(link, seq, false));
+                // Over a link that stays it is the same as if it was cut off.
+                steps.extend(state.draining.then_some(Step::Undone(link, seq, true)));
             }
         }
         let dismissed = self.router.lanes.iter().filter(|(_, lane)| !lane.dismissed);
@@ -176,10 +179,14 @@ impl World {
                 self.over.insert(self.number(client, &event.body));
                 self.router.done(link, seq, &mut out);
             }
-            Step::Undone(link, seq) => {
+            Step::Undone(link, seq, handed_back) => {
                 let client = self.router.links[&link].in_flight[&seq];
-                self.expect_return(client, Ending::Died, &mut to_give_up, &mut to_hold, &mut lost);
-                self.router.undone(link, seq, false, &mut out);
+                let ending = match handed_back && self.router.links[&link].draining {
+                    true => Ending::HandedBack,
+                    false => Ending::Died,
+                };
+                self.expect_return(client, ending, &mut to_give_up, &mut to_hold, &mut lost);
+                self.router.undone(link, seq, handed_back, &mut out);
             }
             Step::Release(client) => {
                 self.held.remove(&client);
@@ -238,7 +245,7 @@ impl World {
         assert_eq!(to_hold, BTreeSet::new(), "held when the next try may be the last");
         for (link, state) in &self.router.links {
             if state.draining && state.in_flight.is_empty() {
-                let emptied = matches!(step, Step::Drain(drained) | Step::Done(drained, _) | Step::Undone(drained, _) if drained == *link);
+                let emptied = matches!(step, Step::Drain(drained) | Step::Done(drained, _) | Step::Undone(drained, ..) if drained == *link);
                 assert!(!emptied || finished.contains(link), "a drained link is ended");
             }
         }
@@ -260,7 +267,8 @@ impl World {
         }
         let event = &self.router.lanes[&client].in_flight.front().unwrap().1;
         let failed = event.failed + u32::from(ending == Ending::Died);
-        if failed >= self.router.bounds.max_deliveries || event.returned + 1 >= self.router.bounds.max_returns {
+        let returned = event.returned + u32::from(ending != Ending::HandedBack);
+        if failed >= self.router.bounds.max_deliveries || returned >= self.router.bounds.max_returns {
             to_give_up.insert(self.number(client, &event.body));
         } else if ending == Ending::Died && failed + 1 == self.router.bounds.max_deliveries {
             to_hold.insert(client);
@@ -337,6 +345,8 @@ impl World {
             assert!(bytes <= self.router.bounds.link_in_flight_bytes || state.in_flight.len() == 1);
             let of_link = router.lanes.iter().filter(|(_, lane)| lane.link == Some(link));
             assert_eq!(state.clients, of_link.map(|(client, _)| *client).collect());
+            let requests = state.clients.iter().filter(|client| self.is_request(**client));
+            assert_eq!(state.requests, requests.count());
         }
         assert_eq!(over_links, router.in_flight);
     }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use meepo_proto::link::Request;
 use meepo_proto::link::event::Body;
+use meepo_proto::link::{Handshake, Header, Request};
 
 use super::{ClientNumber, LinkId, Output};
 
@@ -23,6 +23,8 @@ pub(super) struct Lane {
     pub(super) held: bool,
     /// It was rejected: it is forgotten with the end of what is in flight.
     pub(super) dismissed: bool,
+    /// It is a request, not a client that stays.
+    pub(super) is_request: bool,
     /// Somebody waits for the end of its events.
     pub(super) settling: bool,
     pub(super) waiting: VecDeque<Pending>,
@@ -36,6 +38,8 @@ pub(super) struct Link {
     pub(super) draining: bool,
     pub(super) last_seq: u64,
     pub(super) clients: HashSet<ClientNumber>,
+    /// How many of these are requests.
+    pub(super) requests: usize,
     pub(super) in_flight: HashMap<u64, ClientNumber>,
     pub(super) in_flight_bytes: usize,
     /// Clients that wait for room on this link; nobody overtakes them.
@@ -68,9 +72,21 @@ const EVENT_OVERHEAD: usize = 128;
 const HEADER_OVERHEAD: usize = 64;
 
 impl Link {
+    fn join(&mut self, client: ClientNumber, is_request: bool) {
+        if self.clients.insert(client) {
+            self.requests += usize::from(is_request);
+        }
+    }
+
+    fn leave(&mut self, client: ClientNumber, is_request: bool) {
+        if self.clients.remove(&client) {
+            self.requests -= usize::from(is_request);
+        }
+    }
+
     /// Takes a client out, with what is in flight of it. True if that was the suspect.
     pub(super) fn remove(&mut self, client: ClientNumber, lane: &Lane) -> bool {
-        self.clients.remove(&client);
+        self.leave(client, lane.is_request);
         if lane.blocked {
             self.blocked.retain(|blocked| *blocked != client);
             self.suspects.retain(|suspect| *suspect != client);
@@ -95,7 +111,8 @@ impl Pending {
     pub(super) fn new(number: u64, body: Body) -> Self {
         let payload = match &body {
             Body::Message(message) => message.payload.len(),
-            Body::Request(request) => request_bytes(request),
+            // Its body is bounded elsewhere. Here it would keep clients waiting for who uploads.
+            Body::Request(request) => request.handshake.as_ref().map_or(0, head_bytes),
             _ => 0,
         };
         Self {
@@ -108,21 +125,31 @@ impl Pending {
         }
     }
 
+    /// The body to deliver. Of what is never delivered again, only what tells that is kept.
+    pub(super) fn take_body(&mut self) -> Body {
+        match &mut self.body {
+            Body::Request(request) if only_once(&request.method) => {
+                let method = request.method.clone();
+                Body::Request(std::mem::replace(
+                    request,
+                    Box::new(Request {
+                        method,
+                        ..Request::default()
+                    }),
+                ))
+            }
+            body => body.clone(),
+        }
+    }
+
     /// Whether nothing of its client can follow.
     pub(super) fn is_last(&self) -> bool {
         matches!(self.body, Body::Closed(_) | Body::Request(_))
     }
 
-    /// Whether a worker that may have handled it must stay the only one: a request that is neither safe nor idempotent
-    /// by RFC 9110.
+    /// Whether a worker that may have handled it must stay the only one.
     pub(super) fn only_once(&self) -> bool {
-        let Body::Request(request) = &self.body else {
-            return false;
-        };
-        !matches!(
-            &*request.method,
-            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-        )
+        matches!(&self.body, Body::Request(request) if only_once(&request.method))
     }
 
     pub(super) fn is_new_opened(&self) -> bool {
@@ -134,13 +161,21 @@ impl Pending {
     }
 }
 
-fn request_bytes(request: &Request) -> usize {
-    let head = request.handshake.as_ref().map_or(0, |handshake| {
-        let headers = handshake.headers.iter();
-        let headers = headers.map(|header| header.name.len() + header.value.len() + HEADER_OVERHEAD);
-        handshake.path.len() + handshake.query.len() + headers.sum::<usize>()
-    });
-    head + request.body.len()
+/// Whether a request must not be handled twice: by RFC 9110 it is neither safe nor idempotent.
+pub(crate) fn only_once(method: &str) -> bool {
+    !matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+}
+
+/// What the head of a request costs, roughly.
+pub(crate) fn head_bytes(head: &Handshake) -> usize {
+    head.path.len() + head.query.len() + header_bytes(&head.headers)
+}
+
+/// What headers cost, roughly.
+pub(crate) fn header_bytes(headers: &[Header]) -> usize {
+    let headers = headers.iter();
+    let each = headers.map(|header| header.name.len() + header.value.len() + HEADER_OVERHEAD);
+    each.sum()
 }
 
 /// The link for a client's next event: the one it has, or, when that one drains and nothing is in flight over it, the
@@ -159,26 +194,26 @@ pub(super) fn choose_link(
     if !lane.in_flight.is_empty() {
         return None;
     }
-    let is_request = matches!(lane.waiting.front(), Some(event) if matches!(event.body, Body::Request(_)));
+    let is_request = lane.is_request;
     let (&link, _) =
         links
             .iter()
             .filter(|(_, state)| !state.draining)
             .min_by_key(|(link, state)| match is_request {
                 true => (state.in_flight.len(), state.turn, **link),
-                false => (state.clients.len(), 0, **link),
+                false => (state.clients.len() - state.requests, 0, **link),
             })?;
     if let Some(old) = lane.link.take()
         && let Some(state) = links.get_mut(&old)
     {
-        state.clients.remove(&client);
+        state.leave(client, is_request);
         if lane.attached {
             out.push(Output::Detach { link: old, client });
         }
     }
     let last_turn = links.values().map(|state| state.turn).max().unwrap_or(0);
     let state = links.get_mut(&link)?;
-    state.clients.insert(client);
+    state.join(client, is_request);
     if is_request {
         state.turn = last_turn + 1;
     }

@@ -1,16 +1,20 @@
 //! The router's rules, one by one.
 
-use meepo_proto::link::{Closed, Message, Opened, Request};
+use meepo_proto::link::{Closed, Handshake, Message, Opened, Request};
 
 use super::model::{BOUNDS, message, number};
 use super::*;
 
-fn request(method: &str, body: usize) -> Body {
-    Body::Request(Request {
+fn request(method: &str, head: usize) -> Body {
+    let handshake = Handshake {
+        path: "/".repeat(head),
+        ..Handshake::default()
+    };
+    Body::Request(Box::new(Request {
         method: method.into(),
-        body: vec![0; body].into(),
+        handshake: Some(handshake),
         ..Request::default()
-    })
+    }))
 }
 
 /// The links over which something is delivered.
@@ -491,4 +495,38 @@ fn a_network_that_is_cut_is_no_death() {
     up(&mut router, 16);
     router.link_down(LinkId(16), Ending::Silent, &mut out);
     assert_eq!(out, [Output::GiveUp { client: 1 }], "but not for ever");
+}
+
+#[test]
+fn requests_are_no_clients_when_a_link_is_chosen_for_one() {
+    let mut router = Router::new(BOUNDS);
+    let mut out = up(&mut router, 1);
+    for number in 1..=2 {
+        router.push(number, request("GET", 0), &mut out);
+    }
+    up(&mut router, 2);
+    router.push(3, message(1), &mut out);
+    router.push(4, message(1), &mut out);
+    router.done(LinkId(1), 1, &mut out);
+    router.push(5, message(1), &mut out);
+    assert_eq!(deliveries(&out)[2..], [(1, 3, false), (2, 4, false), (1, 5, false)]);
+}
+
+#[test]
+fn who_uploads_keeps_no_client_waiting() {
+    let mut router = Router::new(BOUNDS);
+    up(&mut router, 1);
+    let mut out = Vec::new();
+    let upload = |body: usize| {
+        Body::Request(Box::new(Request {
+            method: "POST".into(),
+            body: vec![0; body].into(),
+            ..Request::default()
+        }))
+    };
+    for client in 1..=3 {
+        router.push(client, upload(BOUNDS.link_in_flight_bytes), &mut out);
+    }
+    router.push(4, message(1), &mut out);
+    assert_eq!(deliveries(&out).len(), 4, "all at once");
 }
