@@ -119,10 +119,7 @@ impl<'a> Commands<'a> {
         if client.decide(verdict) {
             self.hub.dismiss(number);
         } else {
-            // Another worker had let it in before.
-            let code = codes::POLICY;
-            self.hub
-                .close(&client, End::by_gateway(client.protocol, CloseCause::Kicked, code));
+            self.hub.rejected_late(&client);
         }
     }
 

@@ -236,6 +236,15 @@ impl Hub {
         self.carry_out(dispatch);
     }
 
+    /// A worker has rejected a client that another one had let in before: it has forgotten it, and is to hear of its end.
+    pub(crate) fn rejected_late(&self, client: &Arc<Client>) {
+        self.dispatch.lock().router.forgotten(client.number);
+        self.close(
+            client,
+            End::by_gateway(client.protocol, CloseCause::Kicked, codes::POLICY),
+        );
+    }
+
     /// Takes a client out that a worker has rejected.
     pub(crate) fn rejected(&self, client: &Arc<Client>, last: Option<Bytes>) {
         if client.end(last, true) {

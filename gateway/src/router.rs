@@ -140,6 +140,13 @@ impl Router {
             .and_then(|lane| lane.link)
     }
 
+    /// The worker of a client has forgotten it: it is to be told again what has to be known, with the next event.
+    pub fn forgotten(&mut self, client: ClientNumber) {
+        if let Some(lane) = self.lanes.get_mut(&client) {
+            lane.attached = false;
+        }
+    }
+
     /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
     pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
         if matches!(body, Body::Buffered(_)) && self.take_out_news(client, out) {

@@ -275,6 +275,19 @@ fn a_rejected_client_is_not_asked_about_again() {
 }
 
 #[test]
+fn a_worker_that_has_forgotten_a_client_is_told_again_who_it_is() {
+    let mut router = Router::new(BOUNDS);
+    up(&mut router, 1);
+    let mut out = Vec::new();
+    router.push(1, Body::Opened(Opened {}), &mut out);
+    router.done(LinkId(1), 1, &mut out);
+    router.forgotten(1);
+    out.clear();
+    router.push(1, Body::Closed(Closed::default()), &mut out);
+    assert!(matches!(out[..], [Output::Deliver { first: true, .. }]), "{out:?}");
+}
+
+#[test]
 fn a_full_link_holds_back_until_there_is_room() {
     let mut router = Router::new(Bounds {
         link_in_flight_bytes: 300,
