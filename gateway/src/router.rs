@@ -18,11 +18,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use meepo_proto::link::event::Body;
 
 mod buffered;
+mod delivery;
 mod output;
 mod state;
 
 pub use output::{Flow, Output};
-use state::{Lane, Link, Pending, choose_link};
+use state::{Lane, Link, Pending};
 pub(crate) use state::{head_bytes, header_bytes, only_once};
 
 /// A link to a worker child, numbered by the caller and never reused.
@@ -331,106 +332,6 @@ impl Router {
 
     // === how events move ===
 
-    /// Delivers what can be delivered of a client's waiting events.
-    fn pump(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        while self.deliver_next(client, false, out) {}
-    }
-
-    /// Delivers a client's next event, if it can be. One whose turn it is overtakes those that wait for room.
-    fn deliver_next(&mut self, client: ClientNumber, its_turn: bool, out: &mut Vec<Output>) -> bool {
-        let Some(lane) = self.lanes.get_mut(&client) else {
-            return false;
-        };
-        let Some(next) = lane.waiting.front() else { return false };
-        let (bytes, suspect) = (
-            next.bytes,
-            next.failed > 0 && next.failed + 1 >= self.bounds.max_deliveries,
-        );
-        if lane.blocked || lane.held || lane.in_flight.len() >= self.bounds.client_in_flight {
-            return false;
-        }
-        let Some(link) = choose_link(client, lane, &mut self.links, out) else {
-            return false;
-        };
-        let state = self.links.get_mut(&link).expect("only links that are up are chosen");
-        if suspect && state.suspect.is_some() {
-            lane.blocked = true;
-            state.suspects.push_back(client);
-            return false;
-        }
-        let fits = state.in_flight_bytes + bytes <= self.bounds.link_in_flight_bytes;
-        let in_turn = its_turn || state.blocked.is_empty();
-        if state.in_flight_bytes > 0 && !(fits && in_turn) {
-            lane.blocked = true;
-            match its_turn {
-                true => state.blocked.push_front(client),
-                false => state.blocked.push_back(client),
-            }
-            return false;
-        }
-        let mut next = lane.waiting.pop_front().expect("it was just looked at");
-        lane.waiting_bytes -= next.bytes;
-        self.waiting_bytes -= next.bytes;
-        self.waiting -= 1;
-        self.in_flight += 1;
-        state.last_seq += 1;
-        let seq = state.last_seq;
-        state.in_flight.insert(seq, client);
-        state.in_flight_bytes += next.bytes;
-        if suspect {
-            state.suspect = Some(seq);
-        }
-        let first = !std::mem::replace(&mut lane.attached, true);
-        let (body, number, redelivered) = (next.take_body(), next.number, next.redelivered);
-        out.push(Output::Deliver {
-            link,
-            seq,
-            client,
-            number,
-            body,
-            redelivered,
-            first,
-        });
-        lane.in_flight.push_back((seq, next));
-        true
-    }
-
-    /// Gives a client that has nothing to say to a link that stays, so that some worker always knows it.
-    fn hand_over(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.get_mut(&client) else {
-            return;
-        };
-        if !lane.known || lane.dismissed || !lane.is_idle() {
-            return;
-        }
-        if let Some(link) = choose_link(client, lane, &mut self.links, out)
-            && !std::mem::replace(&mut lane.attached, true)
-        {
-            out.push(Output::Attach { link, client });
-        }
-    }
-
-    /// Looks at every client that has events waiting, or no link that stays.
-    fn pump_all(&mut self, out: &mut Vec<Output>) {
-        let stays = |link: Option<LinkId>| {
-            link.and_then(|link| self.links.get(&link))
-                .is_some_and(|link| !link.draining)
-        };
-        let moves = |lane: &Lane| !lane.waiting.is_empty() || !stays(lane.link);
-        let mut clients: Vec<_> = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| moves(lane))
-            .map(|(client, _)| *client)
-            .collect();
-        clients.sort_unstable();
-        for client in clients {
-            self.pump(client, out);
-            self.hand_over(client, out);
-            self.check_resume(client, out);
-        }
-    }
-
     /// Puts a client's events in flight back to the front of its queue, after their link has ended.
     fn take_back(&mut self, client: ClientNumber, ending: Ending, out: &mut Vec<Output>) {
         let Some(lane) = self.lanes.get_mut(&client) else {
@@ -474,37 +375,6 @@ impl Router {
             if lost.is_last() {
                 self.forget(client, out);
             }
-        }
-    }
-
-    /// Delivers to those that wait for room, in their order, while there is room.
-    fn unblock(&mut self, link: LinkId, out: &mut Vec<Output>) {
-        while let Some(client) = self.links.get_mut(&link).and_then(|state| state.blocked.pop_front()) {
-            let Some(lane) = self.lanes.get_mut(&client) else {
-                continue;
-            };
-            lane.blocked = false;
-            self.deliver_next(client, true, out);
-            self.check_resume(client, out);
-            // There was no room for it. One that waits as a suspect leaves room to the others.
-            if self
-                .links
-                .get(&link)
-                .is_some_and(|state| state.blocked.front() == Some(&client))
-            {
-                return;
-            }
-            self.pump(client, out);
-        }
-    }
-
-    fn try_next_suspect(&mut self, link: LinkId, out: &mut Vec<Output>) {
-        while let Some(client) = self.links.get_mut(&link).and_then(|state| state.suspects.pop_front()) {
-            let Some(lane) = self.lanes.get_mut(&client) else {
-                continue;
-            };
-            lane.blocked = false;
-            return self.pump(client, out);
         }
     }
 
