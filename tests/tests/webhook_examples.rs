@@ -160,7 +160,9 @@ async fn replayed(host: &Host, [opened, message]: &[Post; 2]) {
         (replay(host, opened, &[]).await, replay(host, message, &[]).await),
         (200, 200)
     );
-    let stranger = format!("A{}", &opened.header("ce-subject")[1..]);
+    let subject = opened.header("ce-subject");
+    let first = if subject.starts_with('A') { 'B' } else { 'A' };
+    let stranger = format!("{first}{}", &subject[1..]);
     let (other, number) = (
         format!("{stranger}:opened"),
         format!("{}:77", opened.header("ce-subject")),
