@@ -500,7 +500,8 @@ impl Hub {
         for client in held {
             let hub = self.this.clone();
             tokio::spawn(async move {
-                tokio::time::sleep(HOLD).await;
+                // At random: events of several gateways that were in front when a worker died are not to meet again.
+                tokio::time::sleep(HOLD.mul_f64(1.0 + fastrand::f64())).await;
                 if let Some(hub) = hub.upgrade() {
                     hub.release(client);
                 }
@@ -525,8 +526,8 @@ const MAX_DELIVERIES: u32 = 3;
 /// a handler that blocks its whole process must not block every worker there is.
 const MAX_RETURNS: u32 = 16;
 
-/// How long an event waits before the delivery that may be its last: workers that were killed together, or with the
-/// machine, are all known to be dead by then.
+/// How long at least, and at most twice as long, an event waits before the delivery that may be its last: workers that were
+/// killed together, or with the machine, are all known to be dead by then.
 const HOLD: Duration = Duration::from_secs(1);
 /// How long a child that drains waits for workers when it has no link: longer than the pauses between their attempts.
 pub(crate) const ALONE: Duration = Duration::from_secs(3);
