@@ -34,14 +34,20 @@ class Events
 
 $port = (int) $argv[2];
 $argv = [$argv[0], 'start'];
-// Ports beside the clients' one, which nobody else was given.
-$register = '127.0.0.1:' . ($port + 1);
+// A port that nobody has now.
+function free_port(): int
+{
+    $socket = stream_socket_server('tcp://127.0.0.1:0');
+    return (int) substr(strrchr(stream_socket_get_name($socket, false), ':'), 1);
+}
+
+$register = '127.0.0.1:' . free_port();
 new Register("text://$register");
 
 $gateway = new Gateway("websocket://127.0.0.1:$port");
 $gateway->count = 1;
 $gateway->lanIp = '127.0.0.1';
-$gateway->startPort = $port + 2;
+$gateway->startPort = free_port();
 $gateway->pingInterval = 0;
 $gateway->registerAddress = $register;
 
