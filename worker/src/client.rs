@@ -54,8 +54,7 @@ pub(crate) struct Known {
     /// The link that it came through. What a handler sends once that has ended is refused.
     link: Arc<Link>,
     session: Mutex<SessionCopy>,
-    /// This worker no longer serves it, or it has closed: no timer runs and no request waits any more.
-    over: CancellationToken,
+    over: Mutex<Over>,
     closed: AtomicBool,
     /// A handler leaves the event that it was called for, and those behind it, to another worker.
     handed_back: AtomicBool,
@@ -63,6 +62,14 @@ pub(crate) struct Known {
     requests: Requests,
     /// It is not read.
     paused: Mutex<bool>,
+}
+
+/// Whether this worker no longer serves a client, or it has closed: no timer runs and no request waits any more.
+#[derive(Default)]
+struct Over {
+    over: bool,
+    /// Who waits for that. A client that nobody waits for has none.
+    told: Option<CancellationToken>,
 }
 
 /// A worker child's copy of a client's session.
@@ -81,7 +88,7 @@ impl Known {
             id,
             hello: attach.handshake.unwrap_or_default().into(),
             cluster,
-            over: link.until_ended(),
+            over: Mutex::default(),
             link,
             session: Mutex::new(SessionCopy {
                 session: attach.session,
@@ -107,8 +114,27 @@ impl Known {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn over(&self) -> &CancellationToken {
-        &self.over
+    /// Is cancelled once this worker no longer serves it, or it has closed.
+    pub(crate) fn over(&self) -> CancellationToken {
+        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = over.told.get_or_insert_with(|| self.link.until_ended()).clone();
+        if over.over {
+            told.cancel();
+        }
+        told
+    }
+
+    /// This worker no longer serves it.
+    pub(crate) fn end(&self) {
+        let told = {
+            let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+            over.over = true;
+            over.told.clone()
+        };
+        // Without the lock: whoever waits is woken.
+        if let Some(told) = told {
+            told.cancel();
+        }
     }
 
     pub(crate) fn timers(&self) -> &Count {
@@ -122,7 +148,7 @@ impl Known {
     /// The client has gone.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.over.cancel();
+        self.end();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

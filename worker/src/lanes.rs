@@ -222,7 +222,7 @@ impl<H: Handler> Lanes<H> {
         stats.connections_total.add(1);
         let earlier = self.lanes.entry(id).or_default().record.replace(record);
         match earlier {
-            Some(earlier) => earlier.known.over().cancel(),
+            Some(earlier) => earlier.known.end(),
             None => stats.connections.add(1),
         }
     }
@@ -235,7 +235,7 @@ impl<H: Handler> Lanes<H> {
             .get_mut(&id)
             .and_then(|mut lane| lane.record.take_if(through_it));
         if let Some(record) = forgotten {
-            record.known.over().cancel();
+            record.known.end();
             self.cluster.stats().connections.sub(1);
         }
         self.lanes.remove_if(&id, |_, lane| lane.is_over());

@@ -137,7 +137,8 @@ impl Client {
         matches: Option<Arc<Matches>>,
     ) -> Result<Message, RequestError> {
         let (known, cluster) = (self.known(), self.cluster());
-        if known.over().is_cancelled() || known.link().is_draining() {
+        let over = known.over();
+        if over.is_cancelled() || known.link().is_draining() {
             return Err(known.why_over());
         }
         if !cluster.serving().is_some_and(|serving| serving.has_let_in(known)) {
@@ -167,7 +168,7 @@ impl Client {
                 biased;
                 Ok(reply) = &mut asked.reply => Ok(reply),
                 error = not_sent => Err(error),
-                () = known.over().cancelled() => Err(known.why_over()),
+                () = over.cancelled() => Err(known.why_over()),
                 // No event comes over a link that drains.
                 () = known.link().drains() => Err(known.why_over()),
             }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -88,9 +88,9 @@ pub(crate) struct Run {
 /// What a timer is called where it stands beside handlers.
 pub(crate) const TIMER: &str = "timer";
 
-/// How many timers there are.
+/// How many timers there are. Nothing is kept where there never was one.
 #[derive(Debug, Default)]
-pub(crate) struct Count(Arc<AtomicUsize>);
+pub(crate) struct Count(OnceLock<Arc<AtomicUsize>>);
 
 /// A timer that is counted.
 struct Counted(Arc<AtomicUsize>);
@@ -301,8 +301,9 @@ impl Due {
 impl Count {
     fn one_more(&self, limit: usize) -> Option<Counted> {
         let more = |count| (count < limit).then_some(count + 1);
-        let counted = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        counted.is_ok().then(|| Counted(self.0.clone()))
+        let count = self.0.get_or_init(Arc::default);
+        let counted = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        counted.is_ok().then(|| Counted(count.clone()))
     }
 }
 
