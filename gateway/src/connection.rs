@@ -107,6 +107,7 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
                 }
             }
         }
+        heart.note();
         tokio::select! {
             biased;
             () = client.wake.notified() => {}
@@ -223,6 +224,8 @@ async fn see_off(client: &Client, socket: &TcpStream, mut rest: Rest, mut decode
 struct Heart {
     protocol: Protocol,
     heard: Instant,
+    /// It was heard of since that was noted.
+    heard_since: bool,
     asked: bool,
     /// Since when the client is not read.
     paused: Option<Instant>,
@@ -242,6 +245,7 @@ impl Heart {
         Self {
             protocol,
             heard,
+            heard_since: false,
             asked: false,
             paused: None,
             next: heard + interval,
@@ -251,8 +255,15 @@ impl Heart {
     }
 
     fn heard(&mut self) {
-        self.heard = Instant::now();
-        self.asked = false;
+        self.heard_since = true;
+    }
+
+    /// Notes when the client was heard of. The clock is read once for all that came together.
+    fn note(&mut self) {
+        if std::mem::take(&mut self.heard_since) {
+            self.heard = Instant::now();
+            self.asked = false;
+        }
     }
 
     /// The time in which the client is not read does not count.
