@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use meepo_node::membership::Membership;
 use meepo_node::secret::{SecretCheck, warn_if_open};
-use meepo_node::{BoxError, Child, StopReason, advertise, rpc};
+use meepo_node::{BoxError, Child, StopReason, advertise, local, rpc};
 use meepo_proto::link::link_server::LinkServer;
 use meepo_proto::registry::{Kind, Node, State};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,9 +42,15 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     let inner = TcpListener::from_std(own)?;
     let bound = inner.local_addr()?;
     warn_if_open("gateway", bound, &child.node.secret);
+    let local = if hub.settings.local {
+        Some(local::listen(hub.id.0)?)
+    } else {
+        None
+    };
     let server = tokio::spawn(serve_links(
         Arc::clone(&hub),
         inner,
+        local,
         child.node.secret.clone(),
         gone.clone(),
     ));
@@ -163,11 +170,16 @@ fn advertise_of(configured: &str, inner: u16, bound: u16) -> Option<String> {
 async fn serve_links(
     hub: Arc<Hub>,
     listener: TcpListener,
+    local: Option<UnixListener>,
     secret: String,
     until: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let limit = usize::try_from(hub.settings.max_message.as_u64() + MESSAGE_SLACK).unwrap_or(usize::MAX);
-    let stats = hub.stats;
+    let incoming = rpc::incoming(listener, hub.stats);
+    let local = match local {
+        Some(local) => rpc::incoming_local(local, hub.stats).left_stream(),
+        None => stream::pending().right_stream(),
+    };
     let service = LinkServer::new(LinkService {
         hub,
         tasks: TaskTracker::new(),
@@ -178,7 +190,7 @@ async fn serve_links(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(InterceptorLayer::new(SecretCheck::new(&secret)))
         .add_service(service)
-        .serve_with_incoming_shutdown(rpc::incoming(listener, stats), until.cancelled_owned())
+        .serve_with_incoming_shutdown(stream::select(incoming, local), until.cancelled_owned())
         .await
 }
 

@@ -35,7 +35,8 @@ impl Link for LinkService {
     type OpenStream = UnboundedReceiverStream<Result<Event, Status>>;
 
     async fn open(&self, request: Request<Streaming<Command>>) -> Result<Response<Self::OpenStream>, Status> {
-        let peer = request.remote_addr().map(|peer| peer.to_string()).unwrap_or_default();
+        let peer = request.remote_addr();
+        let peer = peer.map_or_else(|| "this host".to_owned(), |peer| peer.to_string());
         let commands = request.into_inner();
         // Events are bounded by what may be in flight, which the router counts; replies and refusals by the commands.
         let (events, stream) = mpsc::unbounded_channel();

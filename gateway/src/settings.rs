@@ -23,6 +23,9 @@ pub struct GatewaySettings {
     /// The host that workers are told to dial, a name or an address, when it is not the one of `inner`. A port may
     /// follow (`host:port`) when it is mapped; each further child has the next one. Default: empty.
     pub advertise: String,
+    /// Whether workers of the same host, user and network namespace come in over a Unix socket, past the network.
+    /// Default: true.
+    pub local: bool,
     /// The largest message from a client or to it; a client that sends a larger one is closed (1009). Default: `1MiB`.
     pub max_message: ByteSize,
     /// How long a client may take for its handshake, for the head of a request, for its body, and for each 64 KiB of the
@@ -171,6 +174,7 @@ impl Default for GatewaySettings {
             listen: vec![listen(Protocol::Ws, 19910), listen(Protocol::Line, 19909)],
             inner: loopback(19912),
             advertise: String::new(),
+            local: true,
             max_message: ByteSize::mib(1),
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),

@@ -1,13 +1,12 @@
 //! Accepting connections, also when no file descriptor is free: then those that come wait, and the others are served on.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use nix::sys::resource::{Resource, getrlimit};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
+use tokio_util::net::Listener;
 
 use crate::stats::Slot;
 
@@ -18,8 +17,8 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// A listener whose shortages are seen in the statistics.
 #[derive(Debug)]
-pub struct Acceptor {
-    listener: TcpListener,
+pub struct Acceptor<L> {
+    listener: L,
     /// Who comes here, for the log.
     whom: &'static str,
     stats: &'static Slot,
@@ -28,9 +27,9 @@ pub struct Acceptor {
     logged: Option<Instant>,
 }
 
-impl Acceptor {
+impl<L: Listener> Acceptor<L> {
     /// Accepts on a listener.
-    pub fn new(listener: TcpListener, whom: &'static str, stats: &'static Slot) -> Self {
+    pub fn new(listener: L, whom: &'static str, stats: &'static Slot) -> Self {
         Self {
             listener,
             whom,
@@ -41,7 +40,7 @@ impl Acceptor {
     }
 
     /// The next connection. Cancel safe.
-    pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    pub async fn accept(&mut self) -> (L::Io, L::Addr) {
         loop {
             let accepted = if self.blocked {
                 // If nobody waits, nobody suffers from the shortage any more.
@@ -75,7 +74,9 @@ impl Acceptor {
             tracing::warn!(%error, whom, limit, "cannot accept connections, trying on");
         }
     }
+}
 
+impl<L> Acceptor<L> {
     fn unblock(&mut self) {
         if std::mem::take(&mut self.blocked) {
             self.stats.blocked_listeners.sub(1);
@@ -83,7 +84,7 @@ impl Acceptor {
     }
 }
 
-impl Drop for Acceptor {
+impl<L> Drop for Acceptor<L> {
     fn drop(&mut self) {
         self.unblock();
     }

@@ -19,7 +19,7 @@
 //!   [`clock`] what it is counted by. [`turn`]: what only one child of an address does at a time.
 //! - [`advertise`]: the address that a node tells others.
 //! - [`Acceptor`]: accepts connections, also when descriptors run out.
-//! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share.
+//! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share; [`local`]: between those of one host.
 //! - [`quota`]: a bound on log lines that a stranger can cause.
 //! - `logs`: one line an event. `sys`: all that is unsafe.
 //!
@@ -44,6 +44,7 @@ mod daemon;
 mod exporter;
 pub mod instance;
 pub mod lease;
+pub mod local;
 mod logs;
 mod master;
 pub mod membership;

@@ -10,11 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::Sleep;
+use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::acceptor::Acceptor;
 use crate::quota::REFUSALS;
@@ -47,6 +49,15 @@ pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
         .keep_alive_while_idle(true))
 }
 
+/// The client's end over a connection that is there already, and over no other.
+pub fn over(endpoint: &Endpoint, connection: UnixStream) -> Channel {
+    let mut connection = Some(connection);
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+        let connection = connection.take().ok_or(io::ErrorKind::NotConnected);
+        async { connection.map(TokioIo::new).map_err(io::Error::from) }
+    }))
+}
+
 /// The server's end, to be served on [`incoming`].
 pub fn server() -> Server {
     Server::builder()
@@ -74,15 +85,24 @@ pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item
         let (socket, peer) = acceptor.accept().await;
         // Only a hint; a connection that has ended already will say so when it is read.
         let _ = socket.set_nodelay(true);
-        Some((Ok(Inbound::new(socket, peer)), acceptor))
+        Some((Ok(Inbound::new(Either::Left(socket), Some(peer))), acceptor))
     })
 }
 
-/// A connection that [`incoming`] accepted.
+/// Accepts those from within this host.
+pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
+    stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
+        let (socket, _) = acceptor.accept().await;
+        Some((Ok(Inbound::new(Either::Right(socket), None)), acceptor))
+    })
+}
+
+/// A connection that [`incoming`] or [`incoming_local`] accepted.
 #[derive(Debug)]
 pub struct Inbound {
-    socket: TcpStream,
-    peer: SocketAddr,
+    socket: Either<TcpStream, UnixStream>,
+    /// None within this host.
+    peer: Option<SocketAddr>,
     /// Until the whole preface has come.
     preface: Option<Preface>,
 }
@@ -94,7 +114,7 @@ struct Preface {
 }
 
 impl Inbound {
-    fn new(socket: TcpStream, peer: SocketAddr) -> Self {
+    fn new(socket: Either<TcpStream, UnixStream>, peer: Option<SocketAddr>) -> Self {
         let preface = Preface {
             seen: 0,
             deadline: Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)),
@@ -109,7 +129,10 @@ impl Inbound {
     /// Ends the connection of a peer that is no node.
     fn refuse(&self, why: &'static str) -> Poll<io::Result<()>> {
         if let Some(unlogged) = REFUSALS.take() {
-            tracing::warn!(peer = %self.peer, why, unlogged, "refused a peer");
+            let peer = self
+                .peer
+                .map_or_else(|| "this host".to_owned(), |peer| peer.to_string());
+            tracing::warn!(peer, why, unlogged, "refused a peer");
         }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)))
     }
@@ -171,6 +194,12 @@ impl Connected for Inbound {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.socket.connect_info()
+        match &self.socket {
+            Either::Left(socket) => socket.connect_info(),
+            Either::Right(_) => TcpConnectInfo {
+                local_addr: None,
+                remote_addr: None,
+            },
+        }
     }
 }

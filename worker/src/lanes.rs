@@ -15,13 +15,13 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::one::RefMut;
 use foldhash::fast::RandomState;
-use futures_util::{FutureExt, poll};
+use futures_util::{FutureExt, TryFutureExt, poll};
 use meepo_node::stats::Slot;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::{ClientId, GatewayId};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -327,55 +327,61 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
+    /// It is put on the heap for each event that finds its lane idle, so it is small: what is rare has a place of its own.
     async fn work_off(self: Arc<Self>, id: ClientId, first: Job) {
         if !self.is_open.load(Ordering::Acquire) {
             self.open.cancelled().await;
         }
         let mut next = Some(first);
         while let Some(job) = next {
-            job.link.available().await;
-            self.work(id, job).await;
+            if !job.link.is_available() {
+                Box::pin(job.link.available()).await;
+            }
+            if let Some(client) = self.begin(&job) {
+                let Rules { handler, limit, event } = job.what.rules(self.limit);
+                let (link, seq, lost) = (job.link.clone(), job.seq, matches!(job.what, What::Lost));
+                let handled = {
+                    let mut handling = pin!(self.handle(&client, job));
+                    match poll!(&mut handling) {
+                        Poll::Ready(handled) => handled,
+                        // It waits: only now is its time limit set up.
+                        Poll::Pending => match timeout(limit, handling).await {
+                            Ok(handled) => handled,
+                            Err(_) => Err(HandlerError::CutOff { handler, limit }),
+                        },
+                    }
+                };
+                let cut_off = matches!(handled, Err(HandlerError::CutOff { .. }));
+                if let Err(error) = handled {
+                    self.failed(id, handler, &error);
+                    Box::pin(self.tell(&client, &error)).await;
+                }
+                let handed_back = client.is_handed_back() && !lost;
+                match event && (cut_off || handed_back) {
+                    false => link.done(seq),
+                    // A worker gets its event again, and with it those behind it.
+                    true => {
+                        self.forget(id, &link);
+                        link.undone(seq, handed_back);
+                    }
+                }
+            }
             next = self.next(id);
         }
     }
 
-    async fn work(&self, id: ClientId, job: Job) {
-        let lost = matches!(job.what, What::Lost);
-        if job.link.has_ended() && !lost {
+    /// The client that a job is for, if it is still to be done.
+    fn begin(&self, job: &Job) -> Option<Client> {
+        if job.link.has_ended() && !matches!(job.what, What::Lost) {
             // The gateway hands it to another worker.
-            return;
+            return None;
         }
-        let (link, seq) = (job.link.clone(), job.seq);
-        let Some(known) = job.known.clone().filter(|known| known.is_attached()) else {
+        let Some(known) = job.known.as_ref().filter(|known| known.is_attached()) else {
             // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
-            return link.done(seq);
+            job.link.done(job.seq);
+            return None;
         };
-        let client = Client::new(known, job.event);
-        if let What::Refused(error) = job.what {
-            return self.tell(&client, &error).await;
-        }
-        let handler = job.what.handler();
-        let (limit, is_event) = match &job.what {
-            // It limits itself: it goes on after a run that was cut off.
-            What::Timer(_) => (Duration::MAX, false),
-            What::Farewell(parting) => (parting.left().min(self.limit), false),
-            _ => (self.limit, true),
-        };
-        let handled = within(limit, self.handle(&client, job)).await;
-        let cut_off = handled.is_err();
-        if let Err(error) = handled.unwrap_or(Err(HandlerError::CutOff { handler, limit })) {
-            self.failed(id, handler, &error);
-            self.tell(&client, &error).await;
-        }
-        let handed_back = client.is_handed_back() && !lost;
-        match is_event && (cut_off || handed_back) {
-            false => link.done(seq),
-            // A worker gets its event again, and with it those behind it.
-            true => {
-                self.forget(id, &link);
-                link.undone(seq, handed_back);
-            }
-        }
+        Some(Client::new(known.clone(), job.event))
     }
 
     fn next(&self, id: ClientId) -> Option<Job> {
@@ -415,7 +421,31 @@ impl Job {
     }
 }
 
+/// How a job is to be done.
+struct Rules {
+    handler: &'static str,
+    /// How long it may take.
+    limit: Duration,
+    /// It is an event of the client, which a worker is to handle to its end.
+    event: bool,
+}
+
 impl What {
+    fn rules(&self, limit: Duration) -> Rules {
+        let (limit, event) = match self {
+            // It limits itself: it goes on after a run that was cut off.
+            Self::Timer(_) => (Duration::MAX, false),
+            Self::Farewell(parting) => (parting.left().min(limit), false),
+            Self::Refused(_) => (Duration::MAX, false),
+            _ => (limit, true),
+        };
+        Rules {
+            handler: self.handler(),
+            limit,
+            event,
+        }
+    }
+
     fn handler(&self) -> &'static str {
         match self {
             Self::Opened => "on_connect",
@@ -443,17 +473,10 @@ impl Drop for InFlight {
     }
 }
 
-/// The time limit of what takes no time at first is not set up.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
-    let mut work = pin!(work);
-    match poll!(&mut work) {
-        Poll::Ready(done) => Ok(done),
-        Poll::Pending => timeout(limit, work).await,
-    }
-}
-
 /// Runs what an application wrote: a panic there ends nothing else.
-pub(crate) async fn guarded<T>(handler: impl Future<Output = T>) -> Result<T, Panic> {
-    let guarded = AssertUnwindSafe(handler).catch_unwind().await;
-    guarded.map_err(|payload| Panic::new(&*payload))
+pub(crate) fn guarded<T>(handler: impl Future<Output = T>) -> impl Future<Output = Result<T, Panic>> {
+    // No async function: that would keep the handler's future twice.
+    AssertUnwindSafe(handler)
+        .catch_unwind()
+        .map_err(|payload| Panic::new(&*payload))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use meepo_node::secret::SecretHeader;
-use meepo_node::{clock, rpc};
+use meepo_node::{clock, local, rpc};
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
@@ -167,7 +167,7 @@ pub(crate) struct Asked {
 }
 
 impl Link {
-    /// Dials a gateway child and waits for its `welcome`.
+    /// Dials a gateway child, past the network if it is on this host, and waits for its `welcome`.
     pub(crate) async fn dial(
         gateway: GatewayId,
         address: &str,
@@ -178,7 +178,11 @@ impl Link {
             .map_err(DialError::Address)?
             .initial_stream_window_size(WINDOW.0)
             .initial_connection_window_size(WINDOW.1);
-        let mut client = LinkClient::with_interceptor(endpoint.connect_lazy(), card.secret.clone())
+        let channel = match local::connect(gateway.0).await {
+            Some(connection) => rpc::over(&endpoint, connection),
+            None => endpoint.connect_lazy(),
+        };
+        let mut client = LinkClient::with_interceptor(channel, card.secret.clone())
             .max_decoding_message_size(MAX_EVENT)
             .max_encoding_message_size(usize::MAX);
 
@@ -325,11 +329,13 @@ impl Link {
         self.room.has_half()
     }
 
+    /// Whether there is room in the outgoing queue.
+    pub(crate) fn is_available(&self) -> bool {
+        self.room.is_available()
+    }
+
     /// Waits for room in the outgoing queue, or for the link's end. Cancel safe.
     pub(crate) async fn available(&self) {
-        if self.room.is_available() {
-            return;
-        }
         tokio::select! {
             biased;
             () = self.room.available() => {}

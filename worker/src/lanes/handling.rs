@@ -13,32 +13,37 @@ use crate::link::Link;
 use crate::{Client, CloseReason, Handler, HandlerError, Reject, Result};
 
 impl<H: Handler> Lanes<H> {
+    /// Messages are many: all else has its future in a place of its own.
     pub(super) async fn handle(&self, client: &Client, job: Job) -> Result<(), HandlerError> {
         let handler = job.what.handler();
+        let link = &job.link;
         match job.what {
-            What::Opened => self.connect(client, &job.link).await,
             What::Message(message) => match guarded(async { self.handler.on_message(client, message).await }).await {
                 Ok(handled) => handled.map_err(|error| HandlerError::Failed { handler, error }),
                 Err(panic) => Err(HandlerError::panicked(handler, panic)),
             },
-            What::Closed(reason) => self.close(client, &job.link, reason).await,
-            What::Farewell(parting) => self.farewell(client, &parting).await,
-            What::Lost => {
-                let reason = CloseReason::gateway_lost();
-                self.close(client, &job.link, reason).await
+            What::Opened => Box::pin(self.connect(client, link)).await,
+            What::Closed(reason) => Box::pin(self.close(client, link, reason)).await,
+            What::Lost => Box::pin(self.close(client, link, CloseReason::gateway_lost())).await,
+            What::Farewell(parting) => Box::pin(self.farewell(client, &parting)).await,
+            What::Timer(run) => Box::pin(run.run(client.clone(), self.limit)).await,
+            What::Buffered(full) => Box::pin(self.buffered(client, full)).await,
+            What::Refused(error) => {
+                Box::pin(self.tell(client, &error)).await;
+                Ok(())
             }
-            What::Timer(run) => run.run(client.clone(), self.limit).await,
-            What::Buffered(full) => {
-                let told = guarded(async {
-                    match full {
-                        true => self.handler.on_buffer_full(client).await,
-                        false => self.handler.on_buffer_empty(client).await,
-                    }
-                });
-                told.await.map_err(|panic| HandlerError::panicked(handler, panic))
-            }
-            What::Refused(_) => Ok(()),
         }
+    }
+
+    async fn buffered(&self, client: &Client, full: bool) -> Result<(), HandlerError> {
+        let handler = What::Buffered(full).handler();
+        let told = guarded(async {
+            match full {
+                true => self.handler.on_buffer_full(client).await,
+                false => self.handler.on_buffer_empty(client).await,
+            }
+        });
+        told.await.map_err(|panic| HandlerError::panicked(handler, panic))
     }
 
     async fn connect(&self, client: &Client, link: &Arc<Link>) -> Result<(), HandlerError> {
