@@ -2,10 +2,28 @@
 //!
 //! Such a name is seen in one network namespace, and by nobody on other hosts: who does not find it there takes TCP.
 
-use std::io;
+use std::io::{self, IoSlice, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream as StdStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use nix::unistd::Uid;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::sys;
+
+/// A connection within this host.
+///
+/// It is waited for room in it only while it is full: of a Unix socket the system tells that whenever the other end has
+/// read something, which would be one more wake-up for each message.
+#[derive(Debug)]
+pub struct LocalStream {
+    socket: AsyncFd<StdStream>,
+    full: Option<AsyncFd<StdStream>>,
+}
 
 /// Listens for nodes of this host.
 pub fn listen(node: u64) -> io::Result<UnixListener> {
@@ -14,10 +32,11 @@ pub fn listen(node: u64) -> io::Result<UnixListener> {
 
 /// Connects to a node, if it is one of this host and runs as the same user, or as root: no other is shown the secret.
 /// It waits for nobody: a listener whose queue is full counts as none.
-pub async fn connect(node: u64) -> Option<UnixStream> {
+pub async fn connect(node: u64) -> Option<LocalStream> {
     let stream = UnixStream::connect(name(node)).await.ok()?;
     let owner = stream.peer_cred().ok()?.uid();
-    (owner == 0 || owner == Uid::effective().as_raw()).then_some(stream)
+    let ours = owner == 0 || owner == Uid::effective().as_raw();
+    ours.then(|| LocalStream::new(stream)).and_then(Result::ok)
 }
 
 /// A leading zero makes it abstract.
@@ -25,25 +44,145 @@ fn name(node: u64) -> String {
     format!("\0meepo/{node:016x}")
 }
 
+impl LocalStream {
+    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
+        let socket = AsyncFd::register_with_interest(stream.into_std()?, Interest::READABLE)?;
+        Ok(Self { socket, full: None })
+    }
+
+    fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&StdStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut room = match &self.full {
+                Some(full) => Some(ready!(full.poll_write_ready(cx))?),
+                None => None,
+            };
+            let written = write(self.socket.get_ref());
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match &mut room {
+                    Some(room) => room.clear_ready(),
+                    None => {
+                        let socket = self.socket.get_ref().try_clone()?;
+                        self.full = Some(AsyncFd::register_with_interest(socket, Interest::WRITABLE)?);
+                    }
+                },
+                written => {
+                    self.full = None;
+                    return Poll::Ready(written);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for LocalStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            match sys::receive(ready.get_inner(), buffer) {
+                Ok(read) => {
+                    // A read that leaves room has taken all: the system is not asked again before there is more.
+                    if read > 0 && buffer.remaining() > 0 {
+                        ready.clear_ready();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for LocalStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, |mut socket| socket.write(bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, |mut socket| socket.write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.socket.get_ref().shutdown(Shutdown::Write))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
+    /// Both ends of a connection.
+    async fn connected() -> (LocalStream, LocalStream) {
+        let node = fastrand::u64(..);
+        let listener = listen(node).expect("the name is free");
+        let ours = connect(node).await.expect("it listens");
+        let (theirs, _) = listener.accept().await.expect("a connection");
+        (ours, LocalStream::new(theirs).expect("it is open"))
+    }
+
     #[tokio::test]
-    async fn a_node_is_reached_by_its_id() {
+    async fn a_node_is_reached_by_its_id_as_long_as_it_listens() {
         let node = fastrand::u64(..);
         assert!(connect(node).await.is_none());
         let listener = listen(node).expect("the name is free");
-        let mut ours = connect(node).await.expect("it listens");
-        let (mut theirs, _) = listener.accept().await.expect("a connection");
-        ours.write_all(b"hello").await.expect("it is read");
-        drop(ours);
-        let mut heard = String::new();
-        theirs.read_to_string(&mut heard).await.expect("text");
-        assert_eq!(heard, "hello");
+        assert!(connect(node).await.is_some());
         drop(listener);
         assert!(connect(node).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn much_goes_through_both_ways_at_once_in_order() {
+        let (ours, theirs) = connected().await;
+        let sent: Arc<[u8]> = (0..8 << 20).map(|at: u32| (at / 7) as u8).collect();
+        let copy = |stream: LocalStream| {
+            let sent = Arc::clone(&sent);
+            async move {
+                let (mut from, mut to) = tokio::io::split(stream);
+                let write = async {
+                    to.write_all(&sent).await.expect("it is read");
+                    to.shutdown().await.expect("it is open");
+                };
+                let mut heard = Vec::new();
+                let (_, read) = tokio::join!(write, from.read_to_end(&mut heard));
+                read.expect("it is written");
+                assert!(heard == *sent);
+            }
+        };
+        tokio::join!(copy(ours), copy(theirs));
+    }
+
+    #[tokio::test]
+    async fn what_comes_bit_by_bit_is_all_read() {
+        let (mut ours, mut theirs) = connected().await;
+        let mut buffer = [0; 16];
+        for message in ["a", "bc", "def"] {
+            ours.write_all(message.as_bytes()).await.expect("it is read");
+            let read = theirs.read(&mut buffer).await.expect("it is open");
+            assert_eq!(&buffer[..read], message.as_bytes());
+        }
+        drop(ours);
+        assert_eq!(theirs.read(&mut buffer).await.expect("it has ended"), 0);
     }
 }

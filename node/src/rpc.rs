@@ -12,13 +12,14 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::Sleep;
 use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::acceptor::Acceptor;
+use crate::local::LocalStream;
 use crate::quota::REFUSALS;
 use crate::stats::Slot;
 
@@ -50,7 +51,7 @@ pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
 }
 
 /// The client's end over a connection that is there already, and over no other.
-pub fn over(endpoint: &Endpoint, connection: UnixStream) -> Channel {
+pub fn over(endpoint: &Endpoint, connection: LocalStream) -> Channel {
     let mut connection = Some(connection);
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
         let connection = connection.take().ok_or(io::ErrorKind::NotConnected);
@@ -93,14 +94,15 @@ pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item
 pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
     stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
         let (socket, _) = acceptor.accept().await;
-        Some((Ok(Inbound::new(Either::Right(socket), None)), acceptor))
+        let socket = LocalStream::new(socket);
+        Some((socket.map(|socket| Inbound::new(Either::Right(socket), None)), acceptor))
     })
 }
 
 /// A connection that [`incoming`] or [`incoming_local`] accepted.
 #[derive(Debug)]
 pub struct Inbound {
-    socket: Either<TcpStream, UnixStream>,
+    socket: Either<TcpStream, LocalStream>,
     /// None within this host.
     peer: Option<SocketAddr>,
     /// Until the whole preface has come.
@@ -114,7 +116,7 @@ struct Preface {
 }
 
 impl Inbound {
-    fn new(socket: Either<TcpStream, UnixStream>, peer: Option<SocketAddr>) -> Self {
+    fn new(socket: Either<TcpStream, LocalStream>, peer: Option<SocketAddr>) -> Self {
         let preface = Preface {
             seen: 0,
             deadline: Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)),

@@ -2,13 +2,15 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
+use socket2::SockRef;
+use tokio::io::ReadBuf;
 
 /// Splits the process in two. Both sides go on from here.
 ///
@@ -38,6 +40,17 @@ pub(crate) fn dispose(signal: Signal, ignore: bool) {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Receives from a socket into what a buffer has left; 0 bytes if that is nothing, or the other end is done.
+pub(crate) fn receive(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+    // SAFETY: nothing is taken out of the bytes that are not initialized, and the system only writes to them.
+    let room = unsafe { buffer.unfilled_mut() };
+    let read = SockRef::from(socket).recv(room)?;
+    // SAFETY: the system has written as many.
+    unsafe { buffer.assume_init(read) };
+    buffer.advance(read);
+    Ok(read)
 }
 
 /// Maps `length` bytes of a file, shared with all processes that are forked later. It is never unmapped.
