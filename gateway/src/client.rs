@@ -10,9 +10,10 @@ use bytes::Bytes;
 use meepo_proto::link::Handshake;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::bell::Bell;
 use crate::outbox::{Flushed, Outbox};
 use crate::settings::Protocol;
 
@@ -27,7 +28,7 @@ pub(crate) struct Client {
     /// Bytes that may wait for it when it does not read.
     send_buffer: usize,
     /// Wakes the client's own task when `state` changed in a way that concerns it.
-    pub wake: Notify,
+    pub wake: Bell,
     /// Absent until a WebSocket handshake is through.
     socket: OnceLock<TcpStream>,
     state: Mutex<State>,
@@ -130,7 +131,7 @@ impl Client {
                 paused: AtomicBool::new(false),
             }),
             send_buffer,
-            wake: Notify::new(),
+            wake: Bell::default(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),
             state: Mutex::new(State {
                 outbox: Outbox::default(),
@@ -199,14 +200,14 @@ impl Client {
     /// No more than may waits for a worker.
     pub(crate) fn let_go(&self) {
         self.state.lock().held_back = false;
-        self.wake.notify_one();
+        self.wake.ring();
     }
 
     /// A worker wants it not to be read, or to be read again. False if that was so already.
     pub(crate) fn pause(&self, paused: bool) -> bool {
         let changed = self.profile.paused.swap(paused, Ordering::Relaxed) != paused;
         if changed {
-            self.wake.notify_one();
+            self.wake.ring();
         }
         changed
     }
@@ -263,7 +264,7 @@ impl Client {
     /// Its own task tells workers: whoever sends holds locks.
     fn fill(&self, state: &mut State) {
         if !std::mem::replace(&mut state.full, true) {
-            self.wake.notify_one();
+            self.wake.ring();
         }
     }
 
@@ -309,7 +310,7 @@ impl Client {
             self.flush_locked(&mut state);
         }
         drop(state);
-        self.wake.notify_one();
+        self.wake.ring();
         true
     }
 
@@ -334,20 +335,20 @@ impl Client {
         match flushed {
             Ok(Flushed::All) => {
                 if std::mem::replace(&mut state.full, false) {
-                    self.wake.notify_one();
+                    self.wake.ring();
                 }
             }
             Ok(Flushed::Blocked) => {
                 state.blocked = true;
                 self.check_full(state);
                 if !was_blocked {
-                    self.wake.notify_one();
+                    self.wake.ring();
                 }
             }
             Err(_) => {
                 state.broken = true;
                 state.outbox = Outbox::default();
-                self.wake.notify_one();
+                self.wake.ring();
             }
         }
     }

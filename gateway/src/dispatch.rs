@@ -121,7 +121,7 @@ impl Dispatch {
                 Output::GiveUp { client } => later.given_up.push((client, self.client(client))),
                 Output::Settled { client } => {
                     if let Some(client) = self.client(client) {
-                        client.wake.notify_one();
+                        client.wake.ring();
                     }
                 }
                 Output::Resume { client } => {
