@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meepo_proto::link::Handshake;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -37,7 +38,8 @@ pub(crate) struct Client {
 /// What workers know of a client. It outlives the client until the last worker has heard of its end.
 #[derive(Debug)]
 pub(crate) struct Profile {
-    pub handshake: Handshake,
+    /// How it came, encoded: in one piece, for workers have to be told only when one begins to serve it.
+    handshake: Box<[u8]>,
     pub session: Mutex<BTreeMap<String, String>>,
     /// A worker does not want it to be read.
     pub paused: AtomicBool,
@@ -112,12 +114,27 @@ pub(crate) struct Turn {
     pub slow: Vec<Arc<Client>>,
 }
 
+impl Profile {
+    fn new(handshake: &Handshake) -> Self {
+        Self {
+            handshake: handshake.encode_to_vec().into(),
+            session: Mutex::default(),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// How it came.
+    pub(crate) fn handshake(&self) -> Handshake {
+        Handshake::decode(&*self.handshake).expect("it was encoded here")
+    }
+}
+
 impl Client {
     /// A client that waits for a worker's verdict.
     pub(crate) fn new(
         number: u64,
         protocol: Protocol,
-        handshake: Handshake,
+        handshake: &Handshake,
         socket: Option<TcpStream>,
         send_buffer: usize,
     ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
@@ -125,11 +142,7 @@ impl Client {
         let client = Self {
             number,
             protocol,
-            profile: Arc::new(Profile {
-                handshake,
-                session: Mutex::default(),
-                paused: AtomicBool::new(false),
-            }),
+            profile: Arc::new(Profile::new(handshake)),
             send_buffer,
             wake: Bell::default(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),

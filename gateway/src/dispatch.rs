@@ -149,7 +149,7 @@ impl Dispatch {
         let profile = &self.clients.get(&client)?.profile;
         let session = profile.session.lock().clone();
         Some(Attach {
-            handshake: Some(profile.handshake.clone()),
+            handshake: Some(profile.handshake()),
             session,
             paused: profile.paused.load(Ordering::Relaxed),
         })
