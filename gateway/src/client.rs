@@ -1,7 +1,7 @@
 //! One client: its socket, its session, and what it has still to be sent.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use bytes::Bytes;
 use meepo_proto::link::Handshake;
 use parking_lot::Mutex;
 use prost::Message as _;
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -64,7 +66,7 @@ struct State {
     ending: bool,
     /// It is not seen off.
     cut: bool,
-    /// When the socket took something last, or had nothing to take.
+    /// When the socket took something last, or had nothing to take; kept only while something waits.
     progress: Instant,
     verdict: Option<oneshot::Sender<Verdict>>,
 }
@@ -245,7 +247,7 @@ impl Client {
         if state.ending || state.broken {
             return Sent::Gone;
         }
-        if state.outbox.bytes() == 0 {
+        if state.outbox.bytes() == 0 && !self.is_through(&state) {
             state.progress = Instant::now();
         }
         if self.is_over(&state, frame.len()) && !state.blocked {
@@ -282,9 +284,12 @@ impl Client {
     }
 
     fn is_over(&self, state: &State, len: usize) -> bool {
+        // The clock is not read for a client that keeps up.
+        if !state.outbox.over(self.send_buffer, len) {
+            return false;
+        }
         let reads = state.progress.elapsed() < STUCK;
-        let limit = self.send_buffer.saturating_mul(if reads { BURST } else { 1 });
-        state.outbox.over(limit, len)
+        !reads || state.outbox.over(self.send_buffer.saturating_mul(BURST), len)
     }
 
     /// Adds bytes of the protocol itself: pongs, close frames, error lines. The caller flushes.
@@ -332,17 +337,20 @@ impl Client {
         self.flush_locked(&mut self.state.lock());
     }
 
+    /// Whether it can be written to: who is not let in yet hears nothing, but why he is not.
+    fn is_through(&self, state: &State) -> bool {
+        self.socket.get().is_some() && state.verdict.is_none()
+    }
+
     fn flush_locked(&self, state: &mut State) {
         state.dirty = false;
-        let Some(socket) = self.socket.get() else { return };
-        // Who is not let in yet hears nothing, but why he is not.
-        if state.verdict.is_some() {
+        let Some(socket) = self.socket.get().filter(|_| self.is_through(state)) else {
             return;
-        }
+        };
         let before = state.outbox.bytes();
         let was_blocked = std::mem::replace(&mut state.blocked, false);
         let flushed = state.outbox.flush(socket);
-        if state.outbox.bytes() < before {
+        if state.outbox.bytes() > 0 && (!was_blocked || state.outbox.bytes() < before) {
             state.progress = Instant::now();
         }
         match flushed {
@@ -368,10 +376,18 @@ impl Client {
 
     /// Reads without waiting.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.socket.get() {
-            Some(socket) => socket.try_read(buffer),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        let socket = self.socket.get().ok_or(io::ErrorKind::NotConnected)?;
+        let mut last = None;
+        let read = socket.try_io(Interest::READABLE, || {
+            let read = (&*SockRef::from(socket)).read(buffer)?;
+            // A read that leaves room has taken all: the system is not asked again before there is more.
+            if (1..buffer.len()).contains(&read) {
+                last = Some(read);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(read)
+        });
+        last.map_or(read, Ok)
     }
 }
 

@@ -161,6 +161,7 @@ impl<D: Decoder> Life<D> {
         } else if gone.is_none() {
             *gone = Some(Box::pin(gone_away(Arc::clone(client))));
         }
+        heart.note();
         let stuck = stuck_at(hub, condition);
         let due = stuck.map_or(heart.next(), |stuck| stuck.min(heart.next()));
         if timer.deadline() != due {

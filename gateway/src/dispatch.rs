@@ -1,9 +1,9 @@
 //! The router, and what carries out its decisions.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use foldhash::HashMap;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Attach, Attached, Detached, Drained, Event};
 use tokio::sync::mpsc;

@@ -17,6 +17,8 @@ use crate::settings::Protocol;
 #[derive(Debug)]
 pub(crate) struct Heart {
     heard: Instant,
+    /// It was heard of since that was noted.
+    heard_since: bool,
     asked: bool,
     /// Since when the client is not read.
     paused: Option<Instant>,
@@ -35,6 +37,7 @@ impl Heart {
         };
         Self {
             heard,
+            heard_since: false,
             asked: false,
             paused: None,
             next: heard + first,
@@ -47,8 +50,15 @@ impl Heart {
     }
 
     pub(crate) fn heard(&mut self) {
-        self.heard = Instant::now();
-        self.asked = false;
+        self.heard_since = true;
+    }
+
+    /// Notes when the client was heard of. The clock is read once for all that came together.
+    pub(crate) fn note(&mut self) {
+        if std::mem::take(&mut self.heard_since) {
+            self.heard = Instant::now();
+            self.asked = false;
+        }
     }
 
     /// The time in which the client is not read does not count.

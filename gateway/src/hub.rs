@@ -1,11 +1,11 @@
 //! What one gateway child knows: its clients, its links, and how the two meet.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
 use meepo_proto::codes::{self, CloseCode};
@@ -71,9 +71,9 @@ impl Hub {
         };
         let dispatch = Dispatch {
             router: Router::new(bounds),
-            links: HashMap::new(),
-            clients: HashMap::new(),
-            requests: HashMap::new(),
+            links: HashMap::default(),
+            clients: HashMap::default(),
+            requests: HashMap::default(),
             out: Vec::new(),
             parting: Parting::default(),
         };

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::client::Client;
 
 /// Names, each with its clients. A name is there while it has any.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    names: HashMap<Arc<str>, HashMap<u64, Arc<Client>>>,
+    // Names may be chosen by those who mean harm, so their hashes are hard to foresee; numbers are ours.
+    names: HashMap<Arc<str>, HashMap<u64, Arc<Client>, RandomState>>,
 }
 
 impl Index {

@@ -1,8 +1,9 @@
 //! Which clients there are at this child, in which groups, and bound to which uids.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet, HashSetExt};
 use meepo_proto::link::{Filter, Target};
 
 use crate::client::Client;

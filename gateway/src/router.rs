@@ -13,8 +13,9 @@
 //! - A request is a client of its own, with this one event: it goes to the link that has the least to do, and is forgotten
 //!   when it is done. One that must not be handled twice is forgotten when its link ends.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
+use foldhash::{HashMap, HashSet};
 use meepo_proto::link::event::Body;
 
 mod buffered;
@@ -83,9 +84,9 @@ impl Router {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            lanes: HashMap::new(),
-            links: HashMap::new(),
-            paused: HashSet::new(),
+            lanes: HashMap::default(),
+            links: HashMap::default(),
+            paused: HashSet::default(),
             full: false,
             waiting_bytes: 0,
             waiting: 0,

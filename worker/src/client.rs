@@ -54,6 +54,10 @@ pub(crate) struct Known {
     /// The link that it came through. What a handler sends once that has ended is refused.
     link: Arc<Link>,
     session: Mutex<SessionCopy>,
+    /// It came in, here or at another worker: it gets `on_close`.
+    accepted: AtomicBool,
+    /// This worker serves it.
+    attached: AtomicBool,
     over: Mutex<Over>,
     closed: AtomicBool,
     /// A handler leaves the event that it was called for, and those behind it, to another worker.
@@ -83,7 +87,13 @@ pub(crate) struct SessionCopy {
 }
 
 impl Known {
-    pub(crate) fn new(id: ClientId, cluster: Cluster, link: Arc<Link>, attach: wire::Attach) -> Arc<Self> {
+    pub(crate) fn new(
+        id: ClientId,
+        cluster: Cluster,
+        link: Arc<Link>,
+        attach: wire::Attach,
+        accepted: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             hello: attach.handshake.unwrap_or_default().into(),
@@ -94,6 +104,8 @@ impl Known {
                 session: attach.session,
                 ..SessionCopy::default()
             }),
+            accepted: AtomicBool::new(accepted),
+            attached: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             handed_back: AtomicBool::new(false),
             timers: Count::default(),
@@ -124,8 +136,26 @@ impl Known {
         told
     }
 
+    /// It has been let in.
+    pub(crate) fn accept(&self) {
+        self.accepted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.accepted.load(Ordering::Acquire)
+    }
+
     /// This worker no longer serves it.
-    pub(crate) fn end(&self) {
+    pub(crate) fn detach(&self) {
+        self.attached.store(false, Ordering::Release);
+        self.end();
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
         let told = {
             let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
             over.over = true;

@@ -1,20 +1,27 @@
 //! Lanes: the events of a client, one after the other; clients side by side.
 //!
 //! Every client that this worker child serves has a lane, in a table by its id. An event is put in its client's lane,
-//! and a lane that has events is worked off by a task of its own. A guard of the table is never held over an await.
+//! and a lane that has events is worked off: at once, as far as that goes without waiting, then by a task of its own. A
+//! guard of the table is never held over an await, nor over a handler.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use futures_util::FutureExt;
+use dashmap::mapref::one::RefMut;
+use foldhash::fast::RandomState;
+use futures_util::{FutureExt, poll};
 use meepo_node::stats::Slot;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::{ClientId, GatewayId};
-use tokio::time::timeout;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::{error::Elapsed, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,29 +42,25 @@ pub(crate) struct Lanes<H> {
     /// How long a handler may take.
     limit: Duration,
     cluster: Cluster,
-    lanes: DashMap<ClientId, Lane>,
+    lanes: DashMap<ClientId, Lane, RandomState>,
     tasks: TaskTracker,
+    /// There is one thread: a task of its own would bring a handler nothing before it waits for something.
+    one_thread: bool,
     /// Handlers may begin: all gateways that were known at first have been dialled, so that sends reach them.
     open: CancellationToken,
+    /// Whether `open` is cancelled: asked for each event, and a token takes a lock to say so.
+    is_open: AtomicBool,
 }
 
 #[derive(Default)]
 struct Lane {
     /// None once the client has been forgotten, while the lane still has events or one is being handled.
-    record: Option<Record>,
+    known: Option<Arc<Known>>,
     waiting: VecDeque<Job>,
-    /// A task works this lane off.
+    /// The lane is being worked off.
     busy: bool,
     /// Refusals that the handler was told since the last event, or will be.
     refusals: usize,
-}
-
-/// A client that is attached.
-#[derive(Clone)]
-struct Record {
-    known: Arc<Known>,
-    /// It came in, here or at another worker: it gets `on_close`.
-    accepted: bool,
 }
 
 struct Job {
@@ -97,9 +100,11 @@ impl<H: Handler> Lanes<H> {
             handler,
             limit,
             cluster,
-            lanes: DashMap::new(),
+            lanes: DashMap::default(),
             tasks: TaskTracker::new(),
+            one_thread: Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread,
             open: CancellationToken::new(),
+            is_open: AtomicBool::new(false),
         });
         // Named, so that it becomes a `Weak<dyn Serving>`.
         let serving = Arc::downgrade(&lanes);
@@ -117,6 +122,7 @@ impl<H: Handler> Lanes<H> {
 
     /// Lets handlers begin.
     pub(crate) fn open(&self) {
+        self.is_open.store(true, Ordering::Release);
         self.open.cancel();
     }
 
@@ -197,7 +203,7 @@ impl<H: Handler> Lanes<H> {
         if says_nothing(|client| self.handler.on_farewell(client, parting.why)) {
             return;
         }
-        let served = |lane: &Lane| matches!(&lane.record, Some(record) if Arc::ptr_eq(record.known.link(), link));
+        let served = |lane: &Lane| matches!(&lane.known, Some(known) if Arc::ptr_eq(known.link(), link));
         let clients: Vec<_> = self
             .lanes
             .iter()
@@ -214,42 +220,39 @@ impl<H: Handler> Lanes<H> {
     }
 
     fn attach(&self, id: ClientId, link: &Arc<Link>, attach: wire::Attach, accepted: bool) {
-        let record = Record {
-            known: Known::new(id, self.cluster.clone(), link.clone(), attach),
-            accepted,
-        };
+        let known = Known::new(id, self.cluster.clone(), link.clone(), attach, accepted);
         let stats = self.cluster.stats();
         stats.connections_total.add(1);
-        let earlier = self.lanes.entry(id).or_default().record.replace(record);
+        let earlier = self.lanes.entry(id).or_default().known.replace(known);
         match earlier {
-            Some(earlier) => earlier.known.end(),
+            Some(earlier) => earlier.detach(),
             None => stats.connections.add(1),
         }
     }
 
     /// Forgets a client, unless it has been attached through another link since.
     fn forget(&self, id: ClientId, link: &Arc<Link>) {
-        let through_it = |record: &mut Record| Arc::ptr_eq(record.known.link(), link);
+        let through_it = |known: &mut Arc<Known>| Arc::ptr_eq(known.link(), link);
         let forgotten = self
             .lanes
             .get_mut(&id)
-            .and_then(|mut lane| lane.record.take_if(through_it));
-        if let Some(record) = forgotten {
-            record.known.end();
+            .and_then(|mut lane| lane.known.take_if(through_it));
+        if let Some(known) = forgotten {
+            known.detach();
             self.cluster.stats().connections.sub(1);
         }
         self.lanes.remove_if(&id, |_, lane| lane.is_over());
     }
 
     fn session_changed(&self, id: ClientId, change: wire::SessionChanged) {
-        if let Some(record) = self.record(id) {
-            record.known.session().change(change);
+        if let Some(known) = self.known(id) {
+            known.session().change(change);
         }
     }
 
     fn reading_changed(&self, id: ClientId, paused: bool) {
-        if let Some(record) = self.record(id) {
-            *record.known.paused() = paused;
+        if let Some(known) = self.known(id) {
+            *known.paused() = paused;
         }
     }
 
@@ -259,13 +262,13 @@ impl<H: Handler> Lanes<H> {
         let (command, why, detail) = (&refused.command, refused.why(), &refused.detail);
         tracing::debug!(%client, command, ?why, detail, "gateway refused a command");
         if command == "session"
-            && let Some(Record { known, .. }) = self.record(client)
+            && let Some(known) = self.known(client)
             && known.doubt()
         {
             self.tasks.spawn(async move { known.read_again().await });
         }
         // An `accept` is no doing of the application.
-        if refused.command != "accept" && self.record(client).is_some() {
+        if refused.command != "accept" && self.known(client).is_some() {
             let what = What::Refused(refused.into());
             self.push(
                 client,
@@ -274,8 +277,8 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
-    fn record(&self, id: ClientId) -> Option<Record> {
-        self.lanes.get(&id)?.record.clone()
+    fn known(&self, id: ClientId) -> Option<Arc<Known>> {
+        self.lanes.get(&id)?.known.clone()
     }
 
     pub(crate) fn has_left_behind(&self, gateway: GatewayId) -> bool {
@@ -286,7 +289,7 @@ impl<H: Handler> Lanes<H> {
     fn left_behind(&self, gateway: GatewayId) -> Vec<(ClientId, Arc<Link>)> {
         let of_gateway = self.lanes.iter().filter(|lane| lane.key().gateway == gateway);
         of_gateway
-            .filter_map(|lane| Some((*lane.key(), lane.record.as_ref()?.known.link().clone())))
+            .filter_map(|lane| Some((*lane.key(), lane.known.as_ref()?.link().clone())))
             .filter(|(_, link)| link.has_ended())
             .collect()
     }
@@ -298,7 +301,7 @@ impl<H: Handler> Lanes<H> {
             What::Refused(_) => lane.refusals += 1,
             _ => lane.refusals = 0,
         }
-        let known = lane.record.as_ref().map(|record| &record.known);
+        let known = lane.known.as_ref();
         job.known = known.filter(|known| Arc::ptr_eq(known.link(), &job.link)).cloned();
         if job.may_concern_requests() {
             // Without the lock: closures of the application may be called.
@@ -308,80 +311,94 @@ impl<H: Handler> Lanes<H> {
             }
             lane = self.lanes.entry(id).or_default();
         }
-        self.queue(id, &mut lane, job);
+        self.queue(id, lane, job);
     }
 
-    fn queue(self: &Arc<Self>, id: ClientId, lane: &mut Lane, job: Job) {
-        lane.waiting.push_back(job);
-        if !lane.busy {
-            lane.busy = true;
-            self.tasks.spawn(self.clone().work_off(id));
+    fn queue(self: &Arc<Self>, id: ClientId, mut lane: RefMut<'_, ClientId, Lane>, job: Job) {
+        if std::mem::replace(&mut lane.busy, true) {
+            lane.waiting.push_back(job);
+            return;
+        }
+        drop(lane);
+        let mut work = Box::pin(self.clone().work_off(id, job));
+        let done = self.one_thread && work.as_mut().now_or_never().is_some();
+        if !done {
+            self.tasks.spawn(work);
         }
     }
 
-    async fn work_off(self: Arc<Self>, id: ClientId) {
-        self.open.cancelled().await;
-        while let Some(job) = self.next(id) {
+    async fn work_off(self: Arc<Self>, id: ClientId, first: Job) {
+        if !self.is_open.load(Ordering::Acquire) {
+            self.open.cancelled().await;
+        }
+        let mut next = Some(first);
+        while let Some(job) = next {
             job.link.available().await;
-            let lost = matches!(job.what, What::Lost);
-            if job.link.has_ended() && !lost {
-                // The gateway hands it to another worker.
-                continue;
-            }
-            let (link, seq) = (job.link.clone(), job.seq);
-            let Some(record) = self.record(id).filter(|record| job.is_of(record)) else {
-                // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
-                link.done(seq);
-                continue;
-            };
-            let client = Client::new(record.known, job.event);
-            if let What::Refused(error) = job.what {
-                self.tell(&client, &error).await;
-                continue;
-            }
-            let handler = job.what.handler();
-            let (limit, is_event) = match &job.what {
-                // It limits itself: it goes on after a run that was cut off.
-                What::Timer(_) => (Duration::MAX, false),
-                What::Farewell(parting) => (parting.left().min(self.limit), false),
-                _ => (self.limit, true),
-            };
-            let handled = timeout(limit, self.handle(&client, record.accepted, job)).await;
-            let cut_off = handled.is_err();
-            if let Err(error) = handled.unwrap_or(Err(HandlerError::CutOff { handler, limit })) {
-                self.failed(id, handler, &error);
-                self.tell(&client, &error).await;
-            }
-            let handed_back = client.is_handed_back() && !lost;
-            match is_event && (cut_off || handed_back) {
-                false => link.done(seq),
-                // A worker gets its event again, and with it those behind it.
-                true => {
-                    self.forget(id, &link);
-                    link.undone(seq, handed_back);
-                }
+            self.work(id, job).await;
+            next = self.next(id);
+        }
+    }
+
+    async fn work(&self, id: ClientId, job: Job) {
+        let lost = matches!(job.what, What::Lost);
+        if job.link.has_ended() && !lost {
+            // The gateway hands it to another worker.
+            return;
+        }
+        let (link, seq) = (job.link.clone(), job.seq);
+        let Some(known) = job.known.clone().filter(|known| known.is_attached()) else {
+            // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
+            return link.done(seq);
+        };
+        let client = Client::new(known, job.event);
+        if let What::Refused(error) = job.what {
+            return self.tell(&client, &error).await;
+        }
+        let handler = job.what.handler();
+        let (limit, is_event) = match &job.what {
+            // It limits itself: it goes on after a run that was cut off.
+            What::Timer(_) => (Duration::MAX, false),
+            What::Farewell(parting) => (parting.left().min(self.limit), false),
+            _ => (self.limit, true),
+        };
+        let handled = within(limit, self.handle(&client, job)).await;
+        let cut_off = handled.is_err();
+        if let Err(error) = handled.unwrap_or(Err(HandlerError::CutOff { handler, limit })) {
+            self.failed(id, handler, &error);
+            self.tell(&client, &error).await;
+        }
+        let handed_back = client.is_handed_back() && !lost;
+        match is_event && (cut_off || handed_back) {
+            false => link.done(seq),
+            // A worker gets its event again, and with it those behind it.
+            true => {
+                self.forget(id, &link);
+                link.undone(seq, handed_back);
             }
         }
     }
 
     fn next(&self, id: ClientId) -> Option<Job> {
-        {
+        let is_over = {
             let mut lane = self.lanes.get_mut(&id)?;
             if let Some(job) = lane.waiting.pop_front() {
                 return Some(job);
             }
             lane.busy = false;
             // A burst leaves nothing behind at a client that is idle.
-            lane.waiting.shrink_to(4);
+            lane.waiting = VecDeque::new();
+            lane.is_over()
+        };
+        if is_over {
+            self.lanes.remove_if(&id, |_, lane| lane.is_over());
         }
-        self.lanes.remove_if(&id, |_, lane| lane.is_over());
         None
     }
 }
 
 impl Lane {
     fn is_over(&self) -> bool {
-        !self.busy && self.record.is_none() && self.waiting.is_empty()
+        !self.busy && self.known.is_none() && self.waiting.is_empty()
     }
 }
 
@@ -395,12 +412,6 @@ impl Job {
             what,
             _in_flight: InFlight::new(stats),
         }
-    }
-
-    fn is_of(&self, record: &Record) -> bool {
-        self.known
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, &record.known))
     }
 }
 
@@ -429,6 +440,15 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.events_in_flight.sub(1);
+    }
+}
+
+/// The time limit of what takes no time at first is not set up.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut work = pin!(work);
+    match poll!(&mut work) {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => timeout(limit, work).await,
     }
 }
 

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
-use meepo_node::rpc;
 use meepo_node::secret::SecretHeader;
+use meepo_node::{clock, rpc};
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
@@ -117,12 +117,14 @@ pub(crate) struct Link {
     /// Queries that wait for their reply, by number.
     queries: DashMap<u64, oneshot::Sender<wire::reply::Body>>,
     last_query: AtomicU64,
-    since: Instant,
+    since: Duration,
     /// When it was looked after last, in milliseconds since `since`.
     tended: AtomicU64,
     probes: Probes,
     /// The gateway was told that this worker drains.
     draining: CancellationToken,
+    /// Whether `ended` is cancelled: asked for each event, and a token takes a lock to say so.
+    over: AtomicBool,
     ended: CancellationToken,
 }
 
@@ -217,10 +219,11 @@ impl Link {
             max_command: usize::try_from(max_command).unwrap_or(usize::MAX),
             queries: DashMap::new(),
             last_query: AtomicU64::new(0),
-            since: Instant::now(),
+            since: clock::at_last_tick(),
             tended: AtomicU64::new(0),
             probes: Probes::default(),
             draining: CancellationToken::new(),
+            over: AtomicBool::new(false),
             ended: CancellationToken::new(),
         });
         Ok((link, events))
@@ -228,7 +231,7 @@ impl Link {
 
     /// Queues a command. It never waits.
     pub(crate) fn send(&self, body: Body) -> Result<(), NotSent> {
-        if self.ended.is_cancelled() {
+        if self.is_over() {
             return Err(NotSent::Ended);
         }
         let command = command(body);
@@ -247,14 +250,14 @@ impl Link {
     /// Says that the handler of an event has finished, after all that it has sent.
     pub(crate) fn done(&self, seq: u64) {
         // A link that has ended gets no answer: what the handler sent may have been refused, and another worker has the event.
-        if seq != 0 && !self.ended.is_cancelled() {
+        if seq != 0 && !self.is_over() {
             let _ = self.out.send(Queued::Done(seq));
         }
     }
 
     /// Says that the handler of an event was cut off, or that a worker that drains hands the event back.
     pub(crate) fn undone(&self, seq: u64, handed_back: bool) {
-        if seq != 0 && !self.ended.is_cancelled() {
+        if seq != 0 && !self.is_over() {
             let _ = self.out.send(Queued::Undone(wire::Undone { seq, handed_back }));
         }
     }
@@ -324,6 +327,9 @@ impl Link {
 
     /// Waits for room in the outgoing queue, or for the link's end. Cancel safe.
     pub(crate) async fn available(&self) {
+        if self.room.is_available() {
+            return;
+        }
         tokio::select! {
             biased;
             () = self.room.available() => {}
@@ -364,10 +370,19 @@ impl Link {
     /// gateway may have given the link up, and others may have done since what is left here.
     pub(crate) fn has_ended(&self) -> bool {
         let untended = self.age().saturating_sub(self.tended.load(Ordering::Relaxed));
-        if u128::from(untended) >= rpc::UNHEARD.as_millis() {
-            self.ended.cancel();
+        if !self.is_over() && u128::from(untended) >= rpc::UNHEARD.as_millis() {
+            self.cancel();
         }
-        self.ended.is_cancelled()
+        self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn cancel(&self) {
+        self.over.store(true, Ordering::Release);
+        self.ended.cancel();
     }
 
     /// Is cancelled when it has ended, or before, by itself.
@@ -376,7 +391,8 @@ impl Link {
     }
 
     fn age(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let age = clock::at_last_tick().saturating_sub(self.since);
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Ends this side once all that is queued is sent; the gateway ends the other.
@@ -389,7 +405,7 @@ impl Link {
         let heard = self.age() - self.probes.answered.load(Ordering::Relaxed);
         let heard = u128::from(heard) < rpc::UNHEARD.as_millis();
         self.probes.heard.store(heard, Ordering::Relaxed);
-        self.ended.cancel();
+        self.cancel();
         self.queries.clear();
         let _ = self.out.send(Queued::End);
     }

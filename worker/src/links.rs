@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
@@ -24,6 +25,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// How often a quiet link is looked after.
 const TEND: Duration = Duration::from_secs(1);
+/// Events that are taken before anything else is looked at.
+const EVENTS_PER_TURN: usize = 64;
 /// How long the registry's word on a gateway may take when another one answers at its address.
 const NEWS: Duration = Duration::from_secs(3);
 
@@ -271,11 +274,20 @@ impl<H: Handler> Links<H> {
                     link.finish();
                 }
                 _ = tend.tick() => {}
-                event = events.message() => match event? {
-                    Some(wire::Event { body: Some(Event::Drained(_)), .. }) => drop(undrained.take()),
-                    Some(event) if !link.has_ended() => self.lanes.take(link, event),
-                    Some(_) => {}
-                    None => return Ok(draining),
+                event = events.message() => {
+                    let mut next = Some(event);
+                    let mut left = EVENTS_PER_TURN;
+                    while let Some(event) = next {
+                        match event? {
+                            Some(wire::Event { body: Some(Event::Drained(_)), .. }) => drop(undrained.take()),
+                            Some(event) if !link.has_ended() => self.lanes.take(link, event),
+                            Some(_) => {}
+                            None => return Ok(draining),
+                        }
+                        left -= 1;
+                        // What is there already comes along: to ask all of the above takes longer than an event.
+                        next = if left > 0 { events.message().now_or_never() } else { None };
+                    }
                 }
             }
             if link.has_ended() {

@@ -64,6 +64,12 @@ impl Room {
         self.queued.load(Ordering::Acquire)
     }
 
+    /// Whether less than the limit is queued here and in the whole child.
+    pub(crate) fn is_available(&self) -> bool {
+        let rooms = [Some(self), self.whole.as_deref()];
+        rooms.into_iter().flatten().all(|room| room.queued() < room.limit)
+    }
+
     /// Waits until less than the limit is queued here and in the whole child. Cancel safe.
     pub(crate) async fn available(&self) {
         self.below_limit().await;

@@ -1,7 +1,8 @@
 //! What the router knows of a client, of a link and of an event.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
+use foldhash::{HashMap, HashSet};
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Handshake, Header, Request};
 

@@ -13,7 +13,7 @@ use crate::link::Link;
 use crate::{Client, CloseReason, Handler, HandlerError, Reject, Result};
 
 impl<H: Handler> Lanes<H> {
-    pub(super) async fn handle(&self, client: &Client, accepted: bool, job: Job) -> Result<(), HandlerError> {
+    pub(super) async fn handle(&self, client: &Client, job: Job) -> Result<(), HandlerError> {
         let handler = job.what.handler();
         match job.what {
             What::Opened => self.connect(client, &job.link).await,
@@ -21,11 +21,11 @@ impl<H: Handler> Lanes<H> {
                 Ok(handled) => handled.map_err(|error| HandlerError::Failed { handler, error }),
                 Err(panic) => Err(HandlerError::panicked(handler, panic)),
             },
-            What::Closed(reason) => self.close(client, &job.link, accepted, reason).await,
-            What::Farewell(parting) => self.farewell(client, accepted, &parting).await,
+            What::Closed(reason) => self.close(client, &job.link, reason).await,
+            What::Farewell(parting) => self.farewell(client, &parting).await,
             What::Lost => {
                 let reason = CloseReason::gateway_lost();
-                self.close(client, &job.link, accepted, reason).await
+                self.close(client, &job.link, reason).await
             }
             What::Timer(run) => run.run(client.clone(), self.limit).await,
             What::Buffered(full) => {
@@ -56,7 +56,7 @@ impl<H: Handler> Lanes<H> {
         };
         let answer = match answer {
             Ok(()) => {
-                self.accepted(id, link);
+                client.known().accept();
                 Command::Accept(wire::Accept { client: id.number })
             }
             Err(reject) => {
@@ -73,23 +73,17 @@ impl<H: Handler> Lanes<H> {
         result
     }
 
-    async fn farewell(&self, client: &Client, accepted: bool, parting: &Parting) -> Result<(), HandlerError> {
+    async fn farewell(&self, client: &Client, parting: &Parting) -> Result<(), HandlerError> {
         // Behind a handler that has taken long, it is too late for a last word.
-        if !accepted || parting.left().is_zero() {
+        if !client.known().is_accepted() || parting.left().is_zero() {
             return Ok(());
         }
         let said = guarded(async { self.handler.on_farewell(client, parting.why).await }).await;
         said.map_err(|panic| HandlerError::panicked("on_farewell", panic))
     }
 
-    async fn close(
-        &self,
-        client: &Client,
-        link: &Arc<Link>,
-        accepted: bool,
-        reason: CloseReason,
-    ) -> Result<(), HandlerError> {
-        let closed = match accepted {
+    async fn close(&self, client: &Client, link: &Arc<Link>, reason: CloseReason) -> Result<(), HandlerError> {
+        let closed = match client.known().is_accepted() {
             true => guarded(async { self.handler.on_close(client, &reason).await }).await,
             false => Ok(()),
         };
@@ -108,15 +102,6 @@ impl<H: Handler> Lanes<H> {
             Err(_) => HandlerError::CutOff { handler, limit },
         };
         self.failed(client.id(), handler, &error);
-    }
-
-    fn accepted(&self, id: ClientId, link: &Arc<Link>) {
-        if let Some(mut lane) = self.lanes.get_mut(&id)
-            && let Some(record) = &mut lane.record
-            && Arc::ptr_eq(record.known.link(), link)
-        {
-            record.accepted = true;
-        }
     }
 
     pub(super) fn failed(&self, client: ClientId, handler: &'static str, error: &HandlerError) {

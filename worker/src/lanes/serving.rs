@@ -12,21 +12,17 @@ use crate::{Handler, HandlerError};
 
 impl<H: Handler> Serving for Lanes<H> {
     fn known(&self, id: ClientId) -> Option<Arc<Known>> {
-        Some(self.record(id)?.known)
+        self.known(id)
     }
 
     fn has_let_in(&self, known: &Arc<Known>) -> bool {
-        self.record(known.id())
-            .is_some_and(|record| record.accepted && Arc::ptr_eq(&record.known, known))
+        known.is_accepted() && known.is_attached()
     }
 
     fn run(self: Arc<Self>, known: &Arc<Known>, run: Run) {
         let id = known.id();
-        if let Some(mut lane) = self.lanes.get_mut(&id)
-            && lane
-                .record
-                .as_ref()
-                .is_some_and(|record| Arc::ptr_eq(&record.known, known))
+        if let Some(lane) = self.lanes.get_mut(&id)
+            && lane.known.as_ref().is_some_and(|served| Arc::ptr_eq(served, known))
         {
             let mut job = Job::new(
                 known.link(),
@@ -36,7 +32,7 @@ impl<H: Handler> Serving for Lanes<H> {
                 self.cluster.stats(),
             );
             job.known = Some(known.clone());
-            self.queue(id, &mut lane, job);
+            self.queue(id, lane, job);
         }
     }
 
