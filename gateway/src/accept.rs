@@ -55,8 +55,11 @@ pub(crate) async fn accept(
         };
         set_up(&stream);
         match &service {
-            Service::Ws(offer) => tasks.spawn(http::serve(Arc::clone(&hub), Arc::clone(offer), stream, peer)),
-            Service::Line => tasks.spawn(line(Arc::clone(&hub), stream, peer)),
+            Service::Ws(offer) => {
+                let (hub, offer, clients) = (Arc::clone(&hub), Arc::clone(offer), tasks.clone());
+                tasks.spawn(http::serve(hub, offer, stream, peer, clients))
+            }
+            Service::Line => tasks.spawn(line(Arc::clone(&hub), stream, peer, tasks.clone())),
         };
     }
 }
@@ -76,8 +79,8 @@ fn holds_more_than_others(hub: &Hub, siblings: &Siblings) -> bool {
     hub.stats.connections.get() > fewest + 8 + fewest / 8
 }
 
-/// Serves one line client: it is read once a worker has let it in.
-async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
+/// Opens one line client: it is read, by a task of its own, once a worker has let it in.
+async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr, tasks: TaskTracker) {
     let handshake = Handshake {
         peer: peer.to_string(),
         protocol: Protocol::Line.name().into(),
@@ -107,5 +110,5 @@ async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
         }
     }
     let max_line = usize::try_from(hub.settings.max_message.as_u64()).unwrap_or(usize::MAX);
-    connection::run(&hub, &client, LineDecoder::new(max_line)).await;
+    tasks.spawn(connection::run(hub, client, LineDecoder::new(max_line)));
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use meepo_proto::link::Handshake;
 use parking_lot::Mutex;
+use prost::Message as _;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::bell::Bell;
 use crate::outbox::{Flushed, Outbox};
 use crate::settings::Protocol;
 
@@ -29,7 +31,7 @@ pub(crate) struct Client {
     /// Bytes that may wait for it when it does not read.
     send_buffer: usize,
     /// Wakes the client's own task when `state` changed in a way that concerns it.
-    pub wake: Notify,
+    pub wake: Bell,
     /// Absent until a WebSocket handshake is through.
     socket: OnceLock<TcpStream>,
     state: Mutex<State>,
@@ -38,7 +40,8 @@ pub(crate) struct Client {
 /// What workers know of a client. It outlives the client until the last worker has heard of its end.
 #[derive(Debug)]
 pub(crate) struct Profile {
-    pub handshake: Handshake,
+    /// How it came, encoded: in one piece, for workers have to be told only when one begins to serve it.
+    handshake: Box<[u8]>,
     pub session: Mutex<BTreeMap<String, String>>,
     /// A worker does not want it to be read.
     pub paused: AtomicBool,
@@ -113,12 +116,27 @@ pub(crate) struct Turn {
     pub slow: Vec<Arc<Client>>,
 }
 
+impl Profile {
+    fn new(handshake: &Handshake) -> Self {
+        Self {
+            handshake: handshake.encode_to_vec().into(),
+            session: Mutex::default(),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// How it came.
+    pub(crate) fn handshake(&self) -> Handshake {
+        Handshake::decode(&*self.handshake).expect("it was encoded here")
+    }
+}
+
 impl Client {
     /// A client that waits for a worker's verdict.
     pub(crate) fn new(
         number: u64,
         protocol: Protocol,
-        handshake: Handshake,
+        handshake: &Handshake,
         socket: Option<TcpStream>,
         send_buffer: usize,
     ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
@@ -126,13 +144,9 @@ impl Client {
         let client = Self {
             number,
             protocol,
-            profile: Arc::new(Profile {
-                handshake,
-                session: Mutex::default(),
-                paused: AtomicBool::new(false),
-            }),
+            profile: Arc::new(Profile::new(handshake)),
             send_buffer,
-            wake: Notify::new(),
+            wake: Bell::default(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),
             state: Mutex::new(State {
                 outbox: Outbox::default(),
@@ -201,14 +215,14 @@ impl Client {
     /// No more than may waits for a worker.
     pub(crate) fn let_go(&self) {
         self.state.lock().held_back = false;
-        self.wake.notify_one();
+        self.wake.ring();
     }
 
     /// A worker wants it not to be read, or to be read again. False if that was so already.
     pub(crate) fn pause(&self, paused: bool) -> bool {
         let changed = self.profile.paused.swap(paused, Ordering::Relaxed) != paused;
         if changed {
-            self.wake.notify_one();
+            self.wake.ring();
         }
         changed
     }
@@ -265,7 +279,7 @@ impl Client {
     /// Its own task tells workers: whoever sends holds locks.
     fn fill(&self, state: &mut State) {
         if !std::mem::replace(&mut state.full, true) {
-            self.wake.notify_one();
+            self.wake.ring();
         }
     }
 
@@ -314,7 +328,7 @@ impl Client {
             self.flush_locked(&mut state);
         }
         drop(state);
-        self.wake.notify_one();
+        self.wake.ring();
         true
     }
 
@@ -342,20 +356,20 @@ impl Client {
         match flushed {
             Ok(Flushed::All) => {
                 if std::mem::replace(&mut state.full, false) {
-                    self.wake.notify_one();
+                    self.wake.ring();
                 }
             }
             Ok(Flushed::Blocked) => {
                 state.blocked = true;
                 self.check_full(state);
                 if !was_blocked {
-                    self.wake.notify_one();
+                    self.wake.ring();
                 }
             }
             Err(_) => {
                 state.broken = true;
                 state.outbox = Outbox::default();
-                self.wake.notify_one();
+                self.wake.ring();
             }
         }
     }

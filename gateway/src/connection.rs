@@ -1,26 +1,26 @@
 //! The life of a client that is let in: it is read, asked whether it lives, and closed.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use meepo_proto::codes;
 use meepo_proto::link::CloseCause;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::task::{consume_budget, yield_now};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::client::{Client, Condition, STUCK};
-use crate::encode;
 use crate::end::End;
+use crate::heart::Heart;
 use crate::hub::Hub;
 use crate::settings::{Protocol, SlowClient};
 
 /// Turns what a client sends into messages.
-pub(crate) trait Decoder {
+pub(crate) trait Decoder: Send + 'static {
     /// Reads on without waiting.
     fn next(&mut self, client: &Client) -> Step;
 }
@@ -43,26 +43,96 @@ pub(crate) enum Step {
 }
 
 /// Reads a client until it ends, then sees it off.
-pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decoder) {
-    let Some(socket) = client.socket() else { return };
-    let mut heart = Heart::new(hub, client.protocol);
-    let closes_slow = hub.settings.slow_client == SlowClient::Close;
-    let rest = loop {
+///
+/// This is what an idle client costs: what is rare is boxed, and what is waited for are no futures of their own.
+// An `async fn` would keep its arguments twice.
+pub(crate) fn run(hub: Arc<Hub>, client: Arc<Client>, decoder: impl Decoder) -> impl Future<Output = ()> + Send {
+    let mut life = Life {
+        heart: Heart::new(&hub, client.protocol),
+        hub,
+        client,
+        decoder,
+        gone: None,
+    };
+    async move {
+        let mut timer = pin!(sleep_until(life.heart.next()));
+        let last = loop {
+            match life.turn(timer.as_mut()) {
+                // A client that never stops sending leaves time to the others.
+                Turn::Took => consume_budget().await,
+                Turn::Yields => yield_now().await,
+                Turn::Waits(wait) => {
+                    let event = poll_fn(|context| life.poll_event(context, wait, timer.as_mut())).await;
+                    life.hear(event);
+                }
+                Turn::Ends(last) => break last,
+            }
+        };
+        Box::pin(finish(&life.hub, &life.client, last, life.decoder)).await;
+    }
+}
+
+/// A client that is being read.
+struct Life<D> {
+    hub: Arc<Hub>,
+    client: Arc<Client>,
+    decoder: D,
+    heart: Heart,
+    /// Waits for the end of the connection of a client that is paused.
+    gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// What comes next.
+enum Turn {
+    /// A message was taken.
+    Took,
+    /// As much was read as may be at a time: it is the others' turn.
+    Yields,
+    Waits(Wait),
+    Ends(Last),
+}
+
+/// What of its socket a client waits for.
+#[derive(Clone, Copy)]
+struct Wait {
+    reading: bool,
+    blocked: bool,
+}
+
+/// What ends a wait.
+enum Event {
+    /// Something has changed that concerns it, or there is more to read.
+    News,
+    Writable,
+    Broken,
+    /// It is time to look whether it lives, or takes what it is sent.
+    Due,
+}
+
+impl<D: Decoder> Life<D> {
+    /// Does what there is to do, up to the next message, and sets the timer.
+    fn turn(&mut self, timer: Pin<&mut Sleep>) -> Turn {
+        let Self {
+            hub,
+            client,
+            decoder,
+            heart,
+            gone,
+        } = self;
         let condition = client.condition();
-        if condition.cut {
-            return;
+        if condition.cut || client.socket().is_none() {
+            return Turn::Ends(Last::Cut);
         }
         if condition.ending {
-            break Rest::Decode;
+            return Turn::Ends(Last::Closed);
         }
         if condition.broken {
-            hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
-            break Rest::Nothing;
+            return Turn::Ends(Last::Broken);
         }
         if condition.news {
             hub.tell_buffered(client);
         }
-        heart.pause(condition.paused);
+        heart.pause(hub, condition.paused);
         // One that does not read what it is sent, pongs included, is not read either.
         let reading = !condition.paused && condition.choked.is_none();
         if reading {
@@ -73,72 +143,136 @@ pub(crate) async fn run(hub: &Hub, client: &Arc<Client>, mut decoder: impl Decod
                 Step::Message { payload, binary } => {
                     heart.heard();
                     hub.message(client, payload, binary);
-                    // A client that never stops sending leaves time to the others.
-                    consume_budget().await;
-                    continue;
+                    return Turn::Took;
                 }
                 Step::Heard => {
                     heart.heard();
                     client.flush();
-                    // As much as may be read at a time: it is the others' turn.
-                    yield_now().await;
-                    continue;
+                    return Turn::Yields;
                 }
-                Step::Blocked { heard } => {
-                    if heard {
-                        heart.heard();
-                    }
-                }
-                Step::End(end) => {
-                    let rest = match (end.cause, client.protocol) {
-                        // Both sides have said it: there is nothing more to come.
-                        (CloseCause::Client, _) => Rest::Nothing,
-                        (CloseCause::Eof, Protocol::Line) => {
-                            answered(hub, client, socket).await;
-                            Rest::Nothing
-                        }
-                        _ => {
-                            log_refusal(hub, client, &end);
-                            Rest::Discard
-                        }
-                    };
-                    hub.close(client, end);
-                    break rest;
-                }
+                Step::Blocked { heard: true } => heart.heard(),
+                Step::Blocked { heard: false } => {}
+                Step::End(end) => return Turn::Ends(Last::Ends(Box::new(end))),
             }
+        }
+        // A client that is not read is not judged by its silence, but one whose connection breaks is noticed.
+        if !condition.paused {
+            *gone = None;
+        } else if gone.is_none() {
+            *gone = Some(Box::pin(gone_away(Arc::clone(client))));
         }
         heart.note();
-        tokio::select! {
-            biased;
-            () = client.wake.notified() => {}
-            _ = socket.readable(), if reading => {}
-            _ = socket.writable(), if condition.blocked => client.flush(),
-            // A client that is not read is not judged by its silence, but one whose connection breaks is noticed.
-            _ = socket.ready(Interest::ERROR), if condition.paused => {
-                hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
+        let stuck = stuck_at(hub, condition);
+        let due = stuck.map_or(heart.next(), |stuck| stuck.min(heart.next()));
+        if timer.deadline() != due {
+            timer.reset(due);
+        }
+        Turn::Waits(Wait {
+            reading,
+            blocked: condition.blocked,
+        })
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>, wait: Wait, timer: Pin<&mut Sleep>) -> Poll<Event> {
+        if self.client.wake.poll_heard(context).is_ready() {
+            return Poll::Ready(Event::News);
+        }
+        if let Some(socket) = self.client.socket() {
+            if wait.reading && socket.poll_read_ready(context).is_ready() {
+                return Poll::Ready(Event::News);
             }
-            () = sleep_until(stuck_at(condition)), if condition.choked.is_some() && closes_slow => {
-                if client.condition().choked == condition.choked {
-                    hub.close_one_slow(client);
+            if wait.blocked && socket.poll_write_ready(context).is_ready() {
+                return Poll::Ready(Event::Writable);
+            }
+        }
+        if let Some(gone) = &mut self.gone
+            && gone.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Event::Broken);
+        }
+        timer.poll(context).map(|()| Event::Due)
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::News => {}
+            Event::Writable => self.client.flush(),
+            Event::Broken => {
+                let end = End::by_client(CloseCause::Reset, 0, "connection broke");
+                self.hub.close(&self.client, end);
+            }
+            Event::Due => {
+                let now = Instant::now();
+                if stuck_at(&self.hub, self.client.condition()).is_some_and(|stuck| stuck <= now) {
+                    self.hub.close_one_slow(&self.client);
+                }
+                if self.heart.next() <= now {
+                    self.heart.beat(&self.hub, &self.client);
                 }
             }
-            () = sleep_until(heart.next) => heart.beat(hub, client),
+        }
+    }
+}
+
+/// How a client comes to its end.
+enum Last {
+    /// It is not seen off.
+    Cut,
+    /// It was closed.
+    Closed,
+    Broken,
+    /// By what it has sent.
+    Ends(Box<End>),
+}
+
+/// Closes a client that is not closed yet, and sees it off.
+async fn finish(hub: &Hub, client: &Arc<Client>, last: Last, decoder: impl Decoder) {
+    let rest = match last {
+        Last::Cut => return,
+        Last::Closed => Rest::Decode,
+        Last::Broken => {
+            hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
+            Rest::Nothing
+        }
+        Last::Ends(end) => {
+            let rest = match (end.cause, client.protocol) {
+                // Both sides have said it: there is nothing more to come.
+                (CloseCause::Client, _) => Rest::Nothing,
+                (CloseCause::Eof, Protocol::Line) => {
+                    answered(hub, client).await;
+                    Rest::Nothing
+                }
+                _ => {
+                    log_refusal(hub, client, &end);
+                    Rest::Discard
+                }
+            };
+            hub.close(client, *end);
+            rest
         }
     };
-    let _ = tokio::time::timeout(hub.settings.close_timeout, see_off(client, socket, rest, decoder)).await;
+    let _ = timeout(hub.settings.close_timeout, see_off(client, rest, decoder)).await;
+}
+
+/// Waits until the connection has broken.
+async fn gone_away(client: Arc<Client>) {
+    if let Some(socket) = client.socket() {
+        let _ = socket.ready(Interest::ERROR).await;
+    }
 }
 
 /// Says why a client was closed for what it sent; a crowd of them does not flood the log.
 fn log_refusal(hub: &Hub, client: &Client, end: &End) {
     if let Some(unlogged) = hub.refusals.take() {
-        let (id, peer) = (hub.client_id(client.number), &client.profile.handshake.peer);
+        let (id, peer) = (hub.client_id(client.number), client.profile.handshake().peer);
         tracing::info!(client = %id, peer, cause = ?end.cause, reason = end.reason, unlogged, "closed a client");
     }
 }
 
-/// When a client that has more waiting than it may have counts as one that does not read.
-fn stuck_at(condition: Condition) -> Instant {
-    condition.choked.map_or_else(Instant::now, |since| since + STUCK)
+/// When a client that has more waiting than it may have counts as one that does not read, and is closed for that.
+fn stuck_at(hub: &Hub, condition: Condition) -> Option<Instant> {
+    let closes = hub.settings.slow_client == SlowClient::Close;
+    condition.choked.filter(|_| closes).map(|since| since + STUCK)
 }
 
 /// What a client that is closed may still send.
@@ -152,7 +286,8 @@ enum Rest {
 }
 
 /// A line client that has sent its last line may still read: it is kept until all that it sent is answered.
-async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
+async fn answered(hub: &Hub, client: &Client) {
+    let Some(socket) = client.socket() else { return };
     let settled = async {
         while !hub.settle(client) {
             let condition = client.condition();
@@ -163,7 +298,7 @@ async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
                 hub.tell_buffered(client);
             }
             tokio::select! {
-                () = client.wake.notified() => {}
+                () = poll_fn(|context| client.wake.poll_heard(context)) => {}
                 _ = socket.writable(), if condition.blocked => client.flush(),
             }
         }
@@ -178,7 +313,8 @@ async fn answered(hub: &Hub, client: &Client, socket: &TcpStream) {
 
 /// Sends what the client has still to get, and waits until it has read that: closing with unread input would reset the
 /// connection and destroy what is on its way.
-async fn see_off(client: &Client, socket: &TcpStream, mut rest: Rest, mut decoder: impl Decoder) {
+async fn see_off(client: &Client, mut rest: Rest, mut decoder: impl Decoder) {
+    let Some(socket) = client.socket() else { return };
     loop {
         client.flush();
         if client.condition().broken {
@@ -220,97 +356,22 @@ async fn see_off(client: &Client, socket: &TcpStream, mut rest: Rest, mut decode
     }
 }
 
-/// When a client was last heard of, and when to ask it.
-struct Heart {
-    protocol: Protocol,
-    heard: Instant,
-    /// It was heard of since that was noted.
-    heard_since: bool,
-    asked: bool,
-    /// Since when the client is not read.
-    paused: Option<Instant>,
-    next: Instant,
-    interval: Duration,
-    timeout: Duration,
-}
+#[cfg(test)]
+mod tests {
+    use meepo_node::stats::Slot;
+    use meepo_proto::link::Handshake;
 
-impl Heart {
-    fn new(hub: &Hub, protocol: Protocol) -> Self {
-        let (interval, timeout) = match protocol {
-            Protocol::Ws => (hub.settings.ping_interval, hub.settings.heartbeat_timeout),
-            // A person at a terminal cannot be asked; the kernel's keep-alive finds those that are gone.
-            Protocol::Line => (Duration::from_secs(86_400), Duration::MAX),
-        };
-        let heard = Instant::now();
-        Self {
-            protocol,
-            heard,
-            heard_since: false,
-            asked: false,
-            paused: None,
-            next: heard + interval,
-            interval,
-            timeout,
-        }
-    }
+    use super::*;
+    use crate::settings::GatewaySettings;
+    use crate::ws::WsDecoder;
 
-    fn heard(&mut self) {
-        self.heard_since = true;
-    }
-
-    /// Notes when the client was heard of. The clock is read once for all that came together.
-    fn note(&mut self) {
-        if std::mem::take(&mut self.heard_since) {
-            self.heard = Instant::now();
-            self.asked = false;
-        }
-    }
-
-    /// The time in which the client is not read does not count.
-    fn pause(&mut self, paused: bool) {
-        if !paused && let Some(since) = self.paused.take() {
-            self.heard += since.elapsed();
-            self.plan();
-        } else if paused && self.paused.is_none() {
-            self.paused = Some(Instant::now());
-        }
-    }
-
-    fn beat(&mut self, hub: &Hub, client: &Arc<Client>) {
-        let now = Instant::now();
-        if self.paused.is_some() {
-            self.next = now + self.interval;
-            // One that has ended its connection in good order answers what it is sent by breaking it.
-            if self.protocol == Protocol::Ws && client.unsent() == 0 {
-                client.push_raw(encode::ping_frame());
-                client.flush();
-            }
-            return;
-        }
-        if self.protocol == Protocol::Line {
-            self.heard = now;
-        }
-        let silent = now - self.heard;
-        if silent >= self.timeout {
-            let end = End::by_gateway(client.protocol, CloseCause::Heartbeat, codes::HEARTBEAT_LOST);
-            if hub.close(client, End { clear: true, ..end }) {
-                tracing::debug!(client = %hub.client_id(client.number), "closed a client that was silent for too long");
-            }
-            return;
-        }
-        if silent >= self.interval && !self.asked {
-            self.asked = true;
-            client.push_raw(encode::ping_frame());
-            client.flush();
-        }
-        self.plan();
-    }
-
-    fn plan(&mut self) {
-        self.next = if self.asked {
-            self.heard + self.timeout
-        } else {
-            self.heard + self.interval
-        };
+    /// The runtime adds about 100 bytes, and allocates in units of 128.
+    #[test]
+    fn the_task_of_an_idle_client_is_small() {
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<Slot>::default()));
+        let (client, _) = Client::new(1, Protocol::Ws, &Handshake::default(), None, 0);
+        let task = run(hub, client, WsDecoder::new(&[], 0));
+        let size = size_of_val(&task);
+        assert!(size <= 320, "{size} bytes");
     }
 }

@@ -121,7 +121,7 @@ impl Dispatch {
                 Output::GiveUp { client } => later.given_up.push((client, self.client(client))),
                 Output::Settled { client } => {
                     if let Some(client) = self.client(client) {
-                        client.wake.notify_one();
+                        client.wake.ring();
                     }
                 }
                 Output::Resume { client } => {
@@ -149,7 +149,7 @@ impl Dispatch {
         let profile = &self.clients.get(&client)?.profile;
         let session = profile.session.lock().clone();
         Some(Attach {
-            handshake: Some(profile.handshake.clone()),
+            handshake: Some(profile.handshake()),
             session,
             paused: profile.paused.load(Ordering::Relaxed),
         })

@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 pub(crate) struct Frames {
     max_message: usize,
     input: BytesMut,
-    /// The fragments of a message so far, and whether it is binary.
-    fragments: Option<(BytesMut, bool)>,
+    /// The fragments of a message so far, and whether it is binary. Boxed, for few clients ever send any.
+    fragments: Option<Box<(BytesMut, bool)>>,
 }
 
 /// What a client has sent.
@@ -129,10 +129,7 @@ impl Frames {
             OpCode::Control(_) if length > MAX_CONTROL => return Err(BadFrame::Protocol("control frame is too long")),
             OpCode::Control(_) => {}
             OpCode::Data(_) => {
-                let before = self
-                    .fragments
-                    .as_ref()
-                    .map_or(0, |(fragments, _)| fragments.len() as u64);
+                let before = self.fragments.as_ref().map_or(0, |fragments| fragments.0.len() as u64);
                 let size = before.saturating_add(length);
                 if size > self.max_message as u64 {
                     return Err(BadFrame::TooBig {
@@ -147,17 +144,14 @@ impl Frames {
 
     fn data(&mut self, data: Data, is_final: bool, payload: Bytes) -> Result<Option<Received>, BadFrame> {
         let binary = match (data, &mut self.fragments) {
-            (Data::Continue, Some((fragments, binary))) => {
-                fragments.extend_from_slice(&payload);
+            (Data::Continue, Some(begun)) => {
+                begun.0.extend_from_slice(&payload);
                 if !is_final {
                     return Ok(None);
                 }
-                let binary = *binary;
-                let payload = self
-                    .fragments
-                    .take()
-                    .map_or_else(Bytes::new, |(fragments, _)| fragments.freeze());
-                return message(payload, binary).map(Some);
+                let (fragments, binary) = std::mem::take(&mut **begun);
+                self.fragments = None;
+                return message(fragments.freeze(), binary).map(Some);
             }
             (Data::Continue, None) => return Err(BadFrame::Protocol("continuation of nothing")),
             (_, Some(_)) => return Err(BadFrame::Protocol("message within a message")),
@@ -166,7 +160,7 @@ impl Frames {
         if is_final {
             return message(payload, binary).map(Some);
         }
-        self.fragments = Some((BytesMut::from(&payload[..]), binary));
+        self.fragments = Some(Box::new((BytesMut::from(&payload[..]), binary)));
         Ok(None)
     }
 }

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::task::TaskTracker;
 
 use crate::assets::{self, Body};
 use crate::client::{Client, Verdict};
@@ -60,14 +61,13 @@ const FIRST_HEAD: Duration = Duration::from_secs(1);
 /// What a client may still send when its body was refused, so that it gets to read why.
 const MAX_REST: u64 = 1 << 20;
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve(hub: Arc<Hub>, offer: Arc<Offer>, stream: TcpStream, peer: SocketAddr) {
-    // Boxed: what HTTP needs goes with the handshake, an idle WebSocket does not carry it.
-    let Some((client, read)) = Box::pin(handshake(&hub, &offer, stream, peer)).await else {
+/// Serves HTTP on one connection. A WebSocket goes on in a task of its own, which carries nothing of what HTTP needs.
+pub(crate) async fn serve(hub: Arc<Hub>, offer: Arc<Offer>, stream: TcpStream, peer: SocketAddr, tasks: TaskTracker) {
+    let Some((client, read)) = handshake(&hub, &offer, stream, peer).await else {
         return;
     };
     let max_message = usize::try_from(hub.settings.max_message.as_u64()).unwrap_or(usize::MAX);
-    connection::run(&hub, &client, WsDecoder::new(&read, max_message)).await;
+    tasks.spawn(connection::run(hub, client, WsDecoder::new(&read, max_message)));
 }
 
 /// Answers requests until one opens a WebSocket. Gives the client, and the bytes that it sent already.
@@ -393,7 +393,7 @@ mod tests {
             .expect("it listens");
         let (stream, peer) = listener.accept().await.expect("a connection");
         hub.stopping.cancel();
-        let served = tokio::spawn(serve(hub, offer, stream, peer));
+        let served = tokio::spawn(serve(hub, offer, stream, peer, TaskTracker::new()));
         tokio::task::yield_now().await;
         let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         client.write_all(request).await.expect("it is there");

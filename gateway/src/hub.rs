@@ -115,7 +115,7 @@ impl Hub {
         socket: Option<TcpStream>,
     ) -> (Arc<Client>, oneshot::Receiver<Verdict>) {
         let number = self.next_number();
-        let (client, answer) = Client::new(number, protocol, handshake, socket, self.send_buffer);
+        let (client, answer) = Client::new(number, protocol, &handshake, socket, self.send_buffer);
         let leaving = {
             let mut roster = self.roster.lock();
             roster.insert(Arc::clone(&client));

@@ -5,9 +5,10 @@
 //! - [`settings`]: the section `[gateway]`; `listeners`: what listeners offer, checked.
 //! - [`instance()`]: what the master runs; `child`: the life of one child; `parting`, `farewell`: workers' last words,
 //!   and the end of its clients.
-//! - `accept`, `http` (over `patience`), `connection`, `ws` (over `frames`), `line`: from a listener to a client that is read.
+//! - `accept`, `http` (over `patience`), `connection` (with its `heart`), `ws` (over `frames`), `line`: from a listener to
+//!   a client that is read.
 //! - `sites` (over `assets`): files by host name; `requests` (within an `allowance`): what workers answer over HTTP.
-//! - `client`, `outbox`, `encode`, `end`: one client, what it is sent, and how it ends.
+//! - `client`, `outbox`, `encode`, `end`, `bell`: one client, what it is sent, and how it ends.
 //! - `roster` (over `index`): which clients, groups and uids there are.
 //! - [`router`]: which worker gets which event (pure state); `dispatch` carries that out.
 //! - `hub`: what one child knows, as the others use it.
@@ -20,6 +21,7 @@
 mod accept;
 mod allowance;
 mod assets;
+mod bell;
 mod child;
 mod client;
 mod commands;
@@ -29,6 +31,7 @@ mod encode;
 mod end;
 mod farewell;
 mod frames;
+mod heart;
 mod http;
 mod hub;
 mod index;

@@ -14,10 +14,16 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// The first frame has been written in part.
     started: bool,
-    /// Bytes that were written so far.
+    /// Boxed, for few clients are sent what has to be confirmed.
+    receipts: Option<Box<Receipts>>,
+}
+
+/// Who wants to hear when so many bytes are written.
+#[derive(Debug, Default)]
+struct Receipts {
+    /// Bytes that were written since there are any.
     written: u64,
-    /// Who wants to hear when so many are.
-    receipts: VecDeque<(u64, oneshot::Sender<()>)>,
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
 }
 
 /// How a flush ended.
@@ -51,14 +57,17 @@ impl Outbox {
 
     /// Has somebody told when all that is here now is written.
     pub(crate) fn note(&mut self, receipt: oneshot::Sender<()>) {
-        self.receipts.push_back((self.written + self.bytes as u64, receipt));
+        let receipts = self.receipts.get_or_insert_default();
+        receipts
+            .waiting
+            .push_back((receipts.written + self.bytes as u64, receipt));
     }
 
     /// Drops what no byte was sent of.
     pub(crate) fn clear_unsent(&mut self) {
         let first = if self.started { self.frames.pop_front() } else { None };
         self.frames = VecDeque::new();
-        self.receipts = VecDeque::new();
+        self.receipts = None;
         self.bytes = 0;
         if let Some(first) = first {
             self.push(first);
@@ -93,11 +102,10 @@ impl Outbox {
 
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
-        self.written += written as u64;
-        while self.receipts.front().is_some_and(|(at, _)| *at <= self.written) {
-            if let Some((_, receipt)) = self.receipts.pop_front() {
-                let _ = receipt.send(());
-            }
+        if let Some(receipts) = &mut self.receipts
+            && receipts.hear(written)
+        {
+            self.receipts = None;
         }
         self.started = false;
         while let Some(first) = self.frames.front_mut() {
@@ -109,6 +117,19 @@ impl Outbox {
             written -= first.len();
             self.frames.pop_front();
         }
+    }
+}
+
+impl Receipts {
+    /// Tells those whose bytes are written now. True if nobody waits any more.
+    fn hear(&mut self, written: usize) -> bool {
+        self.written += written as u64;
+        while self.waiting.front().is_some_and(|(at, _)| *at <= self.written) {
+            if let Some((_, receipt)) = self.waiting.pop_front() {
+                let _ = receipt.send(());
+            }
+        }
+        self.waiting.is_empty()
     }
 }
 

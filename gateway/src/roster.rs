@@ -228,7 +228,7 @@ mod tests {
     use crate::settings::Protocol;
 
     fn client(number: u64) -> Arc<Client> {
-        Client::new(number, Protocol::Line, Handshake::default(), None, 0).0
+        Client::new(number, Protocol::Line, &Handshake::default(), None, 0).0
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod output;
 mod state;
 
 pub use output::{Flow, Output};
-use state::{Lane, Link, Pending};
+use state::{Lane, Link, Pending, Spare};
 pub(crate) use state::{head_bytes, header_bytes, only_once};
 
 /// A link to a worker child, numbered by the caller and never reused.
@@ -76,6 +76,7 @@ pub struct Router {
     waiting_bytes: usize,
     waiting: usize,
     in_flight: usize,
+    spare: Spare,
 }
 
 impl Router {
@@ -90,6 +91,7 @@ impl Router {
             waiting_bytes: 0,
             waiting: 0,
             in_flight: 0,
+            spare: Spare::default(),
         }
     }
 
@@ -159,7 +161,7 @@ impl Router {
         lane.is_request = matches!(body, Body::Request(_));
         let event = Pending::new(lane.last_number, body);
         let bytes = event.bytes;
-        lane.waiting.push_back(event);
+        lane.wait(event, &mut self.spare);
         lane.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
         self.waiting += 1;
@@ -278,6 +280,7 @@ impl Router {
         let suspect = state.suspect.take_if(|suspect| *suspect == seq).is_some();
         self.in_flight -= 1;
         lane.known = true;
+        lane.spare(&mut self.spare);
         if done.is_last() || (lane.dismissed && lane.in_flight.is_empty()) {
             self.forget(client, out);
         } else {

@@ -64,7 +64,7 @@ impl Router {
             redelivered,
             first,
         });
-        lane.in_flight.push_back((seq, next));
+        lane.fly(seq, next, &mut self.spare);
         true
     }
 

@@ -33,6 +33,17 @@ pub(super) struct Lane {
     pub(super) in_flight: VecDeque<(u64, Pending)>,
 }
 
+/// Emptied queues of lanes: an idle lane has none, and a busy one allocates none.
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Spare {
+    waiting: Vec<VecDeque<Pending>>,
+    in_flight: Vec<VecDeque<(u64, Pending)>>,
+}
+
+/// How many queues are spared, of each kind, and how long they may be.
+const SPARE: (usize, usize) = (256, 16);
+
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Link {
@@ -105,6 +116,39 @@ impl Link {
 impl Lane {
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    pub(super) fn wait(&mut self, event: Pending, spare: &mut Spare) {
+        take(&mut self.waiting, &mut spare.waiting);
+        self.waiting.push_back(event);
+    }
+
+    pub(super) fn fly(&mut self, seq: u64, event: Pending, spare: &mut Spare) {
+        take(&mut self.in_flight, &mut spare.in_flight);
+        self.in_flight.push_back((seq, event));
+    }
+
+    /// Lets go of what it does not need now.
+    pub(super) fn spare(&mut self, spare: &mut Spare) {
+        give(&mut self.waiting, &mut spare.waiting);
+        give(&mut self.in_flight, &mut spare.in_flight);
+    }
+}
+
+fn take<T>(queue: &mut VecDeque<T>, spare: &mut Vec<VecDeque<T>>) {
+    if queue.capacity() == 0
+        && let Some(empty) = spare.pop()
+    {
+        *queue = empty;
+    }
+}
+
+fn give<T>(queue: &mut VecDeque<T>, spare: &mut Vec<VecDeque<T>>) {
+    if queue.capacity() > 0 && queue.is_empty() {
+        let empty = std::mem::take(queue);
+        if spare.len() < SPARE.0 && empty.capacity() <= SPARE.1 {
+            spare.push(empty);
+        }
     }
 }
 
