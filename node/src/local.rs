@@ -46,7 +46,7 @@ fn name(node: u64) -> String {
 
 impl LocalStream {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
-        let socket = AsyncFd::register_with_interest(stream.into_std()?, Interest::READABLE)?;
+        let socket = sys::watch(stream.into_std()?, Interest::READABLE)?;
         Ok(Self { socket, full: None })
     }
 
@@ -67,7 +67,7 @@ impl LocalStream {
                     Some(room) => room.clear_ready(),
                     None => {
                         let socket = self.socket.get_ref().try_clone()?;
-                        self.full = Some(AsyncFd::register_with_interest(socket, Interest::WRITABLE)?);
+                        self.full = Some(sys::watch(socket, Interest::WRITABLE)?);
                     }
                 },
                 written => {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 use socket2::SockRef;
-use tokio::io::ReadBuf;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, ReadBuf};
 
 /// Splits the process in two. Both sides go on from here.
 ///
@@ -40,6 +42,12 @@ pub(crate) fn dispose(signal: Signal, ignore: bool) {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Watches a socket for one kind of readiness.
+pub(crate) fn watch(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+    // SAFETY: the socket is given away, and is the same open descriptor until it is dropped with what watches it.
+    unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(Into::into)
 }
 
 /// Receives from a socket into what a buffer has left; 0 bytes if that is nothing, or the other end is done.
