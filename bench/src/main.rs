@@ -7,6 +7,11 @@ use meepo_bench::args::{Cli, Command};
 use meepo_bench::error::Error;
 use meepo_bench::report::Report;
 use meepo_bench::{cluster, echo, fanout, idle, limit, table};
+use mimalloc::MiMalloc;
+
+/// Messages are many small allocations.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().command {

@@ -125,19 +125,32 @@ impl<'a> Commands<'a> {
 
     fn send(&self, send: Send, turn: &mut Turn) {
         let checked = check_message(self.hub, &send);
-        let target = send.to.unwrap_or_default();
-        if let Err(refusal) = checked.and_then(|()| check_target(&target)) {
-            let client = match target.clients[..] {
-                [client] => client,
-                _ => 0,
+        let target = send.to.as_ref();
+        if let Err(refusal) = checked.and_then(|()| target.map_or(Ok(()), check_target)) {
+            let client = match target.map_or(&[][..], |target| &target.clients) {
+                [client] => *client,
+                _ => send.client,
             };
             self.hub.stats.failed_sends.add(1);
             return self.refuse("send", client, refusal);
         }
         let message = Outgoing::new(send.payload, send.binary);
-        let gone = self.hub.roster().each(&target, |client| {
+        let mut take = |client: &Arc<Client>| {
             self.hub.send(client, &message, None, turn);
-        });
+        };
+        let roster = self.hub.roster();
+        let gone = match (send.client, &send.to) {
+            (0, Some(target)) => roster.each(target, take),
+            (0, None) => Vec::new(),
+            (number, _) => match roster.get(number) {
+                Some(client) => {
+                    take(client);
+                    Vec::new()
+                }
+                None => vec![number],
+            },
+        };
+        drop(roster);
         if !gone.is_empty() {
             self.hub.stats.failed_sends.add(gone.len() as u64);
             self.refuse_gone("send", gone);

@@ -145,13 +145,13 @@ impl Dispatch {
         self.clients.get(&number)?.client.upgrade()
     }
 
-    fn attach(&self, client: u64) -> Option<Attach> {
+    fn attach(&self, client: u64) -> Option<Box<Attach>> {
         let profile = &self.clients.get(&client)?.profile;
         let session = profile.session.lock().clone();
-        Some(Attach {
+        Some(Box::new(Attach {
             handshake: Some(profile.handshake()),
             session,
             paused: profile.paused.load(Ordering::Relaxed),
-        })
+        }))
     }
 }

@@ -3,6 +3,11 @@
 use std::process::ExitCode;
 
 use meepo_node::Master;
+use mimalloc::MiMalloc;
+
+/// Messages are many small allocations.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     Master::from_args()

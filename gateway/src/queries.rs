@@ -73,7 +73,10 @@ fn uids(hub: &Hub, filter: &Filter) -> Vec<String> {
 
 /// Sends a message to one client. What is given hears when the client's system has it, or is dropped.
 fn send_noted(hub: &Hub, send: Send, turn: &mut Turn) -> Result<oneshot::Receiver<()>, Delivery> {
-    let number = send.to.as_ref().and_then(|to| to.clients.first()).copied();
+    let number = match send.client {
+        0 => send.to.as_ref().and_then(|to| to.clients.first()).copied(),
+        number => Some(number),
+    };
     let client = number.and_then(|number| hub.roster().get(number).cloned());
     let client = client.ok_or(Delivery::ClientGone)?;
     check_message(hub, &send).map_err(|_| Delivery::NotValid)?;

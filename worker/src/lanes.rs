@@ -132,7 +132,7 @@ impl<H: Handler> Lanes<H> {
         let id = ClientId::new(link.gateway, event.client);
         if let Some(attach) = event.attach {
             let opened = matches!(event.body, Some(Event::Opened(_)));
-            self.attach(id, link, attach, !opened);
+            self.attach(id, link, *attach, !opened);
         }
         let what = match event.body {
             Some(Event::Opened(_)) => What::Opened,
@@ -333,13 +333,13 @@ impl<H: Handler> Lanes<H> {
             self.open.cancelled().await;
         }
         let mut next = Some(first);
-        while let Some(job) = next {
+        while let Some(mut job) = next {
             if !job.link.is_available() {
                 Box::pin(job.link.available()).await;
             }
-            if let Some(client) = self.begin(&job) {
+            if let Some(client) = self.begin(&mut job) {
                 let Rules { handler, limit, event } = job.what.rules(self.limit);
-                let (link, seq, lost) = (job.link.clone(), job.seq, matches!(job.what, What::Lost));
+                let (seq, lost) = (job.seq, matches!(job.what, What::Lost));
                 let handled = {
                     let mut handling = pin!(self.handle(&client, job));
                     match poll!(&mut handling) {
@@ -358,11 +358,11 @@ impl<H: Handler> Lanes<H> {
                 }
                 let handed_back = client.is_handed_back() && !lost;
                 match event && (cut_off || handed_back) {
-                    false => link.done(seq),
+                    false => client.link().done(seq),
                     // A worker gets its event again, and with it those behind it.
                     true => {
-                        self.forget(id, &link);
-                        link.undone(seq, handed_back);
+                        self.forget(id, client.link());
+                        client.link().undone(seq, handed_back);
                     }
                 }
             }
@@ -371,17 +371,17 @@ impl<H: Handler> Lanes<H> {
     }
 
     /// The client that a job is for, if it is still to be done.
-    fn begin(&self, job: &Job) -> Option<Client> {
+    fn begin(&self, job: &mut Job) -> Option<Client> {
         if job.link.has_ended() && !matches!(job.what, What::Lost) {
             // The gateway hands it to another worker.
             return None;
         }
-        let Some(known) = job.known.as_ref().filter(|known| known.is_attached()) else {
+        let Some(known) = job.known.take_if(|known| known.is_attached()) else {
             // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
             job.link.done(job.seq);
             return None;
         };
-        Some(Client::new(known.clone(), job.event))
+        Some(Client::new(known, job.event))
     }
 
     fn next(&self, id: ClientId) -> Option<Job> {

@@ -14,7 +14,7 @@ use crate::client::Known;
 use crate::error::Panic;
 use crate::lanes::guarded;
 use crate::query::delivery;
-use crate::target::{only, wire_message};
+use crate::target::send_one;
 use crate::{Client, Delivery, Message};
 
 /// Most requests that wait for replies of one client: each message of it is held against all of them.
@@ -145,7 +145,7 @@ impl Client {
             return Err(RequestError::NotConnected);
         }
         let mut asked = known.requests().ask(matches)?;
-        let question = Question::Confirm(wire_message(&message, only(self.id().number)));
+        let question = Question::Confirm(send_one(&message, self.id().number));
         let Some(sent) = known.link().ask(question) else {
             cluster.stats().failed_sends.add(1);
             return Err(match known.link().has_ended() {

@@ -188,14 +188,21 @@ pub(crate) fn only(client: u64) -> wire::Target {
 }
 
 pub(crate) fn send(message: &Message, to: wire::Target) -> Body {
-    Body::Send(wire_message(message, to))
-}
-
-pub(crate) fn wire_message(message: &Message, to: wire::Target) -> wire::Send {
-    wire::Send {
+    Body::Send(wire::Send {
         payload: message.bytes().clone(),
         binary: message.is_binary(),
         to: Some(to),
+        client: 0,
+    })
+}
+
+/// A message to one client.
+pub(crate) fn send_one(message: &Message, client: u64) -> wire::Send {
+    wire::Send {
+        payload: message.bytes().clone(),
+        binary: message.is_binary(),
+        to: None,
+        client,
     }
 }
 

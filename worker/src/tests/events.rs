@@ -117,7 +117,7 @@ async fn a_handler_can_tell_that_an_event_comes_again() {
             seq,
             client: 5,
             redelivered,
-            attach: redelivered.then(|| attach(&[])),
+            attach: redelivered.then(|| Box::new(attach(&[]))),
             body: Some(message("m")),
             ..wire::Event::default()
         });

@@ -17,7 +17,6 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{PATIENCE, soon};
-use crate::target::only;
 
 pub(super) struct Gateway {
     pub(super) id: u64,
@@ -139,7 +138,7 @@ impl Link {
     pub(super) fn attached(&mut self, client: u64, attach: Option<wire::Attach>, body: Event) -> u64 {
         self.about(wire::Event {
             client,
-            attach,
+            attach: attach.map(Box::new),
             body: Some(body),
             ..wire::Event::default()
         })
@@ -148,7 +147,7 @@ impl Link {
     pub(super) fn redelivered(&mut self, client: u64, attach: Option<wire::Attach>, body: Event) -> u64 {
         self.about(wire::Event {
             client,
-            attach,
+            attach: attach.map(Box::new),
             redelivered: true,
             body: Some(body),
             ..wire::Event::default()
@@ -166,7 +165,7 @@ impl Link {
     pub(super) fn hand_over(&self, client: u64, session: &[(&str, &str)]) {
         self.push(wire::Event {
             client,
-            attach: Some(attach(session)),
+            attach: Some(Box::new(attach(session))),
             body: Some(Event::Attached(wire::Attached {})),
             ..wire::Event::default()
         });
@@ -264,6 +263,7 @@ pub(super) fn text_to(client: u64, text: &str) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        to: Some(only(client)),
+        to: None,
+        client,
     })
 }

@@ -21,6 +21,7 @@ fn sent(text: &str, to: wire::Target) -> Command {
         payload: text.to_owned().into(),
         binary: false,
         to: Some(to),
+        client: 0,
     })
 }
 
@@ -123,7 +124,7 @@ async fn one_client_can_be_told_all() {
         panic!("a send comes first")
     };
     assert!(send.binary);
-    assert_eq!((&send.payload[..], send.to), (&[1, 2][..], Some(only(9))));
+    assert_eq!((&send.payload[..], send.client), (&[1, 2][..], 9));
     let group = || "g".to_owned();
     let (client, group_of) = (9, group());
     assert_eq!(
@@ -195,7 +196,7 @@ async fn what_became_of_a_message_is_told() {
         let Some(Question::Confirm(send)) = query.body else {
             panic!("it is about a message")
         };
-        assert_eq!((&send.payload[..], send.to), (&b"hello"[..], Some(only(9))));
+        assert_eq!((&send.payload[..], send.client), (&b"hello"[..], 9));
         let body = Some(Reply::Delivery(said.into()));
         link.event(0, Event::Reply(wire::Reply { query: query.id, body }));
         assert_eq!(asked.await.expect("no panic"), heard);
