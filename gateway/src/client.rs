@@ -1,5 +1,6 @@
 //! One client: its socket, its session, and what it has still to be sent.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,6 +77,11 @@ struct State {
 pub(crate) enum Verdict {
     Accept,
     Reject { status: u16, reason: String },
+}
+
+thread_local! {
+    /// All clients of a thread read into the same bytes, and copy them out at once.
+    static READ: RefCell<Box<[u8; 8 * 1024]>> = RefCell::new(Box::new([0; 8 * 1024]));
 }
 
 /// A client that the socket has taken nothing for in this time does not read.
@@ -374,20 +380,24 @@ impl Client {
         }
     }
 
-    /// Reads without waiting.
-    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads without waiting, and hands on what was read: how many bytes that were.
+    pub(crate) fn try_read(&self, take: impl FnOnce(&[u8])) -> io::Result<usize> {
         let socket = self.socket.get().ok_or(io::ErrorKind::NotConnected)?;
-        let mut last = None;
-        let read = socket.try_io(Interest::READABLE, || {
-            let read = (&*SockRef::from(socket)).read(buffer)?;
-            // A read that leaves room has taken all: the system is not asked again before there is more.
-            if (1..buffer.len()).contains(&read) {
-                last = Some(read);
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
+        READ.with_borrow_mut(|buffer| {
+            let mut last = None;
+            let read = socket.try_io(Interest::READABLE, || {
+                let read = (&*SockRef::from(socket)).read(buffer)?;
+                // A read that leaves room has taken all: the system is not asked again before there is more.
+                if (1..buffer.len()).contains(&read) {
+                    last = Some(read);
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(read)
+            });
+            let read = last.map_or(read, Ok)?;
+            take(&buffer[..read]);
             Ok(read)
-        });
-        last.map_or(read, Ok)
+        })
     }
 }
 

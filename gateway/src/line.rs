@@ -73,16 +73,12 @@ impl Decoder for LineDecoder {
             if let Some(end) = self.end.take() {
                 return Step::End(end);
             }
-            let mut buffer = [0; 4096];
-            match client.try_read(&mut buffer) {
+            match client.try_read(|read| self.lines.feed(read)) {
                 Ok(0) => {
                     self.lines.finish();
                     self.end = Some(End::by_client(CloseCause::Eof, 0, "connection ended"));
                 }
-                Ok(read) => {
-                    heard = true;
-                    self.lines.feed(&buffer[..read]);
-                }
+                Ok(_) => heard = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },
                 Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
             }

@@ -15,8 +15,6 @@ use crate::settings::Protocol;
 
 /// Reads of one client before others have their turn.
 const READS: usize = 16;
-/// Bytes of one read.
-const READ: usize = 8 * 1024;
 
 /// Reads the frames of one client.
 #[derive(Debug)]
@@ -42,8 +40,7 @@ impl Decoder for WsDecoder {
                 Ok(None) => {}
                 Err(bad) => return Step::End(refusal(&bad)),
             }
-            let mut buffer = [0; READ];
-            match client.try_read(&mut buffer) {
+            match client.try_read(|read| self.frames.feed(read)) {
                 Ok(0) => {
                     return Step::End(End::by_client(
                         CloseCause::Eof,
@@ -51,10 +48,7 @@ impl Decoder for WsDecoder {
                         "connection ended without a close frame",
                     ));
                 }
-                Ok(read) => {
-                    heard = true;
-                    self.frames.feed(&buffer[..read]);
-                }
+                Ok(_) => heard = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },
                 Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
             }

@@ -258,6 +258,19 @@ pub(super) fn attach(session: &[(&str, &str)]) -> wire::Attach {
     }
 }
 
+/// The text of a message to clients of which there may be several.
+pub(super) fn text_to_some(clients: &[u64], text: &str) -> Command {
+    Command::Send(wire::Send {
+        payload: text.to_owned().into(),
+        binary: false,
+        to: Some(wire::Target {
+            clients: clients.to_vec(),
+            ..wire::Target::default()
+        }),
+        client: 0,
+    })
+}
+
 /// The text of a message to one client.
 pub(super) fn text_to(client: u64, text: &str) -> Command {
     Command::Send(wire::Send {

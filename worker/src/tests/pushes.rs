@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::gateway::{Gateway, Link, text_to};
+use super::gateway::{Gateway, Link, text_to_some};
 use super::{Running, eventually, soon};
 use crate::instance::WorkerSection;
 use crate::push::calls::Call;
@@ -101,7 +101,7 @@ fn code(problem: &Problem) -> serde_json::Value {
 async fn a_send_is_answered_when_the_gateway_has_answered_after_it() {
     let (worker, _gateway, mut link) = linked().await;
     let called = call(&worker, send(&[5], "hello"));
-    assert_eq!(link.next().await, text_to(5, "hello"));
+    assert_eq!(link.next().await, text_to_some(&[5], "hello"));
     let (query, asked) = question(&mut link).await;
     let Question::Select(select) = asked else {
         panic!("not who is there: {asked:?}")
@@ -117,7 +117,7 @@ async fn a_send_is_answered_when_the_gateway_has_answered_after_it() {
 async fn a_link_that_ends_before_it_has_answered_is_missing() {
     let (worker, mut gateway, mut link) = linked().await;
     let called = call(&worker, send(&[5], "hello"));
-    assert_eq!(link.next().await, text_to(5, "hello"));
+    assert_eq!(link.next().await, text_to_some(&[5], "hello"));
     link.end();
     drop(link);
     let problem = answer(called).await.expect_err("nobody has answered");
@@ -127,7 +127,7 @@ async fn a_link_that_ends_before_it_has_answered_is_missing() {
     let mut link = gateway.link().await;
     eventually("the new link", || worker.stats.links.get() == 1).await;
     let called = call(&worker, send(&[5], "again"));
-    assert_eq!(link.next().await, text_to(5, "again"));
+    assert_eq!(link.next().await, text_to_some(&[5], "again"));
     let (query, _) = question(&mut link).await;
     reply(&link, query, there(&[found(5)]));
     assert_eq!(answer(called).await.expect("it is answered"), SendReply::default());
@@ -222,7 +222,7 @@ async fn what_does_not_fit_is_refused_before_any_of_it_is_sent() {
         SendReply::default()
     );
     let called = call(&worker, send(&[5], "again"));
-    assert_eq!(link.next().await, text_to(5, "again"));
+    assert_eq!(link.next().await, text_to_some(&[5], "again"));
     let (query, _) = question(&mut link).await;
     reply(&link, query, there(&[found(5)]));
     answer(called).await.expect("it is answered");
@@ -275,13 +275,13 @@ async fn a_worker_that_stops_answers_those_who_push_before_its_links_drain() {
     let mut busy = TcpStream::connect(address).await.expect("somebody listens");
     let body = serde_json::json!({"to": {"clients": [id(5)]}, "text": "hello"}).to_string();
     post(&mut busy, "/api/send", &body).await;
-    assert_eq!(link.next().await, text_to(5, "hello"));
+    assert_eq!(link.next().await, text_to_some(&[5], "hello"));
     let (query, _) = question(&mut link).await;
 
     worker.request_stop();
     assert_eq!(read_until(&mut idle, "never").await, "", "one that is idle is closed");
     post(&mut new, "/api/send", &body).await;
-    assert_eq!(link.next().await, text_to(5, "hello"));
+    assert_eq!(link.next().await, text_to_some(&[5], "hello"));
     let (other, _) = question(&mut link).await;
     for (socket, query) in [(&mut new, other), (&mut busy, query)] {
         reply(&link, query, there(&[found(5)]));
