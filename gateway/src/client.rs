@@ -386,7 +386,7 @@ impl Client {
         READ.with_borrow_mut(|buffer| {
             let mut last = None;
             let read = socket.try_io(Interest::READABLE, || {
-                let read = (&*SockRef::from(socket)).read(buffer)?;
+                let read = (&*SockRef::from(socket)).read(&mut buffer[..])?;
                 // A read that leaves room has taken all: the system is not asked again before there is more.
                 if (1..buffer.len()).contains(&read) {
                     last = Some(read);

@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use meepo_proto::link::CloseCause;
@@ -52,22 +52,11 @@ pub(crate) fn run(hub: Arc<Hub>, client: Arc<Client>, decoder: impl Decoder) -> 
         hub,
         client,
         decoder,
-        gone: None,
+        paused: None,
     };
     async move {
         let mut timer = pin!(sleep_until(life.heart.next()));
-        let last = loop {
-            match life.turn(timer.as_mut()) {
-                // A client that never stops sending leaves time to the others.
-                Turn::Took => consume_budget().await,
-                Turn::Yields => yield_now().await,
-                Turn::Waits(wait) => {
-                    let event = poll_fn(|context| life.poll_event(context, wait, timer.as_mut())).await;
-                    life.hear(event);
-                }
-                Turn::Ends(last) => break last,
-            }
-        };
+        let last = poll_fn(|context| life.poll(context, timer.as_mut())).await;
         Box::pin(finish(&life.hub, &life.client, last, life.decoder)).await;
     }
 }
@@ -78,8 +67,14 @@ struct Life<D> {
     client: Arc<Client>,
     decoder: D,
     heart: Heart,
-    /// Waits for the end of the connection of a client that is paused.
-    gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    paused: Option<Box<Paused>>,
+}
+
+/// A client that is not read for now.
+struct Paused {
+    since: Instant,
+    /// Waits for the end of its connection.
+    gone: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// What comes next.
@@ -110,17 +105,30 @@ enum Event {
 }
 
 impl<D: Decoder> Life<D> {
+    /// Lives on until there is nothing to do for now, or the end.
+    fn poll(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Last> {
+        loop {
+            match self.turn(timer.as_mut()) {
+                // A client that never stops sending leaves time to the others.
+                Turn::Took => ready!(pin!(consume_budget()).poll(context)),
+                Turn::Yields => {
+                    // Polled once, it has the task woken after the others.
+                    let _ = pin!(yield_now()).poll(context);
+                    return Poll::Pending;
+                }
+                Turn::Waits(wait) => {
+                    let event = ready!(self.poll_event(context, wait, timer.as_mut()));
+                    self.hear(event);
+                }
+                Turn::Ends(last) => return Poll::Ready(last),
+            }
+        }
+    }
+
     /// Does what there is to do, up to the next message, and sets the timer.
     fn turn(&mut self, timer: Pin<&mut Sleep>) -> Turn {
-        let Self {
-            hub,
-            client,
-            decoder,
-            heart,
-            gone,
-        } = self;
-        let condition = client.condition();
-        if condition.cut || client.socket().is_none() {
+        let condition = self.client.condition();
+        if condition.cut || self.client.socket().is_none() {
             return Turn::Ends(Last::Cut);
         }
         if condition.ending {
@@ -129,10 +137,17 @@ impl<D: Decoder> Life<D> {
         if condition.broken {
             return Turn::Ends(Last::Broken);
         }
+        self.pause(condition.paused);
+        let Self {
+            hub,
+            client,
+            decoder,
+            heart,
+            ..
+        } = self;
         if condition.news {
             hub.tell_buffered(client);
         }
-        heart.pause(hub, condition.paused);
         // One that does not read what it is sent, pongs included, is not read either.
         let reading = !condition.paused && condition.choked.is_none();
         if reading {
@@ -155,12 +170,6 @@ impl<D: Decoder> Life<D> {
                 Step::End(end) => return Turn::Ends(Last::Ends(Box::new(end))),
             }
         }
-        // A client that is not read is not judged by its silence, but one whose connection breaks is noticed.
-        if !condition.paused {
-            *gone = None;
-        } else if gone.is_none() {
-            *gone = Some(Box::pin(gone_away(Arc::clone(client))));
-        }
         heart.note();
         let stuck = stuck_at(hub, condition);
         let due = stuck.map_or(heart.next(), |stuck| stuck.min(heart.next()));
@@ -171,6 +180,20 @@ impl<D: Decoder> Life<D> {
             reading,
             blocked: condition.blocked,
         })
+    }
+
+    /// A client that is not read is not judged by its silence, but one whose connection breaks is noticed.
+    fn pause(&mut self, paused: bool) {
+        if !paused {
+            if let Some(paused) = self.paused.take() {
+                self.heart.skip(&self.hub, paused.since.elapsed());
+            }
+        } else if self.paused.is_none() {
+            self.paused = Some(Box::new(Paused {
+                since: Instant::now(),
+                gone: Box::pin(gone_away(Arc::clone(&self.client))),
+            }));
+        }
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>, wait: Wait, timer: Pin<&mut Sleep>) -> Poll<Event> {
@@ -185,8 +208,8 @@ impl<D: Decoder> Life<D> {
                 return Poll::Ready(Event::Writable);
             }
         }
-        if let Some(gone) = &mut self.gone
-            && gone.as_mut().poll(context).is_ready()
+        if let Some(paused) = &mut self.paused
+            && paused.gone.as_mut().poll(context).is_ready()
         {
             return Poll::Ready(Event::Broken);
         }
@@ -207,7 +230,7 @@ impl<D: Decoder> Life<D> {
                     self.hub.close_one_slow(&self.client);
                 }
                 if self.heart.next() <= now {
-                    self.heart.beat(&self.hub, &self.client);
+                    self.heart.beat(&self.hub, &self.client, self.paused.is_some());
                 }
             }
         }
@@ -371,6 +394,6 @@ mod tests {
         let (client, _) = Client::new(1, Protocol::Ws, &Handshake::default(), None, 0);
         let task = run(hub, client, WsDecoder::new(&[], 0));
         let size = size_of_val(&task);
-        assert!(size <= 320, "{size} bytes");
+        assert!(size <= 256, "{size} bytes");
     }
 }

@@ -20,8 +20,6 @@ pub(crate) struct Heart {
     /// It was heard of since that was noted.
     heard_since: bool,
     asked: bool,
-    /// Since when the client is not read.
-    paused: Option<Instant>,
     next: Instant,
 }
 
@@ -39,7 +37,6 @@ impl Heart {
             heard,
             heard_since: false,
             asked: false,
-            paused: None,
             next: heard + first,
         }
     }
@@ -61,23 +58,20 @@ impl Heart {
         }
     }
 
-    /// The time in which the client is not read does not count.
-    pub(crate) fn pause(&mut self, hub: &Hub, paused: bool) {
-        if !paused && let Some(since) = self.paused.take() {
-            self.heard += since.elapsed();
-            self.plan(hub);
-        } else if paused && self.paused.is_none() {
-            self.paused = Some(Instant::now());
-        }
+    /// A time in which the client was not read does not count.
+    pub(crate) fn skip(&mut self, hub: &Hub, time: Duration) {
+        self.heard += time;
+        self.plan(hub);
     }
 
-    pub(crate) fn beat(&mut self, hub: &Hub, client: &Arc<Client>) {
+    /// Asks a client that has been silent for long, and closes one that has not answered.
+    pub(crate) fn beat(&mut self, hub: &Hub, client: &Arc<Client>, paused: bool) {
         let now = Instant::now();
         if client.protocol == Protocol::Line {
             self.next = now + NEVER;
             return;
         }
-        if self.paused.is_some() {
+        if paused {
             self.next = now + hub.settings.ping_interval;
             // One that has ended its connection in good order answers what it is sent by breaking it.
             if client.unsent() == 0 {

@@ -25,7 +25,7 @@ use crate::exporter::Exporter;
 use crate::instance::{Child, Plan};
 use crate::stats::{Siblings, Slot};
 use crate::stop::{Stop, StopReason};
-use crate::{logs, sys};
+use crate::{heap, logs, sys};
 
 /// The socket to the master; there is none in a process that is no child.
 static MASTER: OnceLock<UnixStream> = OnceLock::new();
@@ -121,6 +121,7 @@ fn serve(start: Start) -> Result<(), String> {
     let serve = Rc::clone(&start.plan.serve);
     let exporter = start.exporter.map(|exporter| exporter.run(stop.clone()));
     let serving = async move {
+        let _trimming = AbortOnDropHandle::new(tokio::spawn(heap::give_back()));
         let _exporting = exporter.map(|exporter| AbortOnDropHandle::new(tokio::spawn(exporter)));
         serve(child).await
     };

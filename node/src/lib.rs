@@ -21,7 +21,7 @@
 //! - [`Acceptor`]: accepts connections, also when descriptors run out.
 //! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share; [`local`]: between those of one host.
 //! - [`quota`]: a bound on log lines that a stranger can cause.
-//! - `logs`: one line an event. `sys`: all that is unsafe.
+//! - `logs`: one line an event. `heap`: memory that goes back to the system. `sys`: all that is unsafe.
 //!
 //! # Invariants
 //!
@@ -42,6 +42,7 @@ pub mod config;
 mod control;
 mod daemon;
 mod exporter;
+mod heap;
 pub mod instance;
 pub mod lease;
 pub mod local;

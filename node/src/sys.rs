@@ -61,6 +61,16 @@ pub(crate) fn receive(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> io::Resul
     Ok(read)
 }
 
+/// Gives memory that is free, but kept by the C library's allocator, back to the system. Programs that allocate otherwise
+/// have none there.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator takes its own locks, and what it gives back is nobody's.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Maps `length` bytes of a file, shared with all processes that are forked later. It is never unmapped.
 pub(crate) fn map_shared(file: &OwnedFd, length: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.

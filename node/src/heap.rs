@@ -1,0 +1,60 @@
+//! Memory that the allocator keeps for later goes back to the system while nobody needs it.
+
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::sys;
+
+/// How often a child looks whether it is quiet.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What a burst of large messages, or of clients that opened, has left behind is given back once a child is quiet: what
+/// a busy one has let go of, it is about to use again.
+pub(crate) async fn give_back() {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = (looks.tick().await, used());
+    loop {
+        let now = (looks.tick().await, used());
+        if is_quiet(now.0 - last.0, now.1.saturating_sub(last.1)) {
+            sys::give_memory_back();
+        }
+        last = now;
+    }
+}
+
+/// Whether less than a quarter of a core was used.
+fn is_quiet(passed: Duration, used: Duration) -> bool {
+    used * 4 < passed
+}
+
+/// Processor time that this process has used.
+fn used() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+        return Duration::ZERO;
+    };
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(micros.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_a_core_is_not_quiet() {
+        let passed = Duration::from_secs(10);
+        assert!(is_quiet(passed, Duration::from_millis(2499)));
+        assert!(!is_quiet(passed, Duration::from_millis(2500)));
+    }
+
+    #[test]
+    fn the_time_of_this_process_grows() {
+        let before = used();
+        while used() == before {}
+        assert!(used() > before);
+    }
+}
