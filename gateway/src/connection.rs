@@ -7,8 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use meepo_proto::link::CloseCause;
+use meepo_proto::link::{CloseCause, Message};
 use tokio::io::Interest;
 use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -23,15 +22,18 @@ use crate::settings::{Protocol, SlowClient};
 pub(crate) trait Decoder: Send + 'static {
     /// Reads on without waiting.
     fn next(&mut self, client: &Client) -> Step;
+
+    /// What is complete in what was read already.
+    fn ready(&mut self, client: &Client) -> Option<Step>;
 }
+
+/// Messages of one client that are taken before others have their turn.
+const MESSAGES: usize = 64;
 
 /// What came of reading.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Message {
-        payload: Bytes,
-        binary: bool,
-    },
+    Message(Message),
     /// A sign of life, no message.
     Heard,
     /// Nothing more to read now; whether any bytes came.
@@ -154,12 +156,16 @@ impl<D: Decoder> Life<D> {
             hub.check_full(client);
         }
         if reading && !client.condition().paused {
-            match decoder.next(client) {
-                Step::Message { payload, binary } => {
-                    heart.heard();
-                    hub.message(client, payload, binary);
-                    return Turn::Took;
-                }
+            let mut step = decoder.next(client);
+            if let Step::Message(first) = step {
+                heart.heard();
+                step = match take(hub, client, first, decoder) {
+                    Some(next) => next,
+                    None => return Turn::Took,
+                };
+            }
+            match step {
+                Step::Message(_) => return Turn::Took,
                 Step::Heard => {
                     heart.heard();
                     client.flush();
@@ -235,6 +241,23 @@ impl<D: Decoder> Life<D> {
             }
         }
     }
+}
+
+/// Takes a message, and those that were read along with it. Gives what came behind them, if that is something else.
+fn take(hub: &Hub, client: &Client, first: Message, decoder: &mut impl Decoder) -> Option<Step> {
+    let mut left = MESSAGES;
+    let mut other = None;
+    hub.messages(client, first, || {
+        left -= 1;
+        match if left > 0 { decoder.ready(client) } else { None } {
+            Some(Step::Message(message)) => Some(message),
+            step => {
+                other = step;
+                None
+            }
+        }
+    });
+    other
 }
 
 /// How a client comes to its end.
@@ -362,7 +385,7 @@ async fn see_off(client: &Client, mut rest: Rest, mut decoder: impl Decoder) {
             Rest::Nothing => return,
         };
         match step {
-            Step::Message { .. } => consume_budget().await,
+            Step::Message(_) => consume_budget().await,
             Step::Heard => yield_now().await,
             Step::Blocked { .. } => {
                 if socket.readable().await.is_err() {

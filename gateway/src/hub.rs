@@ -11,7 +11,8 @@ use meepo_node::stats::Slot;
 use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{
-    Buffered, CloseCause, Closed, Event, Handshake, Opened, ReadingChanged, Reply, SessionChanged, Undone, reply,
+    Buffered, CloseCause, Closed, Event, Handshake, Message, Opened, ReadingChanged, Reply, SessionChanged, Undone,
+    reply,
 };
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
@@ -149,19 +150,26 @@ impl Hub {
         self.last_client.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Takes a message from a client.
-    pub(crate) fn message(&self, client: &Client, payload: Bytes, binary: bool) {
-        self.stats.messages_in.add(1);
-        self.stats.bytes_in.add(payload.len() as u64);
-        let body = Body::Message(meepo_proto::link::Message { payload, binary });
+    /// Takes a message from a client, and those behind it, until the client is to be held back.
+    pub(crate) fn messages(&self, client: &Client, first: Message, mut next: impl FnMut() -> Option<Message>) {
         let mut dispatch = self.dispatch.lock();
         // Its last event is pushed under this lock, after it began to end: nothing may follow that.
         if client.condition().ending {
             return;
         }
-        if dispatch.push(client.number, body) == Flow::Pause {
-            client.hold_back();
+        let (mut messages, mut bytes) = (0, 0);
+        let mut message = Some(first);
+        while let Some(taken) = message {
+            messages += 1;
+            bytes += taken.payload.len() as u64;
+            if dispatch.push(client.number, Body::Message(taken)) == Flow::Pause {
+                client.hold_back();
+                break;
+            }
+            message = next();
         }
+        self.stats.messages_in.add(messages);
+        self.stats.bytes_in.add(bytes);
         self.carry_out(dispatch);
     }
 

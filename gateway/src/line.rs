@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::Bytes;
 use meepo_proto::codes;
-use meepo_proto::link::CloseCause;
+use meepo_proto::link::{CloseCause, Message};
 
 use crate::client::Client;
 use crate::connection::{Decoder, Step};
@@ -60,15 +60,8 @@ impl Decoder for LineDecoder {
     fn next(&mut self, client: &Client) -> Step {
         let mut heard = false;
         for _ in 0..READS {
-            match self.lines.pop() {
-                Some(Ok(line)) => {
-                    return Step::Message {
-                        payload: line,
-                        binary: false,
-                    };
-                }
-                Some(Err(problem)) => return Step::End(Self::refuse(problem)),
-                None => {}
+            if let Some(step) = self.ready(client) {
+                return step;
             }
             if let Some(end) = self.end.take() {
                 return Step::End(end);
@@ -84,6 +77,16 @@ impl Decoder for LineDecoder {
             }
         }
         Step::Heard
+    }
+
+    fn ready(&mut self, _client: &Client) -> Option<Step> {
+        Some(match self.lines.pop()? {
+            Ok(line) => Step::Message(Message {
+                payload: line,
+                binary: false,
+            }),
+            Err(problem) => Step::End(Self::refuse(problem)),
+        })
     }
 }
 

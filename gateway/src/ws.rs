@@ -4,7 +4,7 @@
 use std::io;
 
 use meepo_proto::codes;
-use meepo_proto::link::CloseCause;
+use meepo_proto::link::{CloseCause, Message};
 
 use crate::client::Client;
 use crate::connection::{Decoder, Step};
@@ -35,10 +35,8 @@ impl Decoder for WsDecoder {
     fn next(&mut self, client: &Client) -> Step {
         let mut heard = false;
         for _ in 0..READS {
-            match self.frames.pop() {
-                Ok(Some(received)) => return step(client, received),
-                Ok(None) => {}
-                Err(bad) => return Step::End(refusal(&bad)),
+            if let Some(step) = self.ready(client) {
+                return step;
             }
             match client.try_read(|read| self.frames.feed(read)) {
                 Ok(0) => {
@@ -55,11 +53,18 @@ impl Decoder for WsDecoder {
         }
         Step::Heard
     }
+
+    fn ready(&mut self, client: &Client) -> Option<Step> {
+        match self.frames.pop() {
+            Ok(received) => received.map(|received| step(client, received)),
+            Err(bad) => Some(Step::End(refusal(&bad))),
+        }
+    }
 }
 
 fn step(client: &Client, received: Received) -> Step {
     match received {
-        Received::Message { payload, binary } => Step::Message { payload, binary },
+        Received::Message { payload, binary } => Step::Message(Message { payload, binary }),
         Received::Ping(payload) => {
             client.push_raw(encode::pong_frame(&payload));
             Step::Heard
