@@ -3,21 +3,29 @@
 mod json;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let ours = ["meepo/link.proto", "meepo/registry.proto", "meepo/push.proto"];
+    let link = ["meepo/link.proto"];
+    let ours = ["meepo/registry.proto", "meepo/push.proto"];
     let theirs = ["etcd/rpc.proto"];
-    for file in ours.iter().chain(&theirs) {
+    for file in link.iter().chain(&ours).chain(&theirs) {
         println!("cargo:rerun-if-changed={file}");
     }
     println!("cargo:rerun-if-changed=json.rs");
-    let files = protox::compile(ours, ["."])?;
-    let builder = tonic_prost_build::configure()
-        // Payloads are handed on as they were received, without a copy.
+    // Payloads are handed on as they were received, without a copy.
+    tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
+        .codec_path("crate::codec::Roomy")
         // It is much larger than the other events.
         .boxed(".meepo.link.v1.Event.body.request")
-        // Few events have it, and each is moved several times.
-        .boxed(".meepo.link.v1.Event.attach");
+        // Events and commands are moved several times on their way: what few of them have makes none larger.
+        .boxed(".meepo.link.v1.Event.attach")
+        .boxed(".meepo.link.v1.Command.body.hello")
+        .boxed(".meepo.link.v1.Command.body.close")
+        .boxed(".meepo.link.v1.Command.body.query")
+        .boxed(".meepo.link.v1.Send.to")
+        .compile_fds(protox::compile(link, ["."])?)?;
+    let files = protox::compile(ours, ["."])?;
+    let builder = tonic_prost_build::configure().bytes(".").btree_map(".");
     let push = files.file.iter().find(|file| file.package() == "meepo.push.v1");
     let push = push.ok_or("there is no package meepo.push.v1")?;
     json::describe(builder, push).compile_fds(files.clone())?;

@@ -248,7 +248,7 @@ impl Client {
     /// A client that reads may have several times its send buffer waiting, so that no burst makes it slow; one that has
     /// taken nothing for a while may not.
     /// The receipt hears when the client's system has it.
-    pub(crate) fn send(self: &Arc<Self>, frame: &Bytes, receipt: Option<oneshot::Sender<()>>, turn: &mut Turn) -> Sent {
+    pub(crate) fn send(self: &Arc<Self>, frame: Bytes, receipt: Option<oneshot::Sender<()>>, turn: &mut Turn) -> Sent {
         let mut state = self.state.lock();
         if state.ending || state.broken {
             return Sent::Gone;
@@ -263,7 +263,7 @@ impl Client {
             self.fill(&mut state);
             return Sent::Full;
         }
-        state.outbox.push(frame.clone());
+        state.outbox.push(frame);
         if let Some(receipt) = receipt {
             state.outbox.note(receipt);
         }

@@ -69,7 +69,7 @@ impl<'a> Commands<'a> {
                 self.reject(reject.client, verdict);
             }
             Ask::Send(send) => self.send(send, turn),
-            Ask::Close(close) => self.close(close, turn),
+            Ask::Close(close) => self.close(*close, turn),
             Ask::Join(join) => {
                 let joined = check_name(&join.group).and_then(|()| {
                     let mut roster = self.hub.roster();
@@ -104,7 +104,7 @@ impl<'a> Commands<'a> {
             }
             Ask::Respond(respond) => self.hub.respond(self.link, respond),
             Ask::Query(query) => {
-                if !queries::answer(self.hub, self.link, query, turn) {
+                if !queries::answer(self.hub, self.link, *query, turn) {
                     self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));
                 }
             }
@@ -125,7 +125,7 @@ impl<'a> Commands<'a> {
 
     fn send(&self, send: Send, turn: &mut Turn) {
         let checked = check_message(self.hub, &send);
-        let target = send.to.as_ref();
+        let target = send.to.as_deref();
         if let Err(refusal) = checked.and_then(|()| target.map_or(Ok(()), check_target)) {
             let client = match target.map_or(&[][..], |target| &target.clients) {
                 [client] => *client,
@@ -135,16 +135,13 @@ impl<'a> Commands<'a> {
             return self.refuse("send", client, refusal);
         }
         let message = Outgoing::new(send.payload, send.binary);
-        let mut take = |client: &Arc<Client>| {
-            self.hub.send(client, &message, None, turn);
-        };
         let roster = self.hub.roster();
         let gone = match (send.client, &send.to) {
-            (0, Some(target)) => roster.each(target, take),
+            (0, Some(target)) => roster.each(target, |client| self.hub.send(client, &message, turn)),
             (0, None) => Vec::new(),
             (number, _) => match roster.get(number) {
                 Some(client) => {
-                    take(client);
+                    self.hub.send_one(client, message, None, turn);
                     Vec::new()
                 }
                 None => vec![number],

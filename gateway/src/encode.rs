@@ -38,13 +38,22 @@ impl Outgoing {
         self.payload.len()
     }
 
-    /// As a client of this protocol reads it.
+    /// As its one client reads it, who has this protocol.
+    pub(crate) fn into_encoded(self, protocol: Protocol) -> Bytes {
+        match protocol {
+            Protocol::Ws => frame(self.opcode(), &self.payload),
+            Protocol::Line => line(&self.payload),
+        }
+    }
+
+    fn opcode(&self) -> u8 {
+        if self.binary { BINARY } else { TEXT }
+    }
+
+    /// As clients of this protocol read it.
     pub(crate) fn encoded(&self, protocol: Protocol) -> &Bytes {
         match protocol {
-            Protocol::Ws => self.ws.get_or_init(|| {
-                let opcode = if self.binary { BINARY } else { TEXT };
-                frame(opcode, &self.payload)
-            }),
+            Protocol::Ws => self.ws.get_or_init(|| frame(self.opcode(), &self.payload)),
             Protocol::Line => self.line.get_or_init(|| line(&self.payload)),
         }
     }

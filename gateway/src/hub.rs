@@ -365,19 +365,37 @@ impl Hub {
         self.this.clone()
     }
 
-    /// Sends a message to a client, which gets it with the turn's flush. The receipt hears when its system has it.
-    pub(crate) fn send(
+    /// Sends a message to one of several clients, which gets it with the turn's flush.
+    pub(crate) fn send(&self, client: &Arc<Client>, message: &Outgoing, turn: &mut Turn) {
+        let frame = message.encoded(client.protocol).clone();
+        self.send_frame(client, frame, message.len(), None, turn);
+    }
+
+    /// Sends a message to its one client, which gets it with the turn's flush. The receipt hears when its system has it.
+    pub(crate) fn send_one(
         &self,
         client: &Arc<Client>,
-        message: &Outgoing,
+        message: Outgoing,
         receipt: Option<oneshot::Sender<()>>,
         turn: &mut Turn,
     ) -> Sent {
-        let sent = client.send(message.encoded(client.protocol), receipt, turn);
+        let bytes = message.len();
+        self.send_frame(client, message.into_encoded(client.protocol), bytes, receipt, turn)
+    }
+
+    fn send_frame(
+        &self,
+        client: &Arc<Client>,
+        frame: Bytes,
+        payload: usize,
+        receipt: Option<oneshot::Sender<()>>,
+        turn: &mut Turn,
+    ) -> Sent {
+        let sent = client.send(frame, receipt, turn);
         match sent {
             Sent::Queued => {
                 self.stats.messages_out.add(1);
-                self.stats.bytes_out.add(message.len() as u64);
+                self.stats.bytes_out.add(payload as u64);
             }
             Sent::Full => {
                 self.stats.failed_sends.add(1);

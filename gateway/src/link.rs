@@ -131,7 +131,7 @@ impl Drop for Up<'_> {
 
 async fn hello(commands: &mut Streaming<Command>) -> Result<Hello, Status> {
     match commands.message().await?.and_then(|command| command.body) {
-        Some(CommandBody::Hello(hello)) => Ok(hello),
+        Some(CommandBody::Hello(hello)) => Ok(*hello),
         _ => Err(Status::failed_precondition("the first command must be `hello`")),
     }
 }

@@ -82,7 +82,7 @@ fn send_noted(hub: &Hub, send: Send, turn: &mut Turn) -> Result<oneshot::Receive
     check_message(hub, &send).map_err(|_| Delivery::NotValid)?;
     let message = Outgoing::new(send.payload, send.binary);
     let (receipt, noted) = oneshot::channel();
-    match hub.send(&client, &message, Some(receipt), turn) {
+    match hub.send_one(&client, message, Some(receipt), turn) {
         Sent::Queued => Ok(noted),
         Sent::Full => Err(Delivery::BufferFull),
         Sent::Gone => Err(Delivery::ClientGone),

@@ -7,9 +7,11 @@
 //! - [`etcd`]: the part of etcd's API that the registry uses.
 //! - [`push`]: what any program can ask a worker's push API.
 //! - [`id`]: identifiers of clients, gateways and workers.
+//! - [`codec`]: how messages are put into streams.
 //! - [`codes`]: the table of close codes.
 //! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
 
+pub mod codec;
 pub mod codes;
 pub mod id;
 pub mod push;

@@ -4,7 +4,7 @@ use futures_util::stream;
 use meepo_node::rpc;
 use meepo_proto::SECRET_HEADER;
 use meepo_proto::link::link_client::LinkClient;
-use meepo_proto::link::{Command, Hello, command};
+use meepo_proto::link::{Command, command};
 use meepo_tests::{Node, Ws, in_time, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,7 +15,7 @@ async fn refusal(address: std::net::SocketAddr, secret: Option<&str>) -> Status 
     let endpoint = rpc::endpoint(&address.to_string()).expect("an address");
     let channel = in_time("a connection", endpoint.connect()).await.expect("a connection");
     let hello = Command {
-        body: Some(command::Body::Hello(Hello::default())),
+        body: Some(command::Body::Hello(Box::default())),
     };
     let mut request = Request::new(stream::iter([hello]));
     if let Some(secret) = secret {

@@ -187,10 +187,10 @@ impl Link {
             .max_encoding_message_size(usize::MAX);
 
         let (out, queue) = mpsc::unbounded_channel();
-        let hello = command(Body::Hello(wire::Hello {
+        let hello = command(Body::Hello(Box::new(wire::Hello {
             gateway_id: gateway.0,
             ..card.hello.clone()
-        }));
+        })));
         let charge = room.charge(hello.encoded_len());
         let _ = out.send(Queued::Command(hello, charge));
         let outgoing = Outgoing {
@@ -238,8 +238,7 @@ impl Link {
         if self.is_over() {
             return Err(NotSent::Ended);
         }
-        let command = command(body);
-        let bytes = command.encoded_len();
+        let bytes = size(&body);
         if bytes > self.max_command {
             // It would end the link for all clients.
             tracing::warn!(gateway = %self.gateway, bytes, limit = self.max_command, "command is too big for the gateway");
@@ -247,7 +246,7 @@ impl Link {
         }
         let charge = self.room.charge(bytes);
         self.out
-            .send(Queued::Command(command, charge))
+            .send(Queued::Command(command(body), charge))
             .map_err(|_| NotSent::Ended)
     }
 
@@ -302,7 +301,7 @@ impl Link {
             id: number,
             body: Some(body),
         };
-        let sent = self.send(Body::Query(query)).is_ok();
+        let sent = self.send(Body::Query(Box::new(query))).is_ok();
         // `end` forgets the queries of its time; one that is put down after it would wait in vain.
         (sent && !self.has_ended()).then_some(asked)
     }
@@ -321,7 +320,7 @@ impl Link {
 
     /// Whether the gateway takes a command of this size.
     pub(crate) fn takes(&self, body: &Body) -> bool {
-        body.encoded_len() + COMMAND_HEAD <= self.max_command
+        size(body) <= self.max_command
     }
 
     /// Whether there is [room](Room::has_half) for more from outside.
@@ -355,10 +354,10 @@ impl Link {
                 clients: vec![0],
                 ..wire::Filter::default()
             };
-            let _ = self.send(Body::Query(wire::Query {
+            let _ = self.send(Body::Query(Box::new(wire::Query {
                 id: PROBE_QUERY,
                 body: Some(wire::query::Body::Count(nobody)),
-            }));
+            })));
         }
     }
 
@@ -468,6 +467,16 @@ impl Stream for Outgoing {
         let seq = std::mem::take(&mut self.done);
         Poll::Ready(Some(command(Body::Done(wire::Done { seq }))))
     }
+}
+
+/// What a command takes, or a little more.
+fn size(body: &Body) -> usize {
+    let bytes = match body {
+        // Most are of this kind, and are not to be measured twice.
+        Body::Send(wire::Send { payload, to: None, .. }) => payload.len() + COMMAND_HEAD,
+        body => body.encoded_len(),
+    };
+    bytes + COMMAND_HEAD
 }
 
 fn command(body: Body) -> wire::Command {

@@ -191,7 +191,7 @@ pub(crate) fn send(message: &Message, to: wire::Target) -> Body {
     Body::Send(wire::Send {
         payload: message.bytes().clone(),
         binary: message.is_binary(),
-        to: Some(to),
+        to: Some(Box::new(to)),
         client: 0,
     })
 }
@@ -207,20 +207,20 @@ pub(crate) fn send_one(message: &Message, client: u64) -> wire::Send {
 }
 
 pub(crate) fn close(to: wire::Target, code: u16, reason: String) -> Body {
-    Body::Close(wire::Close {
+    Body::Close(Box::new(wire::Close {
         to: Some(to),
         code: code.into(),
         reason,
         at_once: false,
-    })
+    }))
 }
 
 pub(crate) fn destroy(to: wire::Target) -> Body {
-    Body::Close(wire::Close {
+    Body::Close(Box::new(wire::Close {
         to: Some(to),
         at_once: true,
         ..wire::Close::default()
-    })
+    }))
 }
 
 /// What may be sent of a close code and a reason.

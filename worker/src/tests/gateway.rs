@@ -200,7 +200,7 @@ impl Link {
             let command = soon("a command", self.commands.message()).await;
             let command = command.expect("the link is up").expect("the worker goes on");
             match command.body.expect("it has a body") {
-                Command::Query(wire::Query { id: 0, .. }) => {
+                Command::Query(query) if query.id == 0 => {
                     let body = Some(wire::reply::Body::Count(wire::Count::default()));
                     self.push(wire::Event {
                         body: Some(Event::Reply(wire::Reply { query: 0, body })),
@@ -263,10 +263,10 @@ pub(super) fn text_to_some(clients: &[u64], text: &str) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        to: Some(wire::Target {
+        to: Some(Box::new(wire::Target {
             clients: clients.to_vec(),
             ..wire::Target::default()
-        }),
+        })),
         client: 0,
     })
 }

@@ -20,7 +20,7 @@ fn sent(text: &str, to: wire::Target) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        to: Some(to),
+        to: Some(Box::new(to)),
         client: 0,
     })
 }
@@ -74,12 +74,12 @@ async fn each_gateway_gets_its_part() {
         assert_eq!(link.next().await, sent("to users", to.clone().expect("it is some")));
         let close = |code, reason: &str, at_once| {
             let (to, reason) = (to.clone(), reason.to_owned());
-            Command::Close(wire::Close {
+            Command::Close(Box::new(wire::Close {
                 to,
                 code,
                 reason,
                 at_once,
-            })
+            }))
         };
         assert_eq!(link.next().await, close(4001, "enough", false));
         assert_eq!(link.next().await, close(0, "", true));
@@ -165,12 +165,12 @@ async fn one_client_can_be_told_all() {
         let (to, at_once) = (Some(only(client)), false);
         assert_eq!(
             link.next().await,
-            Command::Close(wire::Close {
+            Command::Close(Box::new(wire::Close {
                 to,
                 code,
                 reason,
                 at_once
-            })
+            }))
         );
     }
     assert_eq!(worker.stats.failed_sends.get(), 1);

@@ -1,0 +1,38 @@
+//! How messages are put into the streams between nodes.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::codec::{BufferSettings, Codec};
+use tonic_prost::{ProstDecoder, ProstEncoder};
+
+/// Protobuf, as everywhere, in buffers that hold as many small messages as are written at once: none has to grow and be copied.
+#[derive(Debug)]
+pub struct Roomy<T, U>(PhantomData<(T, U)>);
+
+const BUFFERS: usize = 32 * 1024;
+
+impl<T, U> Default for Roomy<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for Roomy<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ProstDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(BufferSettings::new(BUFFERS, BUFFERS))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::new(BufferSettings::new(BUFFERS, BUFFERS))
+    }
+}
