@@ -21,7 +21,7 @@ const READS: usize = 8;
 pub(crate) struct LineDecoder {
     lines: Lines,
     /// The end that comes after the lines that are ready.
-    end: Option<End>,
+    end: Option<Box<End>>,
 }
 
 impl LineDecoder {
@@ -71,13 +71,14 @@ impl Decoder for LineDecoder {
                 None => {}
             }
             if let Some(end) = self.end.take() {
-                return Step::End(end);
+                return Step::End(*end);
             }
             let mut buffer = [0; 4096];
             match client.try_read(&mut buffer) {
                 Ok(0) => {
                     self.lines.finish();
-                    self.end = Some(End::by_client(CloseCause::Eof, 0, "connection ended"));
+                    let end = End::by_client(CloseCause::Eof, 0, "connection ended");
+                    self.end = Some(Box::new(end));
                 }
                 Ok(read) => {
                     heard = true;
