@@ -7,11 +7,11 @@ use meepo_bench::args::{Cli, Command};
 use meepo_bench::error::Error;
 use meepo_bench::report::Report;
 use meepo_bench::{cluster, echo, fanout, idle, limit, table};
-use mimalloc::MiMalloc;
+use meepo_node::Allocator;
 
 /// Messages are many small allocations.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     match Cli::parse().command {

@@ -21,7 +21,7 @@ const READS: usize = 8;
 pub(crate) struct LineDecoder {
     lines: Lines,
     /// The end that comes after the lines that are ready.
-    end: Option<End>,
+    end: Option<Box<End>>,
 }
 
 impl LineDecoder {
@@ -64,12 +64,13 @@ impl Decoder for LineDecoder {
                 return step;
             }
             if let Some(end) = self.end.take() {
-                return Step::End(end);
+                return Step::End(*end);
             }
             match client.try_read(|read| self.lines.feed(read)) {
                 Ok(0) => {
                     self.lines.finish();
-                    self.end = Some(End::by_client(CloseCause::Eof, 0, "connection ended"));
+                    let end = End::by_client(CloseCause::Eof, 0, "connection ended");
+                    self.end = Some(Box::new(end));
                 }
                 Ok(_) => heard = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },

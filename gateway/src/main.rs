@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use meepo_node::Master;
-use mimalloc::MiMalloc;
+use meepo_node::{Allocator, Master};
 
 /// Messages are many small allocations.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     Master::from_args()

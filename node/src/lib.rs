@@ -71,6 +71,8 @@ pub use config::{Config, ConfigError, NodeSection};
 pub use instance::{BoxError, Child, Instance, Listen, Plan};
 pub use lease::{Held, Lease};
 pub use membership::Membership;
+/// An allocator that a program may choose as its global one: what it keeps goes back to the system while a child is quiet.
+pub use mimalloc::MiMalloc as Allocator;
 pub use program::Master;
 pub use stats::{Figure, Figures, Siblings, Slot};
 pub use stop::{Stop, StopReason};

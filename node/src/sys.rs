@@ -61,13 +61,17 @@ pub(crate) fn receive(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> io::Resul
     Ok(read)
 }
 
-/// Gives memory that is free, but kept by the C library's allocator, back to the system. Programs that allocate otherwise
-/// have none there.
+/// Gives memory that is free, but kept by the allocator, back to the system: that of the C library, and of this thread
+/// that of mimalloc.
 pub(crate) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the allocator takes its own locks, and what it gives back is nobody's.
     unsafe {
         libc::malloc_trim(0);
+    }
+    // SAFETY: the same; it may be called from any thread, and also when it is not the allocator in use.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
     }
 }
 

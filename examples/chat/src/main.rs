@@ -5,7 +5,11 @@ mod protocol;
 
 use std::process::ExitCode;
 
-use meepo_node::Master;
+use meepo_node::{Allocator, Master};
+
+/// Messages are many small allocations.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 const PAGE: &[(&str, &[u8])] = &[
     ("/index.html", include_bytes!("../page/index.html")),

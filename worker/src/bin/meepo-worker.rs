@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use meepo_node::Master;
+use meepo_node::{Allocator, Master};
+
+/// Messages are many small allocations.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     Master::from_args()
