@@ -50,7 +50,7 @@ pub struct Rest {
 /// What all runs have.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Where to connect: ws://HOST:PORT/PATH or line://HOST:PORT; with several, connections take turns
+    /// Where to connect: ws://HOST:PORT/PATH or line://HOST:PORT, or a peer's nats+ws: or nchan+ws:; with several, connections take turns
     #[arg(long = "url", value_name = "URL", required = true, num_args = 1..)]
     pub urls: Vec<String>,
     /// Connections
@@ -148,6 +148,9 @@ pub struct Table {
     /// A program that serves as a peer does; see `bench/peers`
     #[arg(long, value_name = "PROGRAM")]
     pub peer: Vec<PathBuf>,
+    /// A folder of such programs, of which those are measured whose servers are installed
+    #[arg(long, value_name = "FOLDER")]
+    pub peers: Option<PathBuf>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -47,6 +47,9 @@ pub fn run(args: &args::Echo) -> Result<Report, Error> {
     let common = &load.common;
     let procs = Procs::watch(&common.pids)?;
     let mut pool = Pool::new(common)?;
+    if !pool.echoes() {
+        return Err(Error::NoEcho);
+    }
     pool.open(common, OPENING)?;
 
     let clock = Clock::start();

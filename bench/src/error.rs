@@ -41,6 +41,9 @@ pub enum Error {
         /// How many there are.
         members: usize,
     },
+    /// A load that a server cannot take.
+    #[error("a channel of nchan has no echo to the sender alone")]
+    NoEcho,
     /// A process that was to be watched is not there.
     #[error("process {0} is not running")]
     NoProcess(u32),

@@ -137,6 +137,10 @@ pub fn run(load: &Load) -> Result<Report, Error> {
 
 /// Joins the room on every connection. A message that comes back says that what was sent before it is done.
 fn join(pool: &mut Pool, payload: &mut Payload, timeout: Duration) -> Result<(), Error> {
+    // Who cannot be echoed is in the room as soon as it has connected.
+    if !pool.echoes() {
+        return Ok(());
+    }
     let members = pool.len();
     let stamp = Stamp {
         kind: Kind::Echo,

@@ -7,7 +7,7 @@
 //!
 //! - [`args`]: the command line.
 //! - [`echo`], [`fanout`], [`idle`]: the loads. `disturbance`: what is done to the servers meanwhile.
-//! - `stamp`: what a payload carries. `wire`: its frames. `client`: one connection. `pool`: all of them.
+//! - `stamp`: what a payload carries. `wire`: its frames. `nats`: what is inside them. `client`: one connection. `pool`: all of them.
 //! - `stats`: the measured window. [`procs`]: what the server's processes use. [`report`]: what is printed.
 //! - [`cluster`], [`handler`]: servers to put load on, and their business logic. [`limit`]: what they are compared with.
 //! - [`table`]: all loads on several servers side by side.
@@ -23,6 +23,7 @@ pub mod fanout;
 pub mod handler;
 pub mod idle;
 pub mod limit;
+mod nats;
 mod pool;
 pub mod procs;
 pub mod report;

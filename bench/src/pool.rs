@@ -123,7 +123,7 @@ impl Pool {
         self.poll
             .registry()
             .register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Client::new(stream, Rc::clone(target)))
+        Ok(Client::new(number, stream, Rc::clone(target)))
     }
 
     fn open_error(&self, number: usize, failure: Failure) -> Error {
@@ -171,6 +171,11 @@ impl Pool {
 
     pub(crate) fn len(&self) -> usize {
         self.clients.len()
+    }
+
+    /// Whether a message can be had back by its sender alone.
+    pub(crate) fn echoes(&self) -> bool {
+        self.targets.iter().all(|target| target.echoes())
     }
 
     fn wait(&mut self, until: Instant) -> Result<(), Error> {

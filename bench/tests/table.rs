@@ -1,6 +1,7 @@
 //! The limit server, and the table that compares with it.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -103,11 +104,19 @@ fn what_cannot_be_measured_is_named() {
     assert!(!output.status.success());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("no workload nonsense: there are echo-1, "), "{error}");
-    let output = table("--rounds 1 --secs 0.1 --only echo-1 --peer /nowhere/peer");
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("absent");
+    std::fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let folder = folder.path().display();
+    let output = table(&format!(
+        "--rounds 1 --secs 0.1 --only echo-1 --peer /nowhere/peer --peers {folder}"
+    ));
     assert!(output.status.success(), "the others are measured: {output:?}");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("/nowhere/peer"), "{error}");
     let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("- absent: not installed\n"), "{text}");
     assert!(
         text.contains("| peer | – | – | – | – | – | – | 1 runs failed |"),
         "{text}"

@@ -13,10 +13,16 @@ use workload::{WORKLOADS, Workload};
 
 use crate::args;
 use crate::error::Error;
+use crate::wire::Target;
 
 /// Runs the table and prints it as Markdown. What is going on is told on the standard error.
 pub fn run(args: &args::Table) -> Result<(), Error> {
-    let servers = server::chosen(args)?;
+    let mut servers = server::chosen(args)?;
+    let (installed, absent) = match &args.peers {
+        Some(folder) => server::found(folder)?,
+        None => Default::default(),
+    };
+    servers.extend(installed.into_iter().map(Server::Peer));
     let workloads: Vec<&Workload> = match args.only.is_empty() {
         true => WORKLOADS.iter().collect(),
         false => args
@@ -41,7 +47,8 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
                 );
                 let results = results.entry((row, column)).or_default();
                 match measure(server, workload, args) {
-                    Ok(run) => results.add(run),
+                    Ok(Some(run)) => results.add(run),
+                    Ok(None) => results.cannot = true,
                     Err(error) => {
                         eprintln!("meepo-bench: {error}");
                         results.failed += 1;
@@ -50,7 +57,7 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
             }
         }
     }
-    print!("{}", result::header(args, &servers)?);
+    print!("{}", result::header(args, &servers, &absent)?);
     for (row, workload) in workloads.iter().enumerate() {
         let of_row = servers.iter().enumerate().map(|(column, server)| {
             let results = results.get(&(row, column)).expect("each was run at least once");
@@ -61,9 +68,12 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
     Ok(())
 }
 
-/// One load on a server that is started for it.
-fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<Run, Error> {
+/// One load on a server that is started for it; nothing if that server has no such thing.
+fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<Option<Run>, Error> {
     let running = server.start()?;
+    if workload.needs_echo() && !Target::parse(running.url())?.echoes() {
+        return Ok(None);
+    }
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(workload.load)
@@ -71,7 +81,7 @@ fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<R
         .args(["--url", running.url(), "--pid", &running.pid().to_string()])
         .stderr(Stdio::inherit());
     let output = command.output()?;
-    Run::parse(&output.stdout).ok_or_else(|| Error::Command {
+    Run::parse(&output.stdout).map(Some).ok_or_else(|| Error::Command {
         command: format!("{command:?}"),
         reason: format!("{} on {}: {}", workload.name, server.name(), output.status),
     })

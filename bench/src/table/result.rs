@@ -4,7 +4,7 @@ use std::fs;
 
 use serde::Deserialize;
 
-use super::server::Server;
+use super::server::{Peer, Server};
 use crate::args;
 use crate::error::Error;
 
@@ -26,6 +26,8 @@ pub(super) struct Results {
     runs: Vec<Run>,
     /// Runs that could not be made.
     pub(super) failed: usize,
+    /// The server has no such thing.
+    pub(super) cannot: bool,
 }
 
 impl Run {
@@ -77,6 +79,9 @@ impl Results {
         }
         if busy > 0 {
             notes.push(format!("generator busy in {busy} of {}", self.runs.len()));
+        }
+        if self.cannot {
+            notes.push("it cannot do this".into());
         }
         if self.failed > 0 {
             notes.push(format!("{} runs failed", self.failed));
@@ -135,7 +140,7 @@ fn short(figure: f64) -> String {
 }
 
 /// Where and how it was measured.
-pub(super) fn header(args: &args::Table, servers: &[Server]) -> Result<String, Error> {
+pub(super) fn header(args: &args::Table, servers: &[Server], absent: &[Peer]) -> Result<String, Error> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo
         .lines()
@@ -153,6 +158,9 @@ pub(super) fn header(args: &args::Table, servers: &[Server]) -> Result<String, E
     );
     for server in servers {
         text += &format!("\n- {}: {}", server.name(), server.about());
+    }
+    for peer in absent {
+        text += &format!("\n- {}: not installed", peer.name());
     }
     text.push('\n');
     Ok(text)
@@ -190,6 +198,7 @@ mod tests {
             Results {
                 runs: figures.iter().map(run).collect(),
                 failed: 0,
+                cannot: false,
             }
         };
         let (ours, limit) = (results(&[9.0, 3.0, 6.0]), results(&[2.0, 1.0]));

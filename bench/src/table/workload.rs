@@ -70,6 +70,10 @@ pub(super) fn named(name: &str) -> Result<&'static Workload, Error> {
 }
 
 impl Workload {
+    pub(super) fn needs_echo(&self) -> bool {
+        self.load[0] == "echo"
+    }
+
     /// Its part of the table: a line for each server, ratios to the first of them.
     pub(super) fn print(&self, servers: &[(&str, &Results)]) -> String {
         let mut text = format!("\n## {}\n\n", self.title);
