@@ -97,6 +97,13 @@ impl Client {
         self.state = State::Ended;
     }
 
+    /// Gives back the buffers of a large message; what is in them stays.
+    pub(crate) fn shrink(&mut self) {
+        self.partial.shrink_to_fit();
+        self.inner.shrink_to_fit();
+        self.outbox.bytes.shrink_to_fit();
+    }
+
     /// Sends a message now, or as soon as the socket takes it.
     pub(crate) fn send(&mut self, payload: &[u8]) -> Result<(), Failure> {
         self.outbox.push(payload);

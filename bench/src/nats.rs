@@ -26,8 +26,9 @@ pub(crate) fn command(number: usize, payload: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Several generators can be there at the same time.
 fn own(number: usize) -> String {
-    format!("c{number}")
+    format!("c{}-{number}", std::process::id())
 }
 
 fn publish(subject: &[u8], payload: &[u8]) -> Vec<u8> {
@@ -73,13 +74,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_echo_is_a_publish_to_oneself() {
+        let greeting = String::from_utf8(greeting(7)).unwrap();
+        let own = own(7);
+        assert!(greeting.contains(&format!("SUB {own} {own}\r\n")), "{greeting}");
+        assert_eq!(command(7, b"Exy"), format!("PUB {own} 3\r\nExy\r\n").into_bytes());
+    }
+
+    #[test]
     fn messages_become_commands() {
         for (payload, text) in [
             ("J", "SUB room room\r\n"),
             ("J0000000a", "SUB 0000000a 0000000a\r\n"),
             ("Pxy", "PUB room 3\r\nPxy\r\n"),
             ("G0000000axy", "PUB 0000000a 11\r\nG0000000axy\r\n"),
-            ("Exy", "PUB c7 3\r\nExy\r\n"),
         ] {
             assert_eq!(String::from_utf8(command(7, payload.as_bytes())).unwrap(), text);
         }

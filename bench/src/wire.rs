@@ -102,6 +102,11 @@ impl Target {
         self.protocol != Protocol::Nchan
     }
 
+    /// Whether there are more groups than the one room.
+    pub(crate) fn has_groups(&self) -> bool {
+        self.protocol != Protocol::Nchan
+    }
+
     /// Appends a message of a connection.
     pub(crate) fn encode(&self, number: usize, payload: &[u8], out: &mut Vec<u8>) {
         match self.protocol {

@@ -28,7 +28,12 @@ pub(super) enum Server {
     /// `meepo-bench limit`.
     Limit,
     /// `meepo-bench cluster` of a program, which need not be this one: to compare two builds.
-    Meepo { name: String, program: PathBuf },
+    Meepo {
+        name: String,
+        program: PathBuf,
+        /// Gateway children.
+        gateways: usize,
+    },
     /// A program that is given a port, prints the URL at which it is going to serve, and serves until it is ended.
     Peer(Peer),
 }
@@ -57,12 +62,21 @@ pub(super) fn chosen(args: &args::Table) -> Result<Vec<Server>, Error> {
         Server::Meepo {
             name: "Meepo".into(),
             program: std::env::current_exe()?,
+            gateways: 1,
         },
     ];
+    for gateways in &args.gateways {
+        servers.push(Server::Meepo {
+            name: format!("Meepo, {gateways} gateway children"),
+            program: std::env::current_exe()?,
+            gateways: *gateways,
+        });
+    }
     for (number, program) in args.build.iter().enumerate() {
         servers.push(Server::Meepo {
             name: format!("build {}", number + 1),
             program: std::path::absolute(program)?,
+            gateways: 1,
         });
     }
     for program in &args.peer {
@@ -123,17 +137,22 @@ impl Server {
     pub(super) fn about(&self) -> String {
         match self {
             Self::Limit => "two processes that do as little as can be done".into(),
-            Self::Meepo { program, .. } => {
+            Self::Meepo { program, gateways, .. } => {
                 let version = env!("CARGO_PKG_VERSION");
                 let file = program.file_name().unwrap_or_default().display();
-                format!("{version} (`{file} cluster`), a registry, a gateway child and a worker child")
+                format!("{version} (`{file} cluster`), a registry, {gateways} gateway and 1 worker child")
             }
             Self::Peer(peer) => peer.version.clone().unwrap_or_else(|| "no version told".into()),
         }
     }
 
-    /// Starts it, and waits until it serves.
-    pub(super) fn start(&self) -> Result<Running, Error> {
+    /// Whether it can have more connections than a process may have open files.
+    pub(super) fn takes_crowds(&self) -> bool {
+        matches!(self, Self::Meepo { .. })
+    }
+
+    /// Starts it with at least so many gateway children, and waits until it serves.
+    pub(super) fn start(&self, least: usize) -> Result<Running, Error> {
         let dir = tempfile::tempdir()?;
         let port = free_port()?;
         let own = format!("ws://127.0.0.1:{port}/");
@@ -143,9 +162,9 @@ impl Server {
                 command.args(["limit", "--address", &format!("127.0.0.1:{port}")]);
                 (command, Some(own))
             }
-            Self::Meepo { program, .. } => {
+            Self::Meepo { program, gateways, .. } => {
                 let file = dir.path().join("meepo.toml");
-                fs::write(&file, settings(&dir, port)?)?;
+                fs::write(&file, settings(&dir, port, least.max(*gateways))?)?;
                 let mut command = Command::new(program);
                 command.args(["cluster", "start", "-c"]).arg(&file);
                 (command, Some(own))
@@ -238,7 +257,7 @@ impl Drop for Running {
     }
 }
 
-fn settings(dir: &TempDir, port: u16) -> io::Result<String> {
+fn settings(dir: &TempDir, port: u16, gateways: usize) -> io::Result<String> {
     Ok(format!(
         r#"
         [node]
@@ -247,7 +266,7 @@ fn settings(dir: &TempDir, port: u16) -> io::Result<String> {
         [registry]
         address = "127.0.0.1:{registry}"
         [gateway]
-        children = 1
+        children = {gateways}
         inner = "127.0.0.1:0"
         stop_spread = "0s"
         listen = [{{ protocol = "ws", address = "127.0.0.1:{port}" }}]
