@@ -202,7 +202,7 @@ impl Workload {
         self.load[0] != "fanout" && self.load[0] != "idle" || self.load.contains(&"--large")
     }
 
-    /// Whether it is a matter of the one room, which all servers have.
+    /// Whether it is a matter of more than the one room, which all servers have.
     pub(super) fn needs_groups(&self) -> bool {
         self.load.contains(&"--groups")
     }
@@ -270,5 +270,41 @@ impl Workload {
             let _ = writeln!(text, "| {name} | {} | {} |", cells.join(" | "), results.notes());
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn all_rows_can_be_run() {
+        for workload in WORKLOADS {
+            let (command, options) = workload.load.split_first().unwrap();
+            let line = ["meepo-bench", command, "--secs", "3"].into_iter();
+            let line = line
+                .chain(options.iter().copied())
+                .chain(["--url", "ws://a/", "--conns", "7"]);
+            Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{}: {error}", workload.name));
+            assert_eq!(named(workload.name).unwrap().title, workload.title, "names are unique");
+        }
+    }
+
+    #[test]
+    fn what_a_row_needs_of_a_server() {
+        let needs = |name: &str| {
+            let row = named(name).unwrap();
+            (row.needs_echo(), row.needs_groups(), row.crowd.is_some())
+        };
+        assert_eq!(needs("echo-1"), (true, false, false));
+        assert_eq!(needs("large"), (true, false, false));
+        assert_eq!(needs("fanout-1"), (false, false, false));
+        assert_eq!(needs("groups-10k"), (false, true, false));
+        assert_eq!(needs("idle"), (false, false, false));
+        assert_eq!(needs("idle-large"), (true, false, false));
+        assert_eq!(needs("idle-100k"), (false, false, true));
     }
 }
