@@ -1,5 +1,5 @@
 <?php
-// The bench's protocol on GatewayWorker: `J…` joins the room, `P…` goes to all of it, all else is echoed.
+// The bench's protocol on GatewayWorker: `J` joins the room or the group that it names, `P…` and `G…` publish, all else is echoed.
 
 use GatewayWorker\BusinessWorker;
 use GatewayWorker\Gateway;
@@ -21,10 +21,13 @@ class Events
     {
         switch ($message[0] ?? '') {
             case 'J':
-                Clients::joinGroup($client, 'room');
+                Clients::joinGroup($client, $message === 'J' ? 'room' : substr($message, 1));
                 break;
             case 'P':
                 Clients::sendToGroup('room', $message);
+                break;
+            case 'G':
+                Clients::sendToGroup(substr($message, 1, 8), $message);
                 break;
             default:
                 Clients::sendToCurrentClient($message);

@@ -11,7 +11,7 @@ use crate::stamp;
 
 /// Puts load on a realtime gateway, and says what it cost.
 #[derive(Debug, Parser)]
-#[command(name = "meepo-bench", version)]
+#[command(name = "meepo-bench", version, args_override_self = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -23,10 +23,15 @@ pub struct Cli {
 pub enum Command {
     /// Every connection sends messages and gets each back
     Echo(Echo),
-    /// Every connection joins one room, and one of them publishes
-    Fanout(Load),
+    /// Every connection joins one room, and one of them publishes; or so in many groups
+    Fanout(Fanout),
+    /// Large messages, and small ones of other connections beside them
+    Large(Large),
     /// Opens connections and holds them
     Idle(Idle),
+    /// Connections for another run of this program
+    #[command(hide = true)]
+    Hold(Hold),
     /// All loads on several servers side by side, as a table
     Table(Table),
     /// A server that does as little as can be done, to compare others with
@@ -50,7 +55,7 @@ pub struct Rest {
 /// What all runs have.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Where to connect: ws://HOST:PORT/PATH or line://HOST:PORT; with several, connections take turns
+    /// Where to connect: ws://HOST:PORT/PATH or line://HOST:PORT, or a peer's nats+ws: or nchan+ws:; with several, connections take turns
     #[arg(long = "url", value_name = "URL", required = true, num_args = 1..)]
     pub urls: Vec<String>,
     /// Connections
@@ -67,7 +72,7 @@ pub struct Common {
     pub connect_timeout: Duration,
 }
 
-/// Options of `echo` and `fanout`.
+/// Options of all loads with messages.
 #[derive(Debug, Clone, Args)]
 pub struct Load {
     /// What all runs have.
@@ -93,13 +98,61 @@ pub struct Load {
 /// Options of `echo`.
 #[derive(Debug, Clone, Args)]
 pub struct Echo {
-    /// What `fanout` has as well.
+    /// What all loads with messages have.
     #[command(flatten)]
     pub load: Load,
+    /// Further connections that are held meanwhile and do nothing
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub held: usize,
     /// A shell command that is run in the middle of the measured time; latencies until a second after its end are also
     /// told apart, beside those from before it
     #[arg(long, value_name = "COMMAND")]
     pub halfway: Option<String>,
+}
+
+/// Options of `fanout`.
+#[derive(Debug, Clone, Args)]
+pub struct Fanout {
+    /// What all loads with messages have.
+    #[command(flatten)]
+    pub load: Load,
+    /// Further members of the one room, held by other processes
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "groups")]
+    pub held: usize,
+    /// So many groups in place of the one room; they take turns
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "members")]
+    pub groups: Option<usize>,
+    /// Members of each of them
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "groups")]
+    pub members: Option<usize>,
+}
+
+/// Options of `large`.
+#[derive(Debug, Clone, Args)]
+pub struct Large {
+    /// What all loads with messages have; they are those of the large ones.
+    #[command(flatten)]
+    pub load: Load,
+    /// Connections with small messages
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    pub small: usize,
+    /// Small messages a second in all
+    #[arg(long, value_name = "R", default_value = "1000", value_parser = positive)]
+    pub small_rate: f64,
+}
+
+/// Options of `hold`.
+#[derive(Debug, Clone, Args)]
+pub struct Hold {
+    /// What all runs have.
+    #[command(flatten)]
+    pub common: Common,
+    /// The number of the first connection
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub first: usize,
+    /// Join the room
+    #[arg(long)]
+    pub join: bool,
 }
 
 /// Options of `idle`.
@@ -111,6 +164,12 @@ pub struct Idle {
     /// Connections that are being opened at the same time
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub opening: usize,
+    /// After the held time, every connection sends one message of so many bytes and gets it back, a few at a time
+    #[arg(long, value_name = "BYTES", value_parser = payload_size)]
+    pub large: Option<usize>,
+    /// How long nothing is sent after that, in seconds, before memory is looked at again
+    #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
+    pub quiet: Duration,
     /// Unused: all loads can be started with the same options
     #[arg(long, value_name = "BYTES")]
     pub size: Option<usize>,
@@ -139,15 +198,24 @@ pub struct Table {
     /// Measured time of a run in seconds
     #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
     pub secs: Duration,
-    /// Only these loads
+    /// Only these loads; some are run only if they are named
     #[arg(long, value_name = "LOAD", num_args = 1..)]
     pub only: Vec<String>,
+    /// Also with so many gateway children, whose number must not matter to a load
+    #[arg(long, value_name = "N", num_args = 1..)]
+    pub gateways: Vec<usize>,
     /// Another build of this program, whose cluster is measured as well
     #[arg(long, value_name = "PROGRAM")]
     pub build: Vec<PathBuf>,
     /// A program that serves as a peer does; see `bench/peers`
     #[arg(long, value_name = "PROGRAM")]
     pub peer: Vec<PathBuf>,
+    /// A folder of such programs, of which those are measured whose servers are installed
+    #[arg(long, value_name = "FOLDER")]
+    pub peers: Option<PathBuf>,
+    /// Options for all loads, after `--`: they stand behind those of the table
+    #[arg(last = true, value_name = "OPTION")]
+    pub rest: Vec<String>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use mio::net::TcpStream;
 
 use crate::error::Failure;
+use crate::nats::{self, Said};
 use crate::wire::{MAX_MESSAGE, Protocol, Received, Target};
 
 /// How far a connection has come.
@@ -14,6 +15,8 @@ use crate::wire::{MAX_MESSAGE, Protocol, Received, Target};
 pub(crate) enum State {
     Connecting,
     Upgrading,
+    /// What comes before the first message inside the WebSocket.
+    Greeting,
     Open,
     Ended,
 }
@@ -25,12 +28,16 @@ pub(crate) struct Client {
     state: State,
     /// The beginning of what has not come whole yet.
     partial: Vec<u8>,
+    /// The same of what is inside the WebSocket's frames, if that has borders of its own.
+    inner: Vec<u8>,
     outbox: Outbox,
 }
 
 /// What a connection has to send. It grows when the server does not read: at an open loop's rate, for as long as the run.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    /// The connection's number.
+    number: usize,
     target: Rc<Target>,
     bytes: Vec<u8>,
     written: usize,
@@ -38,7 +45,11 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn push(&mut self, payload: &[u8]) {
-        self.target.encode(payload, &mut self.bytes);
+        self.target.encode(self.number, payload, &mut self.bytes);
+    }
+
+    fn command(&mut self, command: &[u8]) {
+        self.target.binary(command, &mut self.bytes);
     }
 
     fn flush(&mut self, stream: &mut TcpStream) -> Result<(), Failure> {
@@ -58,12 +69,14 @@ impl Outbox {
 
 impl Client {
     /// Takes a socket whose connect has begun.
-    pub(crate) fn new(stream: TcpStream, target: Rc<Target>) -> Self {
+    pub(crate) fn new(number: usize, stream: TcpStream, target: Rc<Target>) -> Self {
         Self {
             stream,
             state: State::Connecting,
             partial: Vec::new(),
+            inner: Vec::new(),
             outbox: Outbox {
+                number,
                 target,
                 bytes: Vec::new(),
                 written: 0,
@@ -82,6 +95,13 @@ impl Client {
     /// Nothing goes in or out any more.
     pub(crate) fn end(&mut self) {
         self.state = State::Ended;
+    }
+
+    /// Gives back the buffers of a large message; what is in them stays.
+    pub(crate) fn shrink(&mut self) {
+        self.partial.shrink_to_fit();
+        self.inner.shrink_to_fit();
+        self.outbox.bytes.shrink_to_fit();
     }
 
     /// Sends a message now, or as soon as the socket takes it.
@@ -129,7 +149,7 @@ impl Client {
         self.stream.set_nodelay(true)?;
         self.state = match self.outbox.target.protocol {
             Protocol::Line => State::Open,
-            Protocol::Ws => {
+            Protocol::Ws | Protocol::Nats | Protocol::Nchan => {
                 self.outbox.bytes.extend_from_slice(&self.outbox.target.request);
                 self.outbox.flush(&mut self.stream)?;
                 State::Upgrading
@@ -163,11 +183,16 @@ impl Client {
                 Some(length) => used = length,
                 None => return Ok(0),
             }
-            self.state = State::Open;
+            self.state = match self.outbox.target.protocol {
+                Protocol::Nats => State::Greeting,
+                _ => State::Open,
+            };
         }
+        let nats = self.outbox.target.protocol == Protocol::Nats;
         while let Some((received, length)) = self.outbox.target.decode(&input[used..])? {
             used += length;
             match received {
+                Received::Message(payload) if nats => self.nats(payload, on)?,
                 Received::Message(payload) => on(payload, &mut self.outbox),
                 Received::Ping(payload) => {
                     let target = Rc::clone(&self.outbox.target);
@@ -178,5 +203,27 @@ impl Client {
             }
         }
         Ok(used)
+    }
+
+    /// A frame of a NATS server has come.
+    fn nats(&mut self, bytes: &[u8], on: &mut impl FnMut(&[u8], &mut Outbox)) -> Result<(), Failure> {
+        let mut input = mem::take(&mut self.inner);
+        input.extend_from_slice(bytes);
+        let mut used = 0;
+        while let Some((said, length)) = nats::decode(&input[used..])? {
+            used += length;
+            match said {
+                Said::Message(payload) => on(payload, &mut self.outbox),
+                Said::Info if self.state == State::Greeting => {
+                    self.outbox.command(&nats::greeting(self.outbox.number));
+                }
+                Said::Ping => self.outbox.command(nats::PONG),
+                Said::Pong => self.state = State::Open,
+                Said::Info | Said::Ok => {}
+            }
+        }
+        input.drain(..used);
+        self.inner = input;
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use crate::args;
 use crate::client::Outbox;
 use crate::disturbance::Disturbance;
 use crate::error::Error;
+use crate::hold::Crowd;
 use crate::pool::Pool;
 use crate::procs::Procs;
 use crate::report::{Faults, Offered, Report};
@@ -47,6 +48,10 @@ pub fn run(args: &args::Echo) -> Result<Report, Error> {
     let common = &load.common;
     let procs = Procs::watch(&common.pids)?;
     let mut pool = Pool::new(common)?;
+    if !pool.echoes() {
+        return Err(Error::NoEcho);
+    }
+    let _held = Crowd::open(common, args.held, false)?;
     pool.open(common, OPENING)?;
 
     let clock = Clock::start();
@@ -109,6 +114,7 @@ impl Echo {
         let talk = &mut self.talks[number];
         let stamp = Stamp {
             kind: Kind::Echo,
+            group: 0,
             number: talk.sent,
             at,
         };

@@ -41,6 +41,12 @@ pub enum Error {
         /// How many there are.
         members: usize,
     },
+    /// A load that a server cannot take.
+    #[error("a channel of nchan has no echo to the sender alone")]
+    NoEcho,
+    /// Groups that are larger than all connections.
+    #[error("a group cannot have {0} members: there are not so many connections")]
+    TooManyMembers(usize),
     /// A process that was to be watched is not there.
     #[error("process {0} is not running")]
     NoProcess(u32),

@@ -3,16 +3,25 @@
 use meepo_worker::{Client, Handler, Message, Result};
 
 const ROOM: &str = "room";
+/// Bytes of a group's name.
+const NAME: usize = 8;
 
-/// `J…` joins the one room, `P…` goes to every member of the room as it is, the sender too; all else is echoed.
+/// `J` joins the one room, `P…` goes to every member of the room as it is, the sender too; `J` with a name joins the group of
+/// that name, `G` with a name of 8 bytes and more goes to all of that group; all else is echoed.
 #[derive(Debug, Clone, Copy)]
 pub struct Room;
 
 impl Handler for Room {
     async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
-        match message.bytes().first() {
-            Some(b'J') => client.join(ROOM),
-            Some(b'P') => client.cluster().group(ROOM).send(message),
+        let bytes = message.bytes();
+        match &bytes[..] {
+            [b'J'] => client.join(ROOM),
+            [b'J', name @ ..] => client.join(String::from_utf8_lossy(name)),
+            [b'P', ..] => client.cluster().group(ROOM).send(message),
+            [b'G', rest @ ..] => {
+                let name = String::from_utf8_lossy(rest.get(..NAME).unwrap_or_default()).into_owned();
+                client.cluster().group(name).send(message);
+            }
             _ => client.send(message),
         }
         Ok(())

@@ -1,29 +1,44 @@
 //! Opens connections and holds them: how fast they open, and what they cost while they do nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::args::Idle;
+use crate::args::{Common, Idle};
 use crate::error::Error;
-use crate::pool::Pool;
+use crate::hold::Crowd;
+use crate::pool::{self, Pool};
 use crate::procs::Procs;
 use crate::report::{Faults, Held, Report, rounded};
+use crate::stamp::{Kind, Payload, Stamp};
 use crate::stats::{Latencies, Reading};
+
+/// Connections with a large message under way at the same time.
+const LARGE_AT_A_TIME: usize = 8;
 
 /// Runs the load.
 pub fn run(idle: &Idle) -> Result<Report, Error> {
     let common = &idle.common;
     let procs = Procs::watch(&common.pids)?;
-    let mut pool = Pool::new(common)?;
+    // What this process cannot have is held by others.
+    let own = Common {
+        conns: common.conns.min(pool::most()?),
+        ..common.clone()
+    };
+    let mut pool = Pool::new(&own)?;
     let memory = procs.memory()?;
     let began = Reading::take(&procs)?;
-    pool.open(common, idle.opening)?;
+    // They come first: these connections answer no ping while others are opened.
+    let _others = Crowd::open(&own, common.conns - own.conns, false)?;
+    pool.open(&own, idle.opening)?;
     let opened = Reading::take(&procs)?;
-    let until = Instant::now() + common.secs;
-    while Instant::now() < until {
-        pool.turn(until, |_, _, _| {})?;
-    }
+    rest(&mut pool, common.secs)?;
     let ended = Reading::take(&procs)?;
     let grown = procs.memory()?.saturating_sub(memory);
+    let (mut lost, mut corrupt, mut after) = (0, 0, None);
+    if let Some(size) = idle.large {
+        (lost, corrupt) = send_large(&mut pool, size, common.connect_timeout)?;
+        rest(&mut pool, idle.quiet)?;
+        after = Some(procs.memory()?.saturating_sub(memory));
+    }
 
     let mut latencies = Latencies::new();
     for took in &pool.opened {
@@ -31,20 +46,66 @@ pub fn run(idle: &Idle) -> Result<Report, Error> {
     }
     let (opening, holding) = (began.until(&opened), opened.until(&ended));
     let watched = !procs.is_empty();
+    let each = |bytes: u64| rounded(bytes as f64 / common.conns as f64);
     let mut report = Report::of(
         "idle",
         common,
         opening,
         common.conns as u64,
         &latencies,
-        Faults::of(&pool, 0, 0, 0),
+        Faults::of(&pool, lost, 0, corrupt),
     );
     report.held = Some(Held {
         connections_per_s: report.rate,
-        server_bytes_per_connection: watched.then(|| rounded(grown as f64 / common.conns as f64)),
+        server_bytes_per_connection: watched.then(|| each(grown)),
         server_memory_bytes: watched.then_some(memory + grown),
         server_cores_idle: watched.then(|| rounded(holding.server.as_secs_f64() / holding.wall.as_secs_f64())),
         held_secs: rounded(holding.wall.as_secs_f64()),
+        server_bytes_per_connection_after_large: after.filter(|_| watched).map(each),
     });
     Ok(report)
+}
+
+/// Holds the connections, and sends nothing.
+fn rest(pool: &mut Pool, time: Duration) -> Result<(), Error> {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        pool.turn(until, |_, _, _| {})?;
+    }
+    Ok(())
+}
+
+/// One message on each connection, and back. Says how many have not come back, and how many were changed.
+fn send_large(pool: &mut Pool, size: usize, timeout: Duration) -> Result<(u64, u64), Error> {
+    if !pool.echoes() {
+        return Err(Error::NoEcho);
+    }
+    let stamp = Stamp {
+        kind: Kind::Echo,
+        group: 0,
+        number: 0,
+        at: Duration::ZERO,
+    };
+    let mut payload = Payload::new(size);
+    let (mut sent, mut received, mut corrupt) = (0, 0, 0);
+    let mut deadline = Instant::now() + timeout;
+    while received < pool.len() && Instant::now() < deadline {
+        while sent < pool.len() && sent - received < LARGE_AT_A_TIME {
+            pool.send(sent, payload.stamped(stamp));
+            sent += 1;
+        }
+        let mut done = Vec::new();
+        pool.turn(deadline, |number, answer, _| {
+            done.push(number);
+            corrupt += u64::from(payload.read(Kind::Echo, answer) != Some(stamp));
+        })?;
+        received += done.len();
+        for number in &done {
+            pool.shrink(*number);
+        }
+        if !done.is_empty() {
+            deadline = Instant::now() + timeout;
+        }
+    }
+    Ok(((pool.len() - received) as u64, corrupt))
 }

@@ -6,8 +6,8 @@
 //! # Layout
 //!
 //! - [`args`]: the command line.
-//! - [`echo`], [`fanout`], [`idle`]: the loads. `disturbance`: what is done to the servers meanwhile.
-//! - `stamp`: what a payload carries. `wire`: its frames. `client`: one connection. `pool`: all of them.
+//! - [`echo`], [`fanout`], [`idle`], [`large`]: the loads. [`hold`]: more connections than one process may have. `disturbance`: what is done to the servers meanwhile.
+//! - `rooms`: who is to get what. `stamp`: what a payload carries. `wire`: its frames. `nats`: what is inside them. `client`: one connection. `pool`: all of them.
 //! - `stats`: the measured window. [`procs`]: what the server's processes use. [`report`]: what is printed.
 //! - [`cluster`], [`handler`]: servers to put load on, and their business logic. [`limit`]: what they are compared with.
 //! - [`table`]: all loads on several servers side by side.
@@ -21,11 +21,15 @@ pub mod echo;
 pub mod error;
 pub mod fanout;
 pub mod handler;
+pub mod hold;
 pub mod idle;
+pub mod large;
 pub mod limit;
+mod nats;
 mod pool;
 pub mod procs;
 pub mod report;
+mod rooms;
 mod stamp;
 mod stats;
 pub mod table;

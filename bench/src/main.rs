@@ -6,7 +6,7 @@ use clap::Parser;
 use meepo_bench::args::{Cli, Command};
 use meepo_bench::error::Error;
 use meepo_bench::report::Report;
-use meepo_bench::{cluster, echo, fanout, idle, limit, table};
+use meepo_bench::{cluster, echo, fanout, hold, idle, large, limit, table};
 use meepo_node::Allocator;
 
 /// Messages are many small allocations.
@@ -17,6 +17,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Echo(load) => print(echo::run(&load)),
         Command::Fanout(load) => print(fanout::run(&load)),
+        Command::Large(load) => print(large::run(&load)),
+        Command::Hold(hold) => done(hold::run(&hold)),
         Command::Idle(load) => print(idle::run(&load)),
         Command::Table(args) => done(table::run(&args)),
         Command::Limit(args) => done(limit::run(&args)),

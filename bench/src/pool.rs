@@ -9,6 +9,8 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use socket2::{Domain, Socket, Type};
@@ -19,7 +21,7 @@ use crate::error::{Error, Failure};
 use crate::wire::Target;
 
 /// An address has about 28,000 ports for outgoing connections.
-const PER_SOURCE: usize = 20_000;
+pub(crate) const PER_SOURCE: usize = 20_000;
 /// Open files besides the connections.
 const SPARE_FILES: u64 = 64;
 const TIMER: Token = Token(usize::MAX);
@@ -35,6 +37,8 @@ pub(crate) struct Pool {
     scratch: Vec<u8>,
     targets: Vec<Rc<Target>>,
     clients: Vec<Client>,
+    /// The number of the first of them, among those of all processes of a run.
+    first: usize,
     /// How long each connection took to open.
     pub(crate) opened: Vec<Duration>,
     /// Connections that ended during the run.
@@ -46,6 +50,11 @@ pub(crate) struct Pool {
 impl Pool {
     /// A pool without connections, for addresses that have been looked at, and with enough open files.
     pub(crate) fn new(common: &Common) -> Result<Self, Error> {
+        Self::numbered(common, 0)
+    }
+
+    /// The same for connections whose numbers begin elsewhere.
+    pub(crate) fn numbered(common: &Common, first: usize) -> Result<Self, Error> {
         allow_files(common.conns as u64 + SPARE_FILES)?;
         let targets = common
             .urls
@@ -68,6 +77,7 @@ impl Pool {
             scratch: vec![0; 64 << 10],
             targets,
             clients: Vec::with_capacity(common.conns),
+            first,
             opened: Vec::with_capacity(common.conns),
             ended: 0,
             first_failure: None,
@@ -82,7 +92,7 @@ impl Pool {
             while begun.len() < common.conns && begun.len() - self.opened.len() < at_a_time {
                 let number = begun.len();
                 begun.push(Instant::now());
-                let client = self.connect(number, common.conns > PER_SOURCE);
+                let client = self.connect(number, self.first + common.conns > PER_SOURCE);
                 let client = client.map_err(|error| self.open_error(number, error.into()))?;
                 self.clients.push(client);
             }
@@ -112,7 +122,9 @@ impl Pool {
     fn connect(&self, number: usize, many: bool) -> std::io::Result<Client> {
         let target = &self.targets[number % self.targets.len()];
         let socket = Socket::new(Domain::for_address(target.address), Type::STREAM.nonblocking(), None)?;
-        if let Some(source) = source(number, target.address.ip()).filter(|_| many) {
+        if let Some(source) = source(self.first + number, target.address.ip()).filter(|_| many) {
+            // A port that is chosen before the destination is known is nobody else's until long after the end.
+            setsockopt(&socket, IpBindAddressNoPort, &true).map_err(std::io::Error::from)?;
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         match socket.connect(&target.address.into()) {
@@ -123,7 +135,7 @@ impl Pool {
         self.poll
             .registry()
             .register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Client::new(stream, Rc::clone(target)))
+        Ok(Client::new(self.first + number, stream, Rc::clone(target)))
     }
 
     fn open_error(&self, number: usize, failure: Failure) -> Error {
@@ -169,8 +181,18 @@ impl Pool {
         }
     }
 
+    /// Gives back the buffers of a connection's large message.
+    pub(crate) fn shrink(&mut self, number: usize) {
+        self.clients[number].shrink();
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.clients.len()
+    }
+
+    /// Whether a message can be had back by its sender alone.
+    pub(crate) fn echoes(&self) -> bool {
+        self.targets.iter().all(|target| target.echoes())
     }
 
     fn wait(&mut self, until: Instant) -> Result<(), Error> {
@@ -205,6 +227,18 @@ impl Pool {
 fn source(number: usize, to: IpAddr) -> Option<IpAddr> {
     let last = u8::try_from(1 + number / PER_SOURCE).ok().filter(|last| *last < 255)?;
     matches!(to, IpAddr::V4(to) if to.is_loopback()).then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)))
+}
+
+/// How many open files a process can have.
+pub(crate) fn files() -> Result<u64, Error> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(std::io::Error::from)?;
+    Ok(hard)
+}
+
+/// How many connections a process can have.
+pub(crate) fn most() -> Result<usize, Error> {
+    let files = files()?.saturating_sub(SPARE_FILES).min(PER_SOURCE as u64);
+    Ok(usize::try_from(files).unwrap_or(PER_SOURCE).max(1))
 }
 
 /// Raises the limit of open files: as far as it is needed where that is allowed, else to the hard limit.

@@ -54,6 +54,9 @@ pub struct Report {
     /// What connections cost while they are held.
     #[serde(flatten)]
     pub held: Option<Held>,
+    /// How large messages and small ones got on.
+    #[serde(flatten)]
+    pub beside: Option<Beside>,
     /// How late messages were while something was done to the servers.
     #[serde(flatten)]
     pub disturbed: Option<Disturbed>,
@@ -96,8 +99,28 @@ pub struct Held {
     pub server_memory_bytes: Option<u64>,
     /// Processor time of the watched processes per second, while connections are held.
     pub server_cores_idle: Option<f64>,
-    /// What connections cost while they are held.
+    /// How long connections were held.
     pub held_secs: f64,
+    /// Growth of the servers' memory, by connection, after a large message on each and a quiet time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_bytes_per_connection_after_large: Option<f64>,
+}
+
+/// How large messages and small ones of other connections got on.
+#[derive(Debug, Clone, Serialize)]
+pub struct Beside {
+    /// Large messages per second, by their size.
+    pub mib_per_s: f64,
+    /// Half of the small messages alone were not later than this, in milliseconds.
+    pub small_quiet_p50_ms: Option<f64>,
+    /// Ninety-nine of a hundred.
+    pub small_quiet_p99_ms: Option<f64>,
+    /// The same beside the large ones.
+    pub small_p50_ms: Option<f64>,
+    /// Ninety-nine of a hundred.
+    pub small_p99_ms: Option<f64>,
+    /// How many times the quiet one `small_p99_ms` is.
+    pub small_p99_times: Option<f64>,
 }
 
 /// How late messages were before and during a disturbance.
@@ -189,6 +212,7 @@ impl Report {
             client_bottleneck: client_cores > BUSY_CLIENT,
             publishes: None,
             held: None,
+            beside: None,
             disturbed: None,
         }
     }

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Bytes of a stamp: its kind, 8 hexadecimal digits of the number, 12 of the time.
-pub(crate) const SIZE: usize = 21;
+/// Bytes of a stamp: its kind, 8 hexadecimal digits of the group, 8 of the number, 12 of the time.
+pub(crate) const SIZE: usize = 29;
 /// The largest payload: the default limit of most gateways is far below.
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
@@ -16,12 +16,16 @@ const FILL: u8 = b'x';
 pub(crate) enum Kind {
     Echo = b'E',
     Publish = b'P',
+    /// A publish to a group that is not the one room.
+    Group = b'G',
 }
 
 /// The front of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) kind: Kind,
+    /// Its eight digits are the group's name.
+    pub(crate) group: u32,
     pub(crate) number: u32,
     /// On the clock of this program.
     pub(crate) at: Duration,
@@ -41,7 +45,13 @@ impl Payload {
     pub(crate) fn stamped(&mut self, stamp: Stamp) -> &[u8] {
         self.0[0] = stamp.kind as u8;
         let nanos = (stamp.at.as_nanos() as u64) & 0xffff_ffff_ffff;
-        write!(&mut self.0[1..SIZE], "{:08x}{nanos:012x}", stamp.number).expect("a stamp has a fixed size");
+        write!(
+            &mut self.0[1..SIZE],
+            "{:08x}{:08x}{nanos:012x}",
+            stamp.group,
+            stamp.number
+        )
+        .expect("a stamp has a fixed size");
         &self.0
     }
 
@@ -53,8 +63,9 @@ impl Payload {
         let digits = std::str::from_utf8(&payload[1..SIZE]).ok()?;
         Some(Stamp {
             kind,
-            number: u32::from_str_radix(&digits[..8], 16).ok()?,
-            at: Duration::from_nanos(u64::from_str_radix(&digits[8..], 16).ok()?),
+            group: u32::from_str_radix(&digits[..8], 16).ok()?,
+            number: u32::from_str_radix(&digits[8..16], 16).ok()?,
+            at: Duration::from_nanos(u64::from_str_radix(&digits[16..], 16).ok()?),
         })
     }
 }
@@ -87,6 +98,7 @@ mod tests {
         let mut payload = Payload::new(64);
         let stamp = Stamp {
             kind: Kind::Echo,
+            group: 0xffff_fffe,
             number: u32::MAX,
             at: Duration::from_nanos(0xffff_ffff_fffe),
         };
@@ -100,6 +112,7 @@ mod tests {
         let mut payload = Payload::new(SIZE + 2);
         let stamp = Stamp {
             kind: Kind::Publish,
+            group: 0,
             number: 7,
             at: Duration::ZERO,
         };

@@ -1,4 +1,4 @@
-//! Messages to bytes and back: WebSocket frames, or lines.
+//! Messages to bytes and back: WebSocket frames, or lines. What peers say inside the frames is told by the address.
 
 use std::io::Cursor;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::error::{Error, Failure};
+use crate::nats;
 
 /// What is received in one piece has at most so many bytes.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;
@@ -20,6 +21,10 @@ const MAX_ANSWER: usize = 16 << 10;
 pub(crate) enum Protocol {
     Ws,
     Line,
+    /// The commands of a NATS server, in WebSocket frames.
+    Nats,
+    /// A channel of nchan: whoever connects is in the room, and what it sends goes to all of it.
+    Nchan,
 }
 
 /// Where to connect.
@@ -54,13 +59,19 @@ impl Target {
         let protocol = match uri.scheme_str() {
             Some("ws") => Protocol::Ws,
             Some("line") => Protocol::Line,
-            _ => return Err(wrong("an address begins with ws:// or line://")),
+            Some("nats+ws") => Protocol::Nats,
+            Some("nchan+ws") => Protocol::Nchan,
+            _ => {
+                return Err(wrong(
+                    "an address begins with ws://, line://, nats+ws:// or nchan+ws://",
+                ));
+            }
         };
         let authority = uri.authority().ok_or_else(|| wrong("the host is missing"))?;
         let port = match (authority.port_u16(), protocol) {
             (Some(port), _) => port,
-            (None, Protocol::Ws) => 80,
-            (None, Protocol::Line) => return Err(wrong("the port is missing")),
+            (None, Protocol::Ws | Protocol::Nchan) => 80,
+            (None, Protocol::Line | Protocol::Nats) => return Err(wrong("the port is missing")),
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let address = (host, port)
@@ -86,10 +97,21 @@ impl Target {
         })
     }
 
-    /// Appends a message.
-    pub(crate) fn encode(&self, payload: &[u8], out: &mut Vec<u8>) {
+    /// Whether a message can be had back by its sender alone.
+    pub(crate) fn echoes(&self) -> bool {
+        self.protocol != Protocol::Nchan
+    }
+
+    /// Whether there are more groups than the one room.
+    pub(crate) fn has_groups(&self) -> bool {
+        self.protocol != Protocol::Nchan
+    }
+
+    /// Appends a message of a connection.
+    pub(crate) fn encode(&self, number: usize, payload: &[u8], out: &mut Vec<u8>) {
         match self.protocol {
-            Protocol::Ws => self.frame(OpCode::Data(Data::Text), payload, out),
+            Protocol::Ws | Protocol::Nchan => self.frame(OpCode::Data(Data::Text), payload, out),
+            Protocol::Nats => self.binary(&nats::command(number, payload), out),
             Protocol::Line => {
                 out.extend_from_slice(payload);
                 out.push(b'\n');
@@ -100,6 +122,11 @@ impl Target {
     /// Appends the answer to a ping.
     pub(crate) fn pong(&self, payload: &[u8], out: &mut Vec<u8>) {
         self.frame(OpCode::Control(Control::Pong), payload, out);
+    }
+
+    /// Appends a frame with bytes that are no message by themselves.
+    pub(crate) fn binary(&self, payload: &[u8], out: &mut Vec<u8>) {
+        self.frame(OpCode::Data(Data::Binary), payload, out);
     }
 
     fn frame(&self, opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
@@ -127,7 +154,7 @@ impl Target {
     /// What the input begins with, and how many bytes that takes; nothing if it is not all there yet.
     pub(crate) fn decode<'a>(&self, input: &'a [u8]) -> Result<Option<(Received<'a>, usize)>, Failure> {
         match self.protocol {
-            Protocol::Ws => decode_frame(input),
+            Protocol::Ws | Protocol::Nats | Protocol::Nchan => decode_frame(input),
             Protocol::Line => Ok(input.iter().position(|byte| *byte == b'\n').map(|end| {
                 let line = &input[..end];
                 (Received::Message(line.strip_suffix(b"\r").unwrap_or(line)), end + 1)
@@ -211,6 +238,9 @@ mod tests {
             (line.protocol, line.address.to_string().as_str()),
             (Protocol::Line, "[::1]:9")
         );
+        let nats = Target::parse("nats+ws://127.0.0.1:1/").unwrap();
+        let nchan = Target::parse("nchan+ws://127.0.0.1/").unwrap();
+        assert_eq!((nats.protocol, nchan.protocol), (Protocol::Nats, Protocol::Nchan));
         for wrong in ["", "127.0.0.1:1", "http://127.0.0.1:1/", "line://127.0.0.1", "ws:///x"] {
             let error = Target::parse(wrong).unwrap_err().to_string();
             assert!(error.starts_with(wrong), "{error}");
@@ -223,7 +253,7 @@ mod tests {
         for size in [0, 1, 3, 125, 126, 65_535, 65_536] {
             let payload = vec![b'a'; size];
             let mut masked = Vec::new();
-            target.encode(&payload, &mut masked);
+            target.encode(0, &payload, &mut masked);
             // A server's frame is the same without the mask.
             let mut frame = masked[..masked.len() - size - 4].to_vec();
             frame[1] &= 0x7f;

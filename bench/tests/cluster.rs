@@ -124,6 +124,27 @@ fn loads_run_against_the_cluster() {
     ));
     let report = cluster.load(&format!("idle --url {ws} --conns 200 --secs 0.2 --pid {pid}"));
     assert!(report["server_bytes_per_connection"].as_f64() > Some(0.0), "{report}");
+    let report = cluster.load(&format!(
+        "idle --url {ws} --conns 10 --secs 0.1 --large 100000 --quiet 0.1 --pid {pid}"
+    ));
+    assert!(report["server_bytes_per_connection_after_large"].is_f64(), "{report}");
+    let report = cluster.load(&format!(
+        "large --url {ws} --conns 2 --size 100000 --small 5 --small-rate 200 --secs 0.3 --warmup 0 --pid {pid}"
+    ));
+    for field in ["mib_per_s", "small_quiet_p99_ms", "small_p99_ms", "small_p99_times"] {
+        assert!(report[field].as_f64() > Some(0.0), "{field} in {report}");
+    }
+    cluster.load(&format!(
+        "fanout --url {ws} --conns 10 --groups 20 --members 3 --rate 200 --secs 0.3 --warmup 0 --pid {pid}"
+    ));
+    let report = cluster.load(&format!(
+        "fanout --url {ws} --conns 10 --held 20 --rate 20 --secs 1 --warmup 0 --pid {pid}"
+    ));
+    let members = report["messages"].as_f64().unwrap() / report["publishes"].as_f64().unwrap();
+    assert!((members - 30.0).abs() < 5.0, "{report}");
+    cluster.load(&format!(
+        "echo --url {ws} --conns 5 --held 20 --secs 0.3 --warmup 0 --pid {pid}"
+    ));
     cluster.succeeds("cluster stop");
 }
 
@@ -147,7 +168,7 @@ fn text_stays_text_and_binary_stays_binary() {
         assert_eq!(publisher.read().unwrap(), message);
     }
     for socket in [&mut member, &mut publisher] {
-        socket.send(Message::text("Join")).unwrap();
+        socket.send(Message::text("J")).unwrap();
         socket.send(Message::text("echo")).unwrap();
         assert_eq!(socket.read().unwrap(), Message::text("echo"));
     }

@@ -380,7 +380,7 @@ fn what_cannot_be_run_says_why() {
 
     let url = serve("ws", Habit::Right);
     assert!(refused(&format!("echo --url {url} --pid 4294967295")).contains("process 4294967295 is not running"));
-    assert!(refused(&format!("echo --url {url} --size 20")).contains("a payload has 21 to"));
+    assert!(refused(&format!("echo --url {url} --size 28")).contains("a payload has 29 to"));
     assert!(refused(&format!("echo --url {url} --rate 0")).contains("not a number above 0"));
     assert!(refused(&format!("echo --url {url} --rate 1 --inflight 2")).contains("cannot be used with"));
     assert!(refused("idle").contains("--url"));

@@ -1,6 +1,7 @@
 //! The limit server, and the table that compares with it.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -62,7 +63,11 @@ fn the_limit_does_all_loads() {
             "echo --conns 2 --inflight 2 --size 200000 --secs 0.2 --warmup 0",
             "echo --conns 20 --rate 500 --secs 0.2 --size 1000 --warmup 0",
             "fanout --conns 20 --inflight 2 --secs 0.2 --warmup 0",
+            "fanout --conns 20 --held 30 --rate 20 --secs 0.5 --warmup 0",
+            "fanout --conns 10 --groups 20 --members 3 --rate 500 --secs 0.2 --warmup 0",
+            "large --conns 2 --size 100000 --small 5 --small-rate 200 --secs 0.2 --warmup 0",
             "idle --conns 50 --secs 0",
+            "idle --conns 50 --secs 0 --large 100000 --quiet 0.1",
         ] {
             let report = limit.load(load);
             assert!(
@@ -103,11 +108,19 @@ fn what_cannot_be_measured_is_named() {
     assert!(!output.status.success());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("no workload nonsense: there are echo-1, "), "{error}");
-    let output = table("--rounds 1 --secs 0.1 --only echo-1 --peer /nowhere/peer");
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("absent");
+    std::fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let folder = folder.path().display();
+    let output = table(&format!(
+        "--rounds 1 --secs 0.1 --only echo-1 --peer /nowhere/peer --peers {folder}"
+    ));
     assert!(output.status.success(), "the others are measured: {output:?}");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("/nowhere/peer"), "{error}");
     let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("- absent: not installed\n"), "{text}");
     assert!(
         text.contains("| peer | – | – | – | – | – | – | 1 runs failed |"),
         "{text}"

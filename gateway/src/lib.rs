@@ -12,6 +12,7 @@
 //! - `roster` (over `index`): which clients, groups and uids there are.
 //! - [`router`]: which worker gets which event (pure state); `dispatch` carries that out.
 //! - `hub`: what one child knows, as the others use it.
+//! - `bench`: doors for `benches/`, if the feature of that name is on.
 //! - `link`, `commands`, `queries`: the stream to a worker, what workers ask for, and what they want to know.
 //!
 //! # Locks
@@ -22,6 +23,9 @@ mod accept;
 mod allowance;
 mod assets;
 mod bell;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod child;
 mod client;
 mod commands;

@@ -1,5 +1,6 @@
-//! The gateway's part: the clients' sockets and the room.
+//! The gateway's part: the clients' sockets and the groups.
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
@@ -17,9 +18,8 @@ const BUFFER: usize = 256 << 10;
 
 struct Front {
     clients: Vec<Option<Client>>,
-    /// Numbers that are free again.
-    free: Vec<usize>,
-    room: Vec<usize>,
+    /// Members by group. Those that have gone stay in it: no number is used twice.
+    groups: HashMap<Box<[u8]>, Vec<usize>>,
     /// Clients that have something to be written at the end of the turn.
     listed: Vec<usize>,
     frame: Vec<u8>,
@@ -46,8 +46,7 @@ pub(super) fn run(address: SocketAddr, back: Option<net::UnixStream>) -> io::Res
 
     let mut front = Front {
         clients: Vec::new(),
-        free: Vec::new(),
-        room: Vec::new(),
+        groups: HashMap::new(),
         listed: Vec::new(),
         frame: Vec::new(),
     };
@@ -98,14 +97,10 @@ impl Front {
                 Err(error) => return Err(error),
             };
             stream.set_nodelay(true)?;
-            let number = self.free.pop().unwrap_or(self.clients.len());
+            let number = self.clients.len();
             let both = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut stream, Token(number), both)?;
-            let client = Some(Client::new(stream));
-            match self.clients.get_mut(number) {
-                Some(place) => *place = client,
-                None => self.clients.push(client),
-            }
+            self.clients.push(Some(Client::new(stream)));
         }
     }
 
@@ -120,14 +115,16 @@ impl Front {
         });
         if result.is_err() {
             self.clients[number] = None;
-            self.room.retain(|member| *member != number);
-            self.free.push(number);
         }
     }
 
     fn carry_out(&mut self, kind: Kind, number: usize, payload: &[u8]) {
         match kind {
-            Kind::Join => self.room.push(number),
+            Kind::Join => self
+                .groups
+                .entry(record::group(payload).into())
+                .or_default()
+                .push(number),
             Kind::Message => {
                 let Some(Some(client)) = self.clients.get_mut(number) else {
                     return;
@@ -142,7 +139,7 @@ impl Front {
             Kind::Publish => {
                 self.frame.clear();
                 frame(payload, &mut self.frame);
-                for member in &self.room {
+                for member in self.groups.get(record::group(payload)).into_iter().flatten() {
                     if let Some(client) = &mut self.clients[*member] {
                         client.write(&self.frame);
                     }

@@ -1,6 +1,6 @@
 //! The limit server: as little as can be done for the loads on this machine, to compare real servers with.
 //!
-//! The front holds the clients' sockets and the room; with two hops it hands each message to the back, another process,
+//! The front holds the clients' sockets and the groups; with two hops it hands each message to the back, another process,
 //! over a Unix socket and does what that answers. There is one thread and one poll in each process. Nothing is checked, and
 //! nothing has a bound: it is there to be measured, not to serve.
 //!

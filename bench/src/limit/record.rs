@@ -7,9 +7,9 @@ const HEAD: usize = 9;
 pub(super) enum Kind {
     /// From the front: a client's message. From the back: a message to that client.
     Message,
-    /// The client becomes a member of the room.
+    /// The client becomes a member of a group.
     Join,
-    /// A message to all members.
+    /// A message to all members of a group.
     Publish,
 }
 
@@ -39,11 +39,20 @@ pub(super) fn each(input: &[u8], mut on: impl FnMut(Kind, u32, &[u8])) -> usize 
     used
 }
 
+/// The group that is to be joined or published to; the one room has no name.
+pub(super) fn group(payload: &[u8]) -> &[u8] {
+    match payload {
+        [b'J', name @ ..] => name,
+        [b'G', rest @ ..] => rest.get(..8).unwrap_or_default(),
+        _ => &[],
+    }
+}
+
 /// What is to be done with a client's message.
 pub(super) fn decide(payload: &[u8]) -> Kind {
     match payload.first() {
         Some(b'J') => Kind::Join,
-        Some(b'P') => Kind::Publish,
+        Some(b'P' | b'G') => Kind::Publish,
         _ => Kind::Message,
     }
 }
@@ -51,6 +60,15 @@ pub(super) fn decide(payload: &[u8]) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_have_names() {
+        assert_eq!((group(b"J"), group(b"P1234567890")), (&b""[..], &b""[..]));
+        assert_eq!(
+            (group(b"Jabcdefgh"), group(b"Gabcdefgh12")),
+            (&b"abcdefgh"[..], &b"abcdefgh"[..])
+        );
+    }
 
     #[test]
     fn records_come_whole_or_not_at_all() {

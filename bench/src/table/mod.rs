@@ -9,22 +9,22 @@ use std::process::{Command, Stdio};
 
 use result::{Results, Run};
 use server::Server;
-use workload::{WORKLOADS, Workload};
+use workload::Workload;
 
 use crate::args;
 use crate::error::Error;
+use crate::pool;
+use crate::wire::Target;
 
 /// Runs the table and prints it as Markdown. What is going on is told on the standard error.
 pub fn run(args: &args::Table) -> Result<(), Error> {
-    let servers = server::chosen(args)?;
-    let workloads: Vec<&Workload> = match args.only.is_empty() {
-        true => WORKLOADS.iter().collect(),
-        false => args
-            .only
-            .iter()
-            .map(|name| workload::named(name))
-            .collect::<Result<_, _>>()?,
+    let mut servers = server::chosen(args)?;
+    let (installed, absent) = match &args.peers {
+        Some(folder) => server::found(folder)?,
+        None => Default::default(),
     };
+    servers.extend(installed.into_iter().map(Server::Peer));
+    let workloads = workload::chosen(&args.only)?;
     let mut results: BTreeMap<(usize, usize), Results> = BTreeMap::new();
     for round in 0..args.rounds {
         for (row, workload) in workloads.iter().enumerate() {
@@ -41,7 +41,8 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
                 );
                 let results = results.entry((row, column)).or_default();
                 match measure(server, workload, args) {
-                    Ok(run) => results.add(run),
+                    Ok(Some(run)) => results.add(run),
+                    Ok(None) => results.cannot = true,
                     Err(error) => {
                         eprintln!("meepo-bench: {error}");
                         results.failed += 1;
@@ -50,7 +51,7 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
             }
         }
     }
-    print!("{}", result::header(args, &servers)?);
+    print!("{}", result::header(args, &servers, &absent)?);
     for (row, workload) in workloads.iter().enumerate() {
         let of_row = servers.iter().enumerate().map(|(column, server)| {
             let results = results.get(&(row, column)).expect("each was run at least once");
@@ -61,18 +62,33 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
     Ok(())
 }
 
-/// One load on a server that is started for it.
-fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<Run, Error> {
-    let running = server.start()?;
+/// One load on a server that is started for it; nothing if that server has no such thing.
+fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<Option<Run>, Error> {
+    if workload.crowd.is_some() && !server.takes_crowds() {
+        return Ok(None);
+    }
+    let gateways = workload.crowd.map_or(Ok(1), gateways)?;
+    let running = server.start(gateways)?;
+    let target = Target::parse(running.url())?;
+    if workload.needs_echo() && !target.echoes() || workload.needs_groups() && !target.has_groups() {
+        return Ok(None);
+    }
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(workload.load)
+        .arg(workload.load[0])
         .args(["--secs", &args.secs.as_secs_f64().to_string()])
+        .args(&workload.load[1..])
         .args(["--url", running.url(), "--pid", &running.pid().to_string()])
+        .args(&args.rest)
         .stderr(Stdio::inherit());
     let output = command.output()?;
-    Run::parse(&output.stdout).ok_or_else(|| Error::Command {
+    Run::parse(&output.stdout).map(Some).ok_or_else(|| Error::Command {
         command: format!("{command:?}"),
         reason: format!("{} on {}: {}", workload.name, server.name(), output.status),
     })
+}
+
+/// Gateway children for so many connections: each with a little less than a process can have, as they never share evenly.
+fn gateways(conns: usize) -> Result<usize, Error> {
+    Ok(conns.div_ceil(pool::most()? * 7 / 8))
 }

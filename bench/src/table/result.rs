@@ -4,20 +4,27 @@ use std::fs;
 
 use serde::Deserialize;
 
-use super::server::Server;
+use super::server::{Peer, Server};
 use crate::args;
 use crate::error::Error;
+use crate::pool;
 
 /// What one run has measured.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Run {
-    rate: f64,
-    p50_ms: Option<f64>,
-    p99_ms: Option<f64>,
+    pub(super) rate: f64,
+    pub(super) p50_ms: Option<f64>,
+    pub(super) p99_ms: Option<f64>,
     errors: u64,
-    server_cpu_us_per_message: Option<f64>,
+    pub(super) server_cpu_us_per_message: Option<f64>,
     client_bottleneck: bool,
-    server_bytes_per_connection: Option<f64>,
+    pub(super) server_bytes_per_connection: Option<f64>,
+    pub(super) server_bytes_per_connection_after_large: Option<f64>,
+    pub(super) mib_per_s: Option<f64>,
+    pub(super) small_quiet_p99_ms: Option<f64>,
+    pub(super) small_p99_ms: Option<f64>,
+    pub(super) small_p99_times: Option<f64>,
 }
 
 /// All runs of a workload on a server.
@@ -26,6 +33,8 @@ pub(super) struct Results {
     runs: Vec<Run>,
     /// Runs that could not be made.
     pub(super) failed: usize,
+    /// The server has no such thing.
+    pub(super) cannot: bool,
 }
 
 impl Run {
@@ -39,34 +48,6 @@ impl Results {
         self.runs.push(run);
     }
 
-    pub(super) fn rate(&self) -> String {
-        self.told(|run| Some(run.rate))
-    }
-
-    pub(super) fn p50(&self) -> String {
-        self.told(|run| run.p50_ms)
-    }
-
-    pub(super) fn p99(&self) -> String {
-        self.told(|run| run.p99_ms)
-    }
-
-    pub(super) fn cpu(&self) -> String {
-        self.told(|run| run.server_cpu_us_per_message)
-    }
-
-    pub(super) fn bytes(&self) -> String {
-        self.told(|run| run.server_bytes_per_connection)
-    }
-
-    pub(super) fn cpu_to(&self, limit: &Self) -> String {
-        self.ratio(limit, |run| run.server_cpu_us_per_message)
-    }
-
-    pub(super) fn p99_to(&self, limit: &Self) -> String {
-        self.ratio(limit, |run| run.p99_ms)
-    }
-
     /// What keeps the figures from being taken at their word.
     pub(super) fn notes(&self) -> String {
         let errors: u64 = self.runs.iter().map(|run| run.errors).sum();
@@ -77,6 +58,9 @@ impl Results {
         }
         if busy > 0 {
             notes.push(format!("generator busy in {busy} of {}", self.runs.len()));
+        }
+        if self.cannot {
+            notes.push("it cannot do this".into());
         }
         if self.failed > 0 {
             notes.push(format!("{} runs failed", self.failed));
@@ -101,7 +85,7 @@ impl Results {
     }
 
     /// The median, and the range if there were several runs.
-    fn told(&self, figure: impl Fn(&Run) -> Option<f64>) -> String {
+    pub(super) fn told(&self, figure: impl Fn(&Run) -> Option<f64>) -> String {
         let Some(median) = self.median(&figure) else {
             return "–".into();
         };
@@ -112,7 +96,7 @@ impl Results {
     }
 
     /// Medians, compared.
-    fn ratio(&self, limit: &Self, figure: impl Fn(&Run) -> Option<f64>) -> String {
+    pub(super) fn ratio(&self, limit: &Self, figure: impl Fn(&Run) -> Option<f64>) -> String {
         match (self.median(&figure), limit.median(&figure)) {
             (Some(ours), Some(limit)) if limit > 0.0 => format!("{:.2}", ours / limit),
             _ => "–".into(),
@@ -135,7 +119,7 @@ fn short(figure: f64) -> String {
 }
 
 /// Where and how it was measured.
-pub(super) fn header(args: &args::Table, servers: &[Server]) -> Result<String, Error> {
+pub(super) fn header(args: &args::Table, servers: &[Server], absent: &[Peer]) -> Result<String, Error> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo
         .lines()
@@ -144,18 +128,43 @@ pub(super) fn header(args: &args::Table, servers: &[Server]) -> Result<String, E
     let cores = std::thread::available_parallelism()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut text = format!(
-        "Machine: {cores} cores ({model}), Linux {}. Load and servers side by side on loopback; median of {} rounds of {} s \
-         (lowest–highest); a fresh server for each run, one gateway and one worker process where there are two. CPU is that of all \
-         processes of a server.\n",
-        kernel.trim(),
-        args.rounds,
-        args.secs.as_secs_f64(),
+        "Machine: {cores} cores ({model}), {memory:.0} GiB, Linux {kernel} {arch}; at most {files} open files a process.\n\
+         Load and servers side by side on loopback; median of {rounds} rounds (lowest–highest) of {secs} s if the load does not say \
+         another time; a fresh server for each run, one gateway and one worker process where there are two. CPU is that of all \
+         processes of a server.\n\n    {command}\n",
+        memory = total_memory()? / f64::from(1 << 30),
+        kernel = kernel.trim(),
+        arch = std::env::consts::ARCH,
+        files = pool::files()?,
+        rounds = args.rounds,
+        secs = args.secs.as_secs_f64(),
+        command = command(),
     );
     for server in servers {
         text += &format!("\n- {}: {}", server.name(), server.about());
     }
+    for peer in absent {
+        text += &format!("\n- {}: not installed", peer.name());
+    }
     text.push('\n');
     Ok(text)
+}
+
+/// The machine's memory in bytes.
+fn total_memory() -> Result<f64, Error> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|total| total.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(kib.unwrap_or_default() * 1024.0)
+}
+
+/// How this program was called, without the folder that it is in.
+fn command() -> String {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut() {
+        *program = "meepo-bench".into();
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -179,24 +188,21 @@ mod tests {
     fn medians_and_ratios() {
         let results = |figures: &[f64]| {
             let run = |p99: &f64| Run {
-                rate: 0.0,
-                p50_ms: None,
                 p99_ms: Some(*p99),
-                errors: 0,
-                server_cpu_us_per_message: None,
-                client_bottleneck: false,
-                server_bytes_per_connection: None,
+                ..Run::default()
             };
             Results {
                 runs: figures.iter().map(run).collect(),
                 failed: 0,
+                cannot: false,
             }
         };
         let (ours, limit) = (results(&[9.0, 3.0, 6.0]), results(&[2.0, 1.0]));
-        assert_eq!(ours.p99(), "6.00 (3.00–9.00)");
-        assert_eq!(limit.p99(), "1.50 (1.00–2.00)");
-        assert_eq!(results(&[4.0]).p99(), "4.00");
-        assert_eq!(ours.p99_to(&limit), "4.00");
-        assert_eq!((ours.cpu(), ours.cpu_to(&limit)), ("–".into(), "–".into()));
+        assert_eq!(ours.told(|run| run.p99_ms), "6.00 (3.00–9.00)");
+        assert_eq!(limit.told(|run| run.p99_ms), "1.50 (1.00–2.00)");
+        assert_eq!(results(&[4.0]).told(|run| run.p99_ms), "4.00");
+        assert_eq!(ours.ratio(&limit, |run| run.p99_ms), "4.00");
+        let cpu = |run: &Run| run.server_cpu_us_per_message;
+        assert_eq!((ours.told(cpu), ours.ratio(&limit, cpu)), ("–".into(), "–".into()));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,9 +28,23 @@ pub(super) enum Server {
     /// `meepo-bench limit`.
     Limit,
     /// `meepo-bench cluster` of a program, which need not be this one: to compare two builds.
-    Meepo { name: String, program: PathBuf },
+    Meepo {
+        name: String,
+        program: PathBuf,
+        /// Gateway children.
+        gateways: usize,
+    },
     /// A program that is given a port, prints the URL at which it is going to serve, and serves until it is ended.
-    Peer { name: String, program: PathBuf },
+    Peer(Peer),
+}
+
+/// A program that serves as a peer does.
+#[derive(Debug)]
+pub(super) struct Peer {
+    name: String,
+    program: PathBuf,
+    /// What it says that it is; nothing if what it needs is not installed.
+    version: Option<String>,
 }
 
 /// A server that serves. It ends when this is dropped, and all that it has started with it.
@@ -47,52 +62,97 @@ pub(super) fn chosen(args: &args::Table) -> Result<Vec<Server>, Error> {
         Server::Meepo {
             name: "Meepo".into(),
             program: std::env::current_exe()?,
+            gateways: 1,
         },
     ];
+    for gateways in &args.gateways {
+        servers.push(Server::Meepo {
+            name: format!("Meepo, {gateways} gateway children"),
+            program: std::env::current_exe()?,
+            gateways: *gateways,
+        });
+    }
     for (number, program) in args.build.iter().enumerate() {
         servers.push(Server::Meepo {
             name: format!("build {}", number + 1),
             program: std::path::absolute(program)?,
+            gateways: 1,
         });
     }
     for program in &args.peer {
-        let name = program.file_name().unwrap_or(program.as_os_str());
-        servers.push(Server::Peer {
-            name: name.to_string_lossy().into_owned(),
-            program: std::path::absolute(program)?,
-        });
+        servers.push(Server::Peer(Peer::new(program)?));
     }
     Ok(servers)
+}
+
+/// All peers of a folder: those that are installed, and those that are not.
+pub(super) fn found(folder: &Path) -> io::Result<(Vec<Peer>, Vec<Peer>)> {
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.metadata()?.permissions().mode() & 0o111 != 0 && entry.metadata()?.is_file() {
+            programs.push(entry.path());
+        }
+    }
+    programs.sort();
+    let peers: Vec<Peer> = programs
+        .iter()
+        .map(|program| Peer::new(program))
+        .collect::<io::Result<_>>()?;
+    Ok(peers.into_iter().partition(|peer| peer.version.is_some()))
+}
+
+impl Peer {
+    fn new(program: &Path) -> io::Result<Self> {
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        let said = Command::new(program)
+            .arg("--version")
+            .stderr(Stdio::null())
+            .output()
+            .ok();
+        let version = said
+            .filter(|said| said.status.success())
+            .map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
+            .filter(|version| !version.is_empty());
+        Ok(Self {
+            name: name.to_string_lossy().into_owned(),
+            program: std::path::absolute(program)?,
+            version,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Server {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Limit => "limit",
-            Self::Meepo { name, .. } | Self::Peer { name, .. } => name,
+            Self::Meepo { name, .. } | Self::Peer(Peer { name, .. }) => name,
         }
     }
 
     pub(super) fn about(&self) -> String {
         match self {
             Self::Limit => "two processes that do as little as can be done".into(),
-            Self::Meepo { program, .. } => {
+            Self::Meepo { program, gateways, .. } => {
                 let version = env!("CARGO_PKG_VERSION");
                 let file = program.file_name().unwrap_or_default().display();
-                format!("{version} (`{file} cluster`), a registry, a gateway child and a worker child")
+                format!("{version} (`{file} cluster`), a registry, {gateways} gateway and 1 worker child")
             }
-            Self::Peer { program, .. } => {
-                let version = Command::new(program).arg("--version").output().ok();
-                let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-                version
-                    .filter(|version| !version.is_empty())
-                    .unwrap_or_else(|| "no version told".into())
-            }
+            Self::Peer(peer) => peer.version.clone().unwrap_or_else(|| "no version told".into()),
         }
     }
 
-    /// Starts it, and waits until it serves.
-    pub(super) fn start(&self) -> Result<Running, Error> {
+    /// Whether it can have more connections than a process may have open files.
+    pub(super) fn takes_crowds(&self) -> bool {
+        matches!(self, Self::Meepo { .. })
+    }
+
+    /// Starts it with at least so many gateway children, and waits until it serves.
+    pub(super) fn start(&self, least: usize) -> Result<Running, Error> {
         let dir = tempfile::tempdir()?;
         let port = free_port()?;
         let own = format!("ws://127.0.0.1:{port}/");
@@ -102,15 +162,15 @@ impl Server {
                 command.args(["limit", "--address", &format!("127.0.0.1:{port}")]);
                 (command, Some(own))
             }
-            Self::Meepo { program, .. } => {
+            Self::Meepo { program, gateways, .. } => {
                 let file = dir.path().join("meepo.toml");
-                fs::write(&file, settings(&dir, port)?)?;
+                fs::write(&file, settings(&dir, port, least.max(*gateways))?)?;
                 let mut command = Command::new(program);
                 command.args(["cluster", "start", "-c"]).arg(&file);
                 (command, Some(own))
             }
-            Self::Peer { program, .. } => {
-                let mut command = Command::new(program);
+            Self::Peer(peer) => {
+                let mut command = Command::new(&peer.program);
                 command.arg(port.to_string());
                 (command, None)
             }
@@ -197,7 +257,7 @@ impl Drop for Running {
     }
 }
 
-fn settings(dir: &TempDir, port: u16) -> io::Result<String> {
+fn settings(dir: &TempDir, port: u16, gateways: usize) -> io::Result<String> {
     Ok(format!(
         r#"
         [node]
@@ -206,7 +266,7 @@ fn settings(dir: &TempDir, port: u16) -> io::Result<String> {
         [registry]
         address = "127.0.0.1:{registry}"
         [gateway]
-        children = 1
+        children = {gateways}
         inner = "127.0.0.1:0"
         stop_spread = "0s"
         listen = [{{ protocol = "ws", address = "127.0.0.1:{port}" }}]

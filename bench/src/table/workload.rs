@@ -13,52 +13,177 @@ pub(super) struct Workload {
     title: &'static str,
     /// The load's command line.
     pub(super) load: &'static [&'static str],
+    /// When it is run.
+    when: When,
+    /// More connections than a process may have open files: servers of one process with sockets have no figures.
+    pub(super) crowd: Option<usize>,
 }
 
-pub(super) const WORKLOADS: &[Workload] = &[
+#[derive(Debug, PartialEq, Eq)]
+enum When {
+    Always,
+    /// It takes long, or asks for much of the machine.
+    Named,
+}
+
+const fn row(name: &'static str, title: &'static str, load: &'static [&'static str]) -> Workload {
     Workload {
-        name: "echo-1",
-        title: "Echo, 100 clients, 1 message in flight each, 64 B",
-        load: &["echo", "--conns", "100", "--inflight", "1"],
-    },
+        name,
+        title,
+        load,
+        when: When::Always,
+        crowd: None,
+    }
+}
+
+const fn named_row(name: &'static str, title: &'static str, load: &'static [&'static str]) -> Workload {
     Workload {
-        name: "echo-16",
-        title: "Echo, 100 clients, 16 messages in flight each, 64 B",
-        load: &["echo", "--conns", "100", "--inflight", "16"],
-    },
+        when: When::Named,
+        ..row(name, title, load)
+    }
+}
+
+const fn crowd_row(name: &'static str, title: &'static str, conns: usize, load: &'static [&'static str]) -> Workload {
     Workload {
-        name: "echo-paced",
-        title: "Echo, 5,000 messages a second over 1,000 clients, 64 B",
-        load: &["echo", "--conns", "1000", "--rate", "5000"],
-    },
-    Workload {
-        name: "fanout-1",
-        title: "Fan-out to 1,000 members, 1 publish in flight, 64 B",
-        load: &["fanout", "--conns", "1000", "--inflight", "1"],
-    },
-    Workload {
-        name: "fanout-2",
-        title: "Fan-out to 1,000 members, 2 publishes in flight, 64 B",
-        load: &["fanout", "--conns", "1000", "--inflight", "2"],
-    },
-    Workload {
-        name: "fanout-16",
-        title: "Fan-out to 1,000 members, 16 publishes in flight, 64 B",
-        load: &["fanout", "--conns", "1000", "--inflight", "16"],
-    },
-    Workload {
-        name: "fanout-paced",
-        title: "Fan-out to 5,000 members, 4 publishes a second, 64 B",
-        load: &["fanout", "--conns", "5000", "--rate", "4"],
-    },
-    Workload {
-        name: "idle",
-        title: "10,000 clients that do nothing",
-        load: &["idle", "--conns", "10000"],
-    },
+        crowd: Some(conns),
+        ..named_row(name, title, load)
+    }
+}
+
+const WORKLOADS: &[Workload] = &[
+    row(
+        "echo-1",
+        "Echo, 100 clients, 1 message in flight each, 64 B",
+        &["echo", "--conns", "100", "--inflight", "1"],
+    ),
+    row(
+        "echo-16",
+        "Echo, 100 clients, 16 messages in flight each, 64 B",
+        &["echo", "--conns", "100", "--inflight", "16"],
+    ),
+    row(
+        "echo-paced",
+        "Echo, 5,000 messages a second over 1,000 clients, 64 B",
+        &["echo", "--conns", "1000", "--rate", "5000"],
+    ),
+    row(
+        "fanout-1",
+        "Fan-out to 1,000 members, 1 publish in flight, 64 B",
+        &["fanout", "--conns", "1000", "--inflight", "1"],
+    ),
+    row(
+        "fanout-2",
+        "Fan-out to 1,000 members, 2 publishes in flight, 64 B",
+        &["fanout", "--conns", "1000", "--inflight", "2"],
+    ),
+    row(
+        "fanout-16",
+        "Fan-out to 1,000 members, 16 publishes in flight, 64 B",
+        &["fanout", "--conns", "1000", "--inflight", "16"],
+    ),
+    row(
+        "fanout-paced",
+        "Fan-out to 5,000 members, 4 publishes a second, 64 B",
+        &["fanout", "--conns", "5000", "--rate", "4"],
+    ),
+    row("idle", "10,000 clients that do nothing", &["idle", "--conns", "10000"]),
+    row(
+        "large-paced",
+        "1 MiB up and down, 100 messages a second over 4 clients; beside them 1,000 messages of 64 B a second over 100 clients",
+        &["large", "--conns", "4", "--size", "1048576", "--rate", "100"],
+    ),
+    row(
+        "large",
+        "1 MiB up and down, 4 clients, 1 message in flight each; beside them 1,000 messages of 64 B a second over 100 clients",
+        &["large", "--conns", "4", "--size", "1048576"],
+    ),
+    named_row(
+        "idle-large",
+        "2,000 clients that do nothing, and again after a message of 1 MiB each and a quiet minute",
+        &["idle", "--conns", "2000", "--large", "1048576", "--quiet", "60"],
+    ),
+    named_row(
+        "echo-1-held",
+        "As echo-1, while 9,900 further clients do nothing",
+        &["echo", "--conns", "100", "--inflight", "1", "--held", "9900"],
+    ),
+    named_row(
+        "echo-paced-held",
+        "As echo-paced, while 9,000 further clients do nothing",
+        &["echo", "--conns", "1000", "--rate", "5000", "--held", "9000"],
+    ),
+    named_row(
+        "echo-paced-10k",
+        "Echo, 5,000 messages a second over 10,000 clients, 64 B",
+        &["echo", "--conns", "10000", "--rate", "5000"],
+    ),
+    named_row(
+        "groups-1k",
+        "Fan-out to 1,000 groups of 100 in turn, 1,000 clients, 200 publishes a second, 64 B",
+        &[
+            "fanout",
+            "--conns",
+            "1000",
+            "--groups",
+            "1000",
+            "--members",
+            "100",
+            "--rate",
+            "200",
+        ],
+    ),
+    named_row(
+        "groups-10k",
+        "Fan-out to 10,000 groups of 100 in turn, 10,000 clients, 200 publishes a second, 64 B",
+        &[
+            "fanout",
+            "--conns",
+            "10000",
+            "--groups",
+            "10000",
+            "--members",
+            "100",
+            "--rate",
+            "200",
+        ],
+    ),
+    crowd_row(
+        "fanout-10k",
+        "Fan-out to one group of 10,000, 2 publishes a second, 64 B, as many gateway children as fanout-100k",
+        100_000,
+        &["fanout", "--conns", "10000", "--rate", "2", "--secs", "10"],
+    ),
+    crowd_row(
+        "fanout-100k",
+        "Fan-out to one group of 100,000, a publish in 5 seconds, 64 B",
+        100_000,
+        &[
+            "fanout", "--conns", "10000", "--held", "90000", "--rate", "0.2", "--secs", "20", "--drain", "20",
+        ],
+    ),
+    crowd_row(
+        "idle-10k",
+        "10,000 clients that do nothing, as many gateway children as idle-100k",
+        100_000,
+        &["idle", "--conns", "10000"],
+    ),
+    crowd_row(
+        "idle-100k",
+        "100,000 clients that do nothing",
+        100_000,
+        &["idle", "--conns", "100000"],
+    ),
 ];
 
-pub(super) fn named(name: &str) -> Result<&'static Workload, Error> {
+/// The rows that are asked for: all that have these names, else all that are always run.
+pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Workload>, Error> {
+    match names.is_empty() {
+        true => Ok(WORKLOADS.iter().filter(|row| row.when == When::Always).collect()),
+        false => names.iter().map(|name| named(name)).collect(),
+    }
+}
+
+fn named(name: &str) -> Result<&'static Workload, Error> {
     WORKLOADS.iter().find(|workload| workload.name == name).ok_or_else(|| {
         let names = WORKLOADS.iter().map(|workload| workload.name);
         Error::Unknown {
@@ -69,42 +194,117 @@ pub(super) fn named(name: &str) -> Result<&'static Workload, Error> {
     })
 }
 
+/// What stands in a column, of a server's results and the first server's.
+type Cell = fn(&Results, &Results) -> String;
+
 impl Workload {
-    /// Its part of the table: a line for each server, ratios to the first of them.
-    pub(super) fn print(&self, servers: &[(&str, &Results)]) -> String {
-        let mut text = format!("\n## {}\n\n", self.title);
-        let limit = servers[0].1;
-        let idle = self.load[0] == "idle";
+    pub(super) fn needs_echo(&self) -> bool {
+        self.load[0] != "fanout" && self.load[0] != "idle" || self.load.contains(&"--large")
+    }
+
+    /// Whether it is a matter of more than the one room, which all servers have.
+    pub(super) fn needs_groups(&self) -> bool {
+        self.load.contains(&"--groups")
+    }
+
+    fn columns(&self) -> Vec<(String, Cell)> {
         let (what, each) = match self.load[0] {
             "fanout" => ("deliveries", "delivery"),
             "idle" => ("connects", "connect"),
             _ => ("messages", "message"),
         };
-        let memory = if idle { " bytes a connection |" } else { "" };
-        let rule = if idle { " ---: |" } else { "" };
-        let _ = writeln!(
-            text,
-            "| server | {what}/s | p50 ms | p99 ms | CPU µs a {each} | CPU to {limit} | p99 to {limit} |{memory} notes |",
-            limit = servers[0].0,
-        );
-        let _ = writeln!(text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |{rule} --- |");
+        let large = self.load[0] == "large";
+        let mut columns: Vec<(String, Cell)> = vec![
+            (format!("{what}/s"), |ours, _| ours.told(|run| Some(run.rate))),
+            ("p50 ms".into(), |ours, _| ours.told(|run| run.p50_ms)),
+            ("p99 ms".into(), |ours, _| ours.told(|run| run.p99_ms)),
+            (format!("CPU µs a {each}"), |ours, _| {
+                ours.told(|run| run.server_cpu_us_per_message)
+            }),
+            ("CPU to limit".into(), |ours, limit| {
+                ours.ratio(limit, |run| run.server_cpu_us_per_message)
+            }),
+        ];
+        match large {
+            false => columns.push(("p99 to limit".into(), |ours, limit| ours.ratio(limit, |run| run.p99_ms))),
+            true => columns.extend::<[(String, Cell); 6]>([
+                ("MiB/s".into(), |ours, _| ours.told(|run| run.mib_per_s)),
+                ("limit's MiB/s to it".into(), |ours, limit| {
+                    limit.ratio(ours, |run| run.mib_per_s)
+                }),
+                ("small: quiet p99 ms".into(), |ours, _| {
+                    ours.told(|run| run.small_quiet_p99_ms)
+                }),
+                ("small: p99 ms".into(), |ours, _| ours.told(|run| run.small_p99_ms)),
+                ("small: p99 to limit".into(), |ours, limit| {
+                    ours.ratio(limit, |run| run.small_p99_ms)
+                }),
+                ("small: p99 to quiet".into(), |ours, _| {
+                    ours.told(|run| run.small_p99_times)
+                }),
+            ]),
+        }
+        if self.load[0] == "idle" {
+            columns.push(("bytes a connection".into(), |ours, _| {
+                ours.told(|run| run.server_bytes_per_connection)
+            }));
+        }
+        if self.load.contains(&"--large") {
+            columns.push(("bytes after it".into(), |ours, _| {
+                ours.told(|run| run.server_bytes_per_connection_after_large)
+            }));
+        }
+        columns
+    }
+
+    /// Its part of the table: a line for each server, ratios to the first of them.
+    pub(super) fn print(&self, servers: &[(&str, &Results)]) -> String {
+        let columns = self.columns();
+        let limit = servers[0].1;
+        let headings: Vec<&str> = columns.iter().map(|(heading, _)| heading.as_str()).collect();
+        let mut text = format!("\n## {}: {}\n\n`{}`\n\n", self.name, self.title, self.load.join(" "));
+        let _ = writeln!(text, "| server | {} | notes |", headings.join(" | "));
+        let _ = writeln!(text, "| --- |{} --- |", " ---: |".repeat(columns.len()));
         for (name, results) in servers {
-            let memory = match idle {
-                true => format!(" {} |", results.bytes()),
-                false => String::new(),
-            };
-            let _ = writeln!(
-                text,
-                "| {name} | {} | {} | {} | {} | {} | {} |{memory} {} |",
-                results.rate(),
-                results.p50(),
-                results.p99(),
-                results.cpu(),
-                results.cpu_to(limit),
-                results.p99_to(limit),
-                results.notes(),
-            );
+            let cells: Vec<String> = columns.iter().map(|(_, cell)| cell(results, limit)).collect();
+            let _ = writeln!(text, "| {name} | {} | {} |", cells.join(" | "), results.notes());
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn all_rows_can_be_run() {
+        for workload in WORKLOADS {
+            let (command, options) = workload.load.split_first().unwrap();
+            let line = ["meepo-bench", command, "--secs", "3"].into_iter();
+            let line = line
+                .chain(options.iter().copied())
+                .chain(["--url", "ws://a/", "--conns", "7"]);
+            Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{}: {error}", workload.name));
+            assert_eq!(named(workload.name).unwrap().title, workload.title, "names are unique");
+        }
+    }
+
+    #[test]
+    fn what_a_row_needs_of_a_server() {
+        let needs = |name: &str| {
+            let row = named(name).unwrap();
+            (row.needs_echo(), row.needs_groups(), row.crowd.is_some())
+        };
+        assert_eq!(needs("echo-1"), (true, false, false));
+        assert_eq!(needs("large"), (true, false, false));
+        assert_eq!(needs("fanout-1"), (false, false, false));
+        assert_eq!(needs("groups-10k"), (false, true, false));
+        assert_eq!(needs("idle"), (false, false, false));
+        assert_eq!(needs("idle-large"), (true, false, false));
+        assert_eq!(needs("idle-100k"), (false, false, true));
     }
 }

@@ -1,0 +1,78 @@
+//! Doors to the hot inner parts, for `benches/` alone: they are no part of what this crate promises.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meepo_proto::link::{Handshake, Target};
+
+use crate::client::{Client, Turn};
+use crate::encode::Outgoing;
+use crate::frames::{Frames, Received};
+use crate::roster::Roster;
+use crate::settings::Protocol;
+
+/// A WebSocket client's input.
+#[derive(Debug)]
+pub struct Decoder(Frames);
+
+impl Decoder {
+    /// For messages up to this size.
+    pub fn new(max_message: usize) -> Self {
+        Self(Frames::new(max_message))
+    }
+
+    /// Takes what was read, and gives the bytes of all messages that are complete.
+    pub fn decode(&mut self, bytes: &[u8]) -> usize {
+        self.0.feed(bytes);
+        let mut sum = 0;
+        while let Ok(Some(Received::Message { payload, .. })) = self.0.pop() {
+            sum += payload.len();
+        }
+        sum
+    }
+}
+
+/// The frame of a text.
+pub fn encode(payload: Bytes) -> Bytes {
+    Outgoing::new(payload, false).encoded(Protocol::Ws).clone()
+}
+
+/// A group whose members have no sockets: what is measured ends where the system would take the bytes.
+#[derive(Debug)]
+pub struct Group {
+    roster: Roster,
+    to: Target,
+}
+
+impl Group {
+    /// A group with so many members.
+    pub fn new(members: u64) -> Self {
+        let mut roster = Roster::default();
+        let name = "room";
+        for number in 1..=members {
+            let (client, _) = Client::new(number, Protocol::Ws, &Handshake::default(), None, 1 << 20);
+            roster.insert(client);
+            roster
+                .join(number, name, 1)
+                .expect("it is there, and in no other group");
+        }
+        let to = Target {
+            groups: vec![name.into()],
+            ..Target::default()
+        };
+        Self { roster, to }
+    }
+
+    /// Encodes a message, queues it for each member, and flushes.
+    pub fn publish(&self, payload: Bytes) -> usize {
+        let message = Outgoing::new(payload, false);
+        let mut turn = Turn::default();
+        let mut members = 0;
+        self.roster.each(&self.to, |client: &Arc<Client>| {
+            client.send(message.encoded(client.protocol).clone(), None, &mut turn);
+            members += 1;
+        });
+        turn.flush();
+        members
+    }
+}
