@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::sys;
 
 /// How often a child looks whether it is quiet.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a burst of large messages, or of clients that opened, has left behind is given back once a child is quiet: what
 /// a busy one has let go of, it is about to use again.

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use meepo_proto::link::{Command, Done, Event, Message, Send, Target, command, event};
+use meepo_proto::link::{Command, Done, Event, Message, Send, command, event};
 
 fn event(size: usize) -> Event {
     let payload = Bytes::from(vec![b'x'; size]);
@@ -18,14 +18,11 @@ fn event(size: usize) -> Event {
 }
 
 fn send(size: usize) -> Command {
-    let to = Target {
-        clients: vec![10_000],
-        ..Target::default()
-    };
     let body = command::Body::Send(Send {
         payload: Bytes::from(vec![b'x'; size]),
         binary: false,
-        to: Some(to),
+        to: None,
+        client: 10_000,
     });
     Command { body: Some(body) }
 }

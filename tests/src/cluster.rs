@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::load::Load;
+use crate::network::Network;
 use crate::node::{Builder, Node};
 use crate::wait::{DEADLINE, wait_for};
 
@@ -107,6 +108,13 @@ impl Cluster {
     /// Starts a cluster and so many clients, and waits until their messages get through.
     pub async fn under_load(clients: usize) -> (Self, Load) {
         let cluster = Self::start().await;
+        let load = cluster.load(clients).await;
+        (cluster, load)
+    }
+
+    /// The same, with links that cross this network, although all nodes are on one host.
+    pub async fn under_load_across(_network: &Network, clients: usize) -> (Self, Load) {
+        let cluster = Self::with_gateways("local = false").await;
         let load = cluster.load(clients).await;
         (cluster, load)
     }

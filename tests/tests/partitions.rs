@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 /// A load on a cluster whose second gateway is cut off from all workers for a while.
 async fn gateway_without_workers(network: &Network, way: Way, time: Duration) {
-    let (cluster, load) = Cluster::under_load(16).await;
+    let (cluster, load) = Cluster::under_load_across(network, 16).await;
     network.cut(cluster.gateways[1].host().ip(), INNER, way);
     // Not awaited: the time is the fault's length.
     sleep(time).await;
@@ -45,7 +45,7 @@ async fn workers_do_not_hear_a_gateway() {
 #[tokio::test]
 async fn a_registry_that_is_cut_off_disturbs_nobody() {
     let Some(network) = Network::own() else { return };
-    let (cluster, load) = Cluster::under_load(16).await;
+    let (cluster, load) = Cluster::under_load_across(&network, 16).await;
     for way in [Way::To, Way::From, Way::Both] {
         network.cut(cluster.registries[0].host().ip(), REGISTRY, way);
         // Longer than registrations last.
@@ -62,7 +62,7 @@ async fn a_registry_that_is_cut_off_disturbs_nobody() {
 #[tokio::test]
 async fn a_slow_and_lossy_network_only_delays() {
     let Some(network) = Network::own() else { return };
-    let (cluster, load) = Cluster::under_load(16).await;
+    let (cluster, load) = Cluster::under_load_across(&network, 16).await;
     network.worsen("19911:19919", 0.03, "20mbit");
     sleep(Duration::from_secs(15)).await;
     network.heal();

@@ -51,7 +51,7 @@ async fn nothing_is_lost_whatever_fails() {
     let mut rng = Rng::with_seed(seed);
 
     let Some(network) = Network::own() else { return };
-    let (mut cluster, load) = Cluster::under_load(CLIENTS as usize).await;
+    let (mut cluster, load) = Cluster::under_load_across(&network, CLIENTS as usize).await;
     let start = Instant::now();
     while start.elapsed() < time {
         let fault = *rng.choice(FAULTS.iter()).expect("there are faults");
