@@ -42,10 +42,13 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     let inner = TcpListener::from_std(own)?;
     let bound = inner.local_addr()?;
     warn_if_open("gateway", bound, &child.node.secret);
-    let local = if hub.settings.local {
-        Some(local::listen(hub.id.0)?)
-    } else {
-        None
+    let local = match hub.settings.local.then(|| local::listen(hub.id.0)) {
+        Some(Ok(local)) => Some(local),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "no Unix socket for workers of this host: they take TCP");
+            None
+        }
+        None => None,
     };
     let server = tokio::spawn(serve_links(
         Arc::clone(&hub),

@@ -384,6 +384,12 @@ impl Client {
     pub(crate) fn try_read(&self, take: impl FnOnce(&[u8])) -> io::Result<usize> {
         let socket = self.socket.get().ok_or(io::ErrorKind::NotConnected)?;
         READ.with_borrow_mut(|buffer| {
+            if self.protocol == Protocol::Line {
+                // telnet marks places in its stream with urgent data, at which a read ends.
+                let read = socket.try_read(&mut buffer[..])?;
+                take(&buffer[..read]);
+                return Ok(read);
+            }
             let mut last = None;
             let read = socket.try_io(Interest::READABLE, || {
                 let read = (&*SockRef::from(socket)).read(&mut buffer[..])?;

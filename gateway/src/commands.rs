@@ -128,23 +128,26 @@ impl<'a> Commands<'a> {
         let target = send.to.as_deref();
         if let Err(refusal) = checked.and_then(|()| target.map_or(Ok(()), check_target)) {
             let client = match target.map_or(&[][..], |target| &target.clients) {
-                [client] => *client,
+                [client] if send.client == 0 => *client,
                 _ => send.client,
             };
             self.hub.stats.failed_sends.add(1);
             return self.refuse("send", client, refusal);
         }
+        if send.client == 0 && send.to.is_none() {
+            self.hub.stats.failed_sends.add(1);
+            return self.refuse("send", 0, Refusal(RefusedWhy::Invalid, "the message is to nobody"));
+        }
         let message = Outgoing::new(send.payload, send.binary);
         let roster = self.hub.roster();
-        let gone = match (send.client, &send.to) {
-            (0, Some(target)) => roster.each(target, |client| self.hub.send(client, &message, turn)),
-            (0, None) => Vec::new(),
-            (number, _) => match roster.get(number) {
+        let gone = match &send.to {
+            Some(target) if send.client == 0 => roster.each(target, |client| self.hub.send(client, &message, turn)),
+            _ => match roster.get(send.client) {
                 Some(client) => {
                     self.hub.send_one(client, message, None, turn);
                     Vec::new()
                 }
-                None => vec![number],
+                None => vec![send.client],
             },
         };
         drop(roster);

@@ -80,7 +80,7 @@ struct Paused {
 }
 
 /// What comes next.
-enum Turn {
+enum Next {
     /// A message was taken.
     Took,
     /// As much was read as may be at a time: it is the others' turn.
@@ -97,7 +97,7 @@ struct Wait {
 }
 
 /// What ends a wait.
-enum Event {
+enum Wake {
     /// Something has changed that concerns it, or there is more to read.
     News,
     Writable,
@@ -112,32 +112,32 @@ impl<D: Decoder> Life<D> {
         loop {
             match self.turn(timer.as_mut()) {
                 // A client that never stops sending leaves time to the others.
-                Turn::Took => ready!(pin!(consume_budget()).poll(context)),
-                Turn::Yields => {
+                Next::Took => ready!(pin!(consume_budget()).poll(context)),
+                Next::Yields => {
                     // Polled once, it has the task woken after the others.
                     let _ = pin!(yield_now()).poll(context);
                     return Poll::Pending;
                 }
-                Turn::Waits(wait) => {
+                Next::Waits(wait) => {
                     let event = ready!(self.poll_event(context, wait, timer.as_mut()));
                     self.hear(event);
                 }
-                Turn::Ends(last) => return Poll::Ready(last),
+                Next::Ends(last) => return Poll::Ready(last),
             }
         }
     }
 
     /// Does what there is to do, up to the next message, and sets the timer.
-    fn turn(&mut self, timer: Pin<&mut Sleep>) -> Turn {
+    fn turn(&mut self, timer: Pin<&mut Sleep>) -> Next {
         let condition = self.client.condition();
         if condition.cut || self.client.socket().is_none() {
-            return Turn::Ends(Last::Cut);
+            return Next::Ends(Last::Cut);
         }
         if condition.ending {
-            return Turn::Ends(Last::Closed);
+            return Next::Ends(Last::Closed);
         }
         if condition.broken {
-            return Turn::Ends(Last::Broken);
+            return Next::Ends(Last::Broken);
         }
         self.pause(condition.paused);
         let Self {
@@ -161,19 +161,19 @@ impl<D: Decoder> Life<D> {
                 heart.heard();
                 step = match take(hub, client, first, decoder) {
                     Some(next) => next,
-                    None => return Turn::Took,
+                    None => return Next::Took,
                 };
             }
             match step {
-                Step::Message(_) => return Turn::Took,
+                Step::Message(_) => return Next::Took,
                 Step::Heard => {
                     heart.heard();
                     client.flush();
-                    return Turn::Yields;
+                    return Next::Yields;
                 }
                 Step::Blocked { heard: true } => heart.heard(),
                 Step::Blocked { heard: false } => {}
-                Step::End(end) => return Turn::Ends(Last::Ends(Box::new(end))),
+                Step::End(end) => return Next::Ends(Last::Ends(Box::new(end))),
             }
         }
         heart.note();
@@ -182,7 +182,7 @@ impl<D: Decoder> Life<D> {
         if timer.deadline() != due {
             timer.reset(due);
         }
-        Turn::Waits(Wait {
+        Next::Waits(Wait {
             reading,
             blocked: condition.blocked,
         })
@@ -202,35 +202,35 @@ impl<D: Decoder> Life<D> {
         }
     }
 
-    fn poll_event(&mut self, context: &mut Context<'_>, wait: Wait, timer: Pin<&mut Sleep>) -> Poll<Event> {
+    fn poll_event(&mut self, context: &mut Context<'_>, wait: Wait, timer: Pin<&mut Sleep>) -> Poll<Wake> {
         if self.client.wake.poll_heard(context).is_ready() {
-            return Poll::Ready(Event::News);
+            return Poll::Ready(Wake::News);
         }
         if let Some(socket) = self.client.socket() {
             if wait.reading && socket.poll_read_ready(context).is_ready() {
-                return Poll::Ready(Event::News);
+                return Poll::Ready(Wake::News);
             }
             if wait.blocked && socket.poll_write_ready(context).is_ready() {
-                return Poll::Ready(Event::Writable);
+                return Poll::Ready(Wake::Writable);
             }
         }
         if let Some(paused) = &mut self.paused
             && paused.gone.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(Event::Broken);
+            return Poll::Ready(Wake::Broken);
         }
-        timer.poll(context).map(|()| Event::Due)
+        timer.poll(context).map(|()| Wake::Due)
     }
 
-    fn hear(&mut self, event: Event) {
+    fn hear(&mut self, event: Wake) {
         match event {
-            Event::News => {}
-            Event::Writable => self.client.flush(),
-            Event::Broken => {
+            Wake::News => {}
+            Wake::Writable => self.client.flush(),
+            Wake::Broken => {
                 let end = End::by_client(CloseCause::Reset, 0, "connection broke");
                 self.hub.close(&self.client, end);
             }
-            Event::Due => {
+            Wake::Due => {
                 let now = Instant::now();
                 if stuck_at(&self.hub, self.client.condition()).is_some_and(|stuck| stuck <= now) {
                     self.hub.close_one_slow(&self.client);
@@ -249,7 +249,11 @@ fn take(hub: &Hub, client: &Client, first: Message, decoder: &mut impl Decoder) 
     let mut other = None;
     hub.messages(client, first, || {
         left -= 1;
-        match if left > 0 { decoder.ready(client) } else { None } {
+        let step = match left {
+            0 => Some(Step::Heard),
+            _ => decoder.ready(client),
+        };
+        match step {
             Some(Step::Message(message)) => Some(message),
             step => {
                 other = step;

@@ -18,7 +18,6 @@ use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::allowance::Allowance;
@@ -54,7 +53,7 @@ pub(crate) struct Hub {
     /// What clients that still come are closed with, once all others have been told to go. Set and read under the roster's lock.
     leaving: OnceLock<CloseCode>,
     /// Told when the last event was done, and while the child drains of whatever may have been the last.
-    idle: Notify,
+    pub(crate) idle: Notify,
     /// For what has to be done later, if the child still runs then.
     this: Weak<Self>,
 }
@@ -463,48 +462,6 @@ impl Hub {
         }
     }
 
-    // === the end ===
-
-    /// Waits until every event is done, or nobody has been there to do them for a while. Cancel safe.
-    pub(crate) async fn drained(&self) {
-        let mut alone = None;
-        loop {
-            let notified = self.idle.notified();
-            let links = {
-                let dispatch = self.dispatch.lock();
-                if dispatch.router.is_settled() {
-                    return;
-                }
-                dispatch.router.links()
-            };
-            if links > 0 {
-                alone = None;
-                notified.await;
-                continue;
-            }
-            let since = *alone.get_or_insert_with(Instant::now);
-            if since.elapsed() >= ALONE {
-                return;
-            }
-            let _ = tokio::time::timeout_at(since + ALONE, notified).await;
-        }
-    }
-
-    /// Whether nobody is there any more, and workers have handled everyone's end.
-    pub(crate) fn is_done(&self) -> bool {
-        self.unfinished() == 0 && self.roster().all().next().is_none()
-    }
-
-    /// Events that no worker has finished and somebody waits for.
-    pub(crate) fn unfinished(&self) -> usize {
-        self.dispatch.lock().router.unfinished()
-    }
-
-    /// Ends all links' streams.
-    pub(crate) fn end_links(&self) {
-        self.dispatch.lock().links.clear();
-    }
-
     pub(crate) fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
         self.dispatch.lock()
     }
@@ -555,8 +512,6 @@ const MAX_RETURNS: u32 = 16;
 /// How long at least, and at most twice as long, an event waits before the delivery that may be its last: workers that were
 /// killed together, or with the machine, are all known to be dead by then.
 const HOLD: Duration = Duration::from_secs(1);
-/// How long a child that drains waits for workers when it has no link: longer than the pauses between their attempts.
-pub(crate) const ALONE: Duration = Duration::from_secs(3);
 
 /// The session would be over its limit.
 #[derive(Debug)]

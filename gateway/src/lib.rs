@@ -11,7 +11,7 @@
 //! - `client`, `outbox`, `encode`, `end`, `bell`: one client, what it is sent, and how it ends.
 //! - `roster` (over `index`): which clients, groups and uids there are.
 //! - [`router`]: which worker gets which event (pure state); `dispatch` carries that out.
-//! - `hub`: what one child knows, as the others use it.
+//! - `hub`: what one child knows, as the others use it; `ending`: what is left to do when it is to end.
 //! - `bench`: doors for `benches/`, if the feature of that name is on.
 //! - `link`, `commands`, `queries`: the stream to a worker, what workers ask for, and what they want to know.
 //!
@@ -33,6 +33,7 @@ mod connection;
 mod dispatch;
 mod encode;
 mod end;
+mod ending;
 mod farewell;
 mod frames;
 mod heart;

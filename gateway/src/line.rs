@@ -109,7 +109,12 @@ enum LineProblem {
 
 impl Lines {
     fn pop(&mut self) -> Option<Result<Bytes, LineProblem>> {
-        self.ready.pop_front()
+        let line = self.ready.pop_front();
+        if self.ready.is_empty() {
+            // An idle client keeps no queue.
+            self.ready = VecDeque::new();
+        }
+        line
     }
 
     fn feed(&mut self, mut bytes: &[u8]) {

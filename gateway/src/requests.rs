@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use crate::allowance::{NoRoom, Ticket};
 use crate::assets::{self, Body};
 use crate::dispatch::Dispatch;
+use crate::ending::ALONE;
 use crate::http::handshake_of;
-use crate::hub::{ALONE, Hub};
+use crate::hub::Hub;
 use crate::router::{LinkId, head_bytes, header_bytes, only_once};
 
 /// A request of which the router has something.

@@ -10,6 +10,8 @@ use crate::sys;
 
 /// How often a child looks whether it is quiet.
 const LOOK: Duration = Duration::from_secs(1);
+/// The processor time after which there may be something to give back again.
+const WORK: Duration = Duration::from_millis(100);
 
 /// What a burst of large messages, or of clients that opened, has left behind is given back once a child is quiet: what
 /// a busy one has let go of, it is about to use again.
@@ -17,18 +19,21 @@ pub(crate) async fn give_back() {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = (looks.tick().await, used());
+    let mut given_back = Duration::ZERO;
     loop {
         let now = (looks.tick().await, used());
-        if is_quiet(now.0 - last.0, now.1.saturating_sub(last.1)) {
+        let quiet = is_quiet(now.0 - last.0, now.1.saturating_sub(last.1));
+        if quiet && now.1.saturating_sub(given_back) >= WORK {
             sys::give_memory_back();
+            given_back = used();
         }
         last = now;
     }
 }
 
-/// Whether less than a quarter of a core was used.
+/// Whether less than a twentieth of a core was used.
 fn is_quiet(passed: Duration, used: Duration) -> bool {
-    used * 4 < passed
+    used * 20 < passed
 }
 
 /// Processor time that this process has used.
@@ -45,10 +50,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quarter_of_a_core_is_not_quiet() {
+    fn a_twentieth_of_a_core_is_not_quiet() {
         let passed = Duration::from_secs(10);
-        assert!(is_quiet(passed, Duration::from_millis(2499)));
-        assert!(!is_quiet(passed, Duration::from_millis(2500)));
+        assert!(is_quiet(passed, Duration::from_millis(499)));
+        assert!(!is_quiet(passed, Duration::from_millis(500)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Such a name is seen in one network namespace, and by nobody on other hosts: who does not find it there takes TCP.
 
 use std::io::{self, IoSlice, Write};
+use std::mem;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream as StdStream;
 use std::pin::Pin;
@@ -22,7 +23,17 @@ use crate::sys;
 #[derive(Debug)]
 pub struct LocalStream {
     socket: AsyncFd<StdStream>,
-    full: Option<AsyncFd<StdStream>>,
+    room: Room,
+}
+
+/// The second descriptor of a connection, over which it is waited for room. It is there from the start: a connection that
+/// is full must not break because no descriptor is free.
+#[derive(Debug)]
+enum Room {
+    Free(StdStream),
+    Awaited(AsyncFd<StdStream>),
+    /// While it passes from one to the other.
+    Between,
 }
 
 /// Listens for nodes of this host.
@@ -46,8 +57,10 @@ fn name(node: u64) -> String {
 
 impl LocalStream {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
-        let socket = sys::watch(stream.into_std()?, Interest::READABLE)?;
-        Ok(Self { socket, full: None })
+        let stream = stream.into_std()?;
+        let room = Room::Free(stream.try_clone()?);
+        let socket = sys::watch(stream, Interest::READABLE)?;
+        Ok(Self { socket, room })
     }
 
     fn poll_write_with(
@@ -56,25 +69,38 @@ impl LocalStream {
         mut write: impl FnMut(&StdStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let mut room = match &self.full {
-                Some(full) => Some(ready!(full.poll_write_ready(cx))?),
-                None => None,
+            let mut ready = match &self.room {
+                Room::Awaited(room) => Some(ready!(room.poll_write_ready(cx))?),
+                Room::Free(_) | Room::Between => None,
             };
-            let written = write(self.socket.get_ref());
-            match written {
+            match write(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match &mut room {
-                    Some(room) => room.clear_ready(),
-                    None => {
-                        let socket = self.socket.get_ref().try_clone()?;
-                        self.full = Some(sys::watch(socket, Interest::WRITABLE)?);
-                    }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match &mut ready {
+                    Some(ready) => ready.clear_ready(),
+                    None => self.room.wait()?,
                 },
                 written => {
-                    self.full = None;
+                    self.room.free();
                     return Poll::Ready(written);
                 }
             }
+        }
+    }
+}
+
+impl Room {
+    fn wait(&mut self) -> io::Result<()> {
+        if let Self::Free(socket) = mem::replace(self, Self::Between) {
+            *self = Self::Awaited(sys::watch(socket, Interest::WRITABLE)?);
+        }
+        Ok(())
+    }
+
+    fn free(&mut self) {
+        if matches!(self, Self::Awaited(_))
+            && let Self::Awaited(socket) = mem::replace(self, Self::Between)
+        {
+            *self = Self::Free(socket.into_inner());
         }
     }
 }

@@ -93,9 +93,14 @@ pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item
 /// Accepts those from within this host.
 pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
     stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
-        let (socket, _) = acceptor.accept().await;
-        let socket = LocalStream::new(socket);
-        Some((socket.map(|socket| Inbound::new(Either::Right(socket), None)), acceptor))
+        loop {
+            let (socket, _) = acceptor.accept().await;
+            // For want of a descriptor or memory: it comes again, or over TCP.
+            match LocalStream::new(socket) {
+                Ok(socket) => return Some((Ok(Inbound::new(Either::Right(socket), None)), acceptor)),
+                Err(error) => tracing::warn!(%error, "cannot take a connection of this host"),
+            }
+        }
     })
 }
 

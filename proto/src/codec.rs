@@ -6,11 +6,12 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-/// Protobuf, as everywhere, in buffers that hold as many small messages as are written at once: none has to grow and be copied.
+/// Protobuf, as everywhere, in buffers for what is sent that hold as many small messages as are written at once: none has to
+/// grow and be copied. What is received is read into small ones, since a payload that is kept keeps its buffer.
 #[derive(Debug)]
 pub struct Roomy<T, U>(PhantomData<(T, U)>);
 
-const BUFFERS: usize = 32 * 1024;
+const SENT: usize = 32 * 1024;
 
 impl<T, U> Default for Roomy<T, U> {
     fn default() -> Self {
@@ -29,10 +30,10 @@ where
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::new(BUFFERS, BUFFERS))
+        ProstEncoder::new(BufferSettings::new(SENT, SENT))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::new(BufferSettings::new(BUFFERS, BUFFERS))
+        ProstDecoder::default()
     }
 }

@@ -145,17 +145,17 @@ impl Known {
         self.accepted.load(Ordering::Acquire)
     }
 
-    /// This worker no longer serves it.
+    /// This worker no longer serves it. The caller holds the client's lane, and [ends](Self::end) it without.
     pub(crate) fn detach(&self) {
         self.attached.store(false, Ordering::Release);
-        self.end();
     }
 
     pub(crate) fn is_attached(&self) -> bool {
         self.attached.load(Ordering::Acquire)
     }
 
-    fn end(&self) {
+    /// No timer is to run and no request to wait any more.
+    pub(crate) fn end(&self) {
         let told = {
             let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
             over.over = true;

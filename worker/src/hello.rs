@@ -134,7 +134,6 @@ impl Hello {
 }
 
 /// The parts of a packed handshake.
-#[derive(Clone)]
 struct Parts<'a>(&'a [u8]);
 
 impl<'a> Iterator for Parts<'a> {

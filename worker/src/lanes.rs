@@ -223,9 +223,12 @@ impl<H: Handler> Lanes<H> {
         let known = Known::new(id, self.cluster.clone(), link.clone(), attach, accepted);
         let stats = self.cluster.stats();
         stats.connections_total.add(1);
-        let earlier = self.lanes.entry(id).or_default().known.replace(known);
+        let earlier = {
+            let mut lane = self.lanes.entry(id).or_default();
+            lane.known.replace(known).inspect(|earlier| earlier.detach())
+        };
         match earlier {
-            Some(earlier) => earlier.detach(),
+            Some(earlier) => earlier.end(),
             None => stats.connections.add(1),
         }
     }
@@ -236,9 +239,9 @@ impl<H: Handler> Lanes<H> {
         let forgotten = self
             .lanes
             .get_mut(&id)
-            .and_then(|mut lane| lane.known.take_if(through_it));
+            .and_then(|mut lane| lane.known.take_if(through_it).inspect(|known| known.detach()));
         if let Some(known) = forgotten {
-            known.detach();
+            known.end();
             self.cluster.stats().connections.sub(1);
         }
         self.lanes.remove_if(&id, |_, lane| lane.is_over());
@@ -321,9 +324,19 @@ impl<H: Handler> Lanes<H> {
         }
         drop(lane);
         let mut work = Box::pin(self.clone().work_off(id, job));
-        let done = self.one_thread && work.as_mut().now_or_never().is_some();
-        if !done {
-            self.tasks.spawn(work);
+        let begun = match self.one_thread {
+            true => AssertUnwindSafe(work.as_mut()).catch_unwind().now_or_never(),
+            false => None,
+        };
+        match begun {
+            Some(Ok(())) => {}
+            // As a task would have: what is not the handler's, such as how its error is shown, may panic too.
+            Some(Err(panic)) => {
+                tracing::error!(client = %id, panic = %Panic::new(&*panic), "handling an event has failed")
+            }
+            None => {
+                self.tasks.spawn(work);
+            }
         }
     }
 
@@ -344,7 +357,7 @@ impl<H: Handler> Lanes<H> {
                     let mut handling = pin!(self.handle(&client, job));
                     match poll!(&mut handling) {
                         Poll::Ready(handled) => handled,
-                        // It waits: only now is its time limit set up.
+                        // It waits: only now is its time limit set up, and it is polled once more with that.
                         Poll::Pending => match timeout(limit, handling).await {
                             Ok(handled) => handled,
                             Err(_) => Err(HandlerError::CutOff { handler, limit }),

@@ -472,7 +472,7 @@ impl Stream for Outgoing {
 /// What a command takes, or a little more.
 fn size(body: &Body) -> usize {
     let bytes = match body {
-        // Most are of this kind, and are not to be measured twice.
+        // Most are of this kind, and are not to be measured twice: up to 13 bytes stand beside the payload.
         Body::Send(wire::Send { payload, to: None, .. }) => payload.len() + COMMAND_HEAD,
         body => body.encoded_len(),
     };

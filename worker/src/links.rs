@@ -285,8 +285,10 @@ impl<H: Handler> Links<H> {
                             None => return Ok(draining),
                         }
                         left -= 1;
-                        // What is there already comes along: to ask all of the above takes longer than an event.
-                        next = if left > 0 { events.message().now_or_never() } else { None };
+                        // What is there already comes along: to ask all of the above takes longer than an event. Handlers
+                        // run meanwhile, so it is the turn of others after as many as ever.
+                        let goes_on = left > 0 && coop::consume_budget().now_or_never().is_some();
+                        next = if goes_on { events.message().now_or_never() } else { None };
                     }
                 }
             }

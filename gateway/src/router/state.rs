@@ -33,7 +33,7 @@ pub(super) struct Lane {
     pub(super) in_flight: VecDeque<(u64, Pending)>,
 }
 
-/// Emptied queues of lanes: an idle lane has none, and a busy one allocates none.
+/// Emptied queues of lanes, as long as they are few and short: an idle lane has none, and a busy one allocates none as a rule.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Spare {
