@@ -51,7 +51,7 @@ pub fn run(args: &args::Echo) -> Result<Report, Error> {
     if !pool.echoes() {
         return Err(Error::NoEcho);
     }
-    let _held = Crowd::open(common, args.held, false)?;
+    let held = Crowd::open(common, args.held, false)?;
     pool.open(common, OPENING)?;
 
     let clock = Clock::start();
@@ -100,7 +100,7 @@ pub fn run(args: &args::Echo) -> Result<Report, Error> {
         .iter()
         .map(|talk| u64::from(talk.sent.saturating_sub(talk.received)))
         .sum();
-    let faults = Faults::of(&pool, lost, echo.reordered, echo.corrupt);
+    let faults = Faults::of(&pool, lost, echo.reordered, echo.corrupt).and(&held.close(0)?);
     let measured = echo.meter.measured().expect("the loop ends with the window");
     let mut report = Report::new("echo", common, &measured, faults);
     report.load = Some(Offered::from(load));

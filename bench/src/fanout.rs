@@ -94,8 +94,8 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     }
 
     let deliveries = &fanout.deliveries;
-    let lost = deliveries.lost() + crowd.close(u64::from(deliveries.next()))?;
-    let faults = Faults::of(&pool, lost, deliveries.reordered, fanout.corrupt);
+    let missed = crowd.close(u64::from(deliveries.next()))?;
+    let faults = Faults::of(&pool, deliveries.lost(), deliveries.reordered, fanout.corrupt).and(&missed);
     let mut measured = fanout.meter.measured().expect("the loop ends with the window");
     // Members elsewhere get what those here get.
     measured.messages += measured.messages * args.held as u64 / common.conns as u64;

@@ -20,7 +20,7 @@ const LATE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Holds connections until the standard input says how many messages there were for each, or ends. Says on the standard
-/// output when all are open, and at the end how many messages have come.
+/// output when all are open, and at the end how many messages have come, and how many connections have ended.
 pub fn run(hold: &Hold) -> Result<(), Error> {
     let common = &hold.common;
     let mut pool = Pool::numbered(common, hold.first)?;
@@ -45,7 +45,7 @@ pub fn run(hold: &Hold) -> Result<(), Error> {
     while received < each * common.conns as u64 && Instant::now() < deadline {
         pool.turn(deadline, |_, _, _| received += 1)?;
     }
-    println!("{received}");
+    println!("{received} {}", pool.ended);
     Ok(())
 }
 
@@ -54,6 +54,15 @@ pub fn run(hold: &Hold) -> Result<(), Error> {
 pub(crate) struct Crowd {
     holders: Vec<Holder>,
     conns: u64,
+}
+
+/// What held connections have missed.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// Messages that have not come.
+    pub(crate) messages: u64,
+    /// Connections that have ended.
+    pub(crate) connections: u64,
 }
 
 #[derive(Debug)]
@@ -81,18 +90,30 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Ends it, and says how many messages are missing, if so many were for each connection.
-    pub(crate) fn close(mut self, each: u64) -> Result<u64, Error> {
-        let mut received = 0;
+    /// Ends it, and says what was missed, if so many messages were for each connection.
+    pub(crate) fn close(mut self, each: u64) -> Result<Missed, Error> {
+        let (mut received, mut ended) = (0, 0);
         for holder in &mut self.holders {
             if let Some(mut input) = holder.input.take() {
                 writeln!(input, "{each}")?;
             }
         }
         for holder in &mut self.holders {
-            received += holder.line()?.parse::<u64>().unwrap_or_default();
+            let line = holder.line()?;
+            let told = line.split_once(' ');
+            let (messages, connections): (u64, u64) = told
+                .and_then(|(messages, connections)| Some((messages.parse().ok()?, connections.parse().ok()?)))
+                .ok_or_else(|| Error::Command {
+                    command: "meepo-bench hold".into(),
+                    reason: "it has ended before its connections".into(),
+                })?;
+            received += messages;
+            ended += connections;
         }
-        Ok((each * self.conns).saturating_sub(received))
+        Ok(Missed {
+            messages: (each * self.conns).saturating_sub(received),
+            connections: ended,
+        })
     }
 }
 

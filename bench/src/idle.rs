@@ -27,7 +27,7 @@ pub fn run(idle: &Idle) -> Result<Report, Error> {
     let memory = procs.memory()?;
     let began = Reading::take(&procs)?;
     // They come first: these connections answer no ping while others are opened.
-    let _others = Crowd::open(&own, common.conns - own.conns, false)?;
+    let others = Crowd::open(&own, common.conns - own.conns, false)?;
     pool.open(&own, idle.opening)?;
     let opened = Reading::take(&procs)?;
     rest(&mut pool, common.secs)?;
@@ -53,7 +53,7 @@ pub fn run(idle: &Idle) -> Result<Report, Error> {
         opening,
         common.conns as u64,
         &latencies,
-        Faults::of(&pool, lost, 0, corrupt),
+        Faults::of(&pool, lost, 0, corrupt).and(&others.close(0)?),
     );
     report.held = Some(Held {
         connections_per_s: report.rate,

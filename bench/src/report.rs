@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::args::{Common, Load};
+use crate::hold::Missed;
 use crate::pool::Pool;
 use crate::stats::{Latencies, Measured, Usage};
 
@@ -154,6 +155,13 @@ impl Faults {
             ended: pool.ended,
             first_failure: pool.first_failure.as_ref().map(ToString::to_string),
         }
+    }
+
+    /// With what connections in other processes have missed.
+    pub(crate) fn and(mut self, missed: &Missed) -> Self {
+        self.lost += missed.messages;
+        self.ended += missed.connections;
+        self
     }
 
     fn sum(&self) -> u64 {
