@@ -86,6 +86,18 @@ async fn a_handler_that_fails_or_panics_is_counted_and_done() {
 }
 
 #[tokio::test]
+async fn what_panics_beside_a_handler_ends_nothing_for_others() {
+    let (mut worker, _gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    link.message(1, "fail-badly");
+    worker.expect("1 fail-badly").await;
+    link.open(2).await;
+    worker.expect("2 connect").await;
+    assert_eq!(worker.stats.links.get(), 1);
+}
+
+#[tokio::test]
 async fn each_event_is_done_once() {
     let (worker, _gateway, mut link) = Running::linked().await;
     let mut seqs = Vec::new();

@@ -56,6 +56,17 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
     .await;
 }
 
+/// An error that is no good even as an error.
+#[derive(Debug, thiserror::Error)]
+#[error("asked to")]
+struct Bad;
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        panic!("also asked to");
+    }
+}
+
 /// Does what the messages say, and tells what happens to it.
 struct Script {
     log: mpsc::UnboundedSender<String>,
@@ -133,6 +144,7 @@ impl Handler for Script {
             }
             ["panic"] => panic!("asked to"),
             ["fail"] => return Err("asked to".into()),
+            ["fail-badly"] => return Err(Bad.into()),
             ["set", key, value] => client.set(key, value),
             ["remove", key] => client.remove(key),
             ["get", key] => client.send(client.get(key).unwrap_or_default()),
