@@ -53,6 +53,11 @@ async fn a_gateway_without_free_descriptors_serves_on_and_takes_clients_again() 
             assert_eq!(client.ask(&text).await, text);
         }
     }
+    // More than a link takes at once: to wait for room in it takes no descriptor.
+    let large = "x".repeat(1 << 19);
+    for client in first.iter_mut().take(8) {
+        assert!(client.ask(&large).await == large);
+    }
     let others = others.join_all().await;
     let others: Vec<_> = others.into_iter().filter_map(|client| client.ok()?.ok()).collect();
     assert!(others.len() < LIMIT - 100, "{} came in", 100 + others.len());
