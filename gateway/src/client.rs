@@ -81,7 +81,7 @@ pub(crate) enum Verdict {
 
 thread_local! {
     /// All clients of a thread read into the same bytes, and copy them out at once.
-    static READ: RefCell<Box<[u8; 8 * 1024]>> = RefCell::new(Box::new([0; 8 * 1024]));
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 * 1024]);
 }
 
 /// A client that the socket has taken nothing for in this time does not read.
@@ -386,7 +386,7 @@ impl Client {
         READ.with_borrow_mut(|buffer| {
             if self.protocol == Protocol::Line {
                 // telnet marks places in its stream with urgent data, at which a read ends.
-                let read = socket.try_read(&mut buffer[..])?;
+                let read = socket.try_read(&mut buffer[..4096])?;
                 take(&buffer[..read]);
                 return Ok(read);
             }

@@ -14,7 +14,7 @@ use crate::frames::{BadFrame, Frames, Received};
 use crate::settings::Protocol;
 
 /// Reads of one client before others have their turn.
-const READS: usize = 16;
+const READS: usize = 4;
 
 /// Reads the frames of one client.
 #[derive(Debug)]

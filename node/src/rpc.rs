@@ -33,6 +33,8 @@ const _: () = assert!(UNHEARD.as_millis() < SERVER_PATIENCE.as_millis());
 /// The client waits longer: of a network that is cut the server is to find out by silence, not by a connection that the
 /// client has broken, which looks as if it had died.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// The largest HTTP/2 frame that is taken: a large message is not cut into many, and small ones beside it do not wait for long.
+const FRAME: u32 = 256 << 10;
 /// How long a connection attempt may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may take to show that it speaks HTTP/2.
@@ -45,6 +47,7 @@ pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        .max_frame_size(FRAME)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(CLIENT_PATIENCE)
         .keep_alive_while_idle(true))
@@ -62,6 +65,7 @@ pub fn over(endpoint: &Endpoint, connection: LocalStream) -> Channel {
 /// The server's end, to be served on [`incoming`].
 pub fn server() -> Server {
     Server::builder()
+        .max_frame_size(FRAME)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(SERVER_PATIENCE))
 }
