@@ -11,7 +11,7 @@ use crate::sys;
 /// How often a child looks whether it is quiet.
 const LOOK: Duration = Duration::from_secs(1);
 /// The processor time after which there may be something to give back again.
-const WORK: Duration = Duration::from_millis(100);
+const WORK: Duration = Duration::from_millis(10);
 
 /// What a burst of large messages, or of clients that opened, has left behind is given back once a child is quiet: what
 /// a busy one has let go of, it is about to use again.
