@@ -10,10 +10,7 @@ use meepo_node::quota::LogQuota;
 use meepo_node::stats::Slot;
 use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{
-    Buffered, CloseCause, Closed, Event, Handshake, Message, Opened, ReadingChanged, Reply, SessionChanged, Undone,
-    reply,
-};
+use meepo_proto::link::{Buffered, CloseCause, Closed, Event, Handshake, Message, Opened, Reply, Undone, reply};
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
@@ -408,60 +405,6 @@ impl Hub {
         sent
     }
 
-    /// Changes a client's session. The worker that serves the client hears of what another one has changed.
-    pub(crate) fn update_session(
-        &self,
-        link: LinkId,
-        client: &Client,
-        change: SessionChanged,
-        max_session: u64,
-    ) -> Result<(), SessionTooBig> {
-        let dispatch = self.dispatch.lock();
-        {
-            let mut session = client.profile.session.lock();
-            let mut next = match change.clear {
-                true => Default::default(),
-                false => session.clone(),
-            };
-            for key in &change.remove {
-                next.remove(key);
-            }
-            next.extend(change.set.clone());
-            let size: usize = next.iter().map(|(key, value)| key.len() + value.len()).sum();
-            if size as u64 > max_session {
-                return Err(SessionTooBig);
-            }
-            *session = next;
-        }
-        if let Some(server) = dispatch.router.link_of(client.number)
-            && server != link
-        {
-            let event = Event {
-                client: client.number,
-                body: Some(Body::SessionChanged(change)),
-                ..Event::default()
-            };
-            dispatch.send(server, event);
-        }
-        Ok(())
-    }
-
-    /// Has a client not read, or read again. The worker that serves the client hears of what another one has done.
-    pub(crate) fn pause(&self, link: LinkId, client: &Client, paused: bool) {
-        let dispatch = self.dispatch.lock();
-        if client.pause(paused)
-            && let Some(server) = dispatch.router.link_of(client.number)
-            && server != link
-        {
-            let event = Event {
-                client: client.number,
-                body: Some(Body::ReadingChanged(ReadingChanged { paused })),
-                ..Event::default()
-            };
-            dispatch.send(server, event);
-        }
-    }
-
     pub(crate) fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
         self.dispatch.lock()
     }
@@ -512,7 +455,3 @@ const MAX_RETURNS: u32 = 16;
 /// How long at least, and at most twice as long, an event waits before the delivery that may be its last: workers that were
 /// killed together, or with the machine, are all known to be dead by then.
 const HOLD: Duration = Duration::from_secs(1);
-
-/// The session would be over its limit.
-#[derive(Debug)]
-pub(crate) struct SessionTooBig;

@@ -11,7 +11,8 @@
 //! - `client`, `outbox`, `encode`, `end`, `bell`: one client, what it is sent, and how it ends.
 //! - `roster` (over `index`): which clients, groups and uids there are.
 //! - [`router`]: which worker gets which event (pure state); `dispatch` carries that out.
-//! - `hub`: what one child knows, as the others use it; `ending`: what is left to do when it is to end.
+//! - `hub`: what one child knows, as the others use it; `changes`: sessions, and who is read;
+//!   `ending`: what is left to do when it is to end.
 //! - `bench`: doors for `benches/`, if the feature of that name is on.
 //! - `link`, `commands`, `queries`: the stream to a worker, what workers ask for, and what they want to know.
 //!
@@ -26,6 +27,7 @@ mod bell;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod changes;
 mod child;
 mod client;
 mod commands;
