@@ -23,7 +23,8 @@ pub struct GatewaySettings {
     /// The host that workers are told to dial, a name or an address, when it is not the one of `inner`. A port may
     /// follow (`host:port`) when it is mapped; each further child has the next one. Default: empty.
     pub advertise: String,
-    /// Whether workers of the same host, user and network namespace come in over a Unix socket, past the network.
+    /// Whether workers of the same host and network namespace come in over a Unix socket, past the network, if the gateway
+    /// runs as their user or as root.
     /// Default: true.
     pub local: bool,
     /// The largest message from a client or to it; a client that sends a larger one is closed (1009). Default: `1MiB`.

@@ -99,7 +99,7 @@ pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stre
     stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
         loop {
             let (socket, _) = acceptor.accept().await;
-            // For want of a descriptor or memory: it comes again, or over TCP.
+            // For want of a descriptor or memory. It comes again, over TCP in turn.
             match LocalStream::new(socket) {
                 Ok(socket) => return Some((Ok(Inbound::new(Either::Right(socket), None)), acceptor)),
                 Err(error) => tracing::warn!(%error, "cannot take a connection of this host"),

@@ -167,18 +167,20 @@ pub(crate) struct Asked {
 }
 
 impl Link {
-    /// Dials a gateway child, past the network if it is on this host, and waits for its `welcome`.
+    /// Dials a gateway child, past the network if it is on this host and `local` is wanted, and waits for its `welcome`.
     pub(crate) async fn dial(
         gateway: GatewayId,
         address: &str,
         card: &Card,
         room: Arc<Room>,
+        local: bool,
     ) -> Result<(Arc<Self>, Streaming<wire::Event>), DialError> {
         let endpoint = rpc::endpoint(address)
             .map_err(DialError::Address)?
             .initial_stream_window_size(WINDOW.0)
             .initial_connection_window_size(WINDOW.1);
-        let channel = match local::connect(gateway.0).await {
+        let connection = if local { local::connect(gateway.0).await } else { None };
+        let channel = match connection {
             Some(connection) => rpc::over(&endpoint, connection),
             None => endpoint.connect_lazy(),
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meepo_node::rpc;
+use meepo_node::{local, rpc};
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
@@ -23,6 +23,19 @@ async fn a_link_says_the_secret_and_the_child_is_ready_once_it_is_up() {
     link.welcome(1);
     soon("ready", worker.ready.recv()).await;
     eventually("the link", || worker.stats.links.get() == 1).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_be_reached_within_the_host_is_reached_over_the_network() {
+    let id = fastrand::u64(1 << 32..);
+    let broken = local::listen(id).expect("the name is free");
+    let breaks = tokio::spawn(async move { while broken.accept().await.is_ok() {} });
+    let worker = Running::start();
+    let mut gateway = Gateway::start(id).await;
+    worker.name(&gateway);
+    let _link = gateway.link().await;
+    eventually("the link", || worker.stats.links.get() == 1).await;
+    breaks.abort();
 }
 
 #[tokio::test]
