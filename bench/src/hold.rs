@@ -79,13 +79,13 @@ impl Crowd {
         let most = pool::most()?;
         let mut left = conns;
         // Each process has source addresses and numbers of its own.
-        let mut first = pool::PER_SOURCE * common.conns.div_ceil(pool::PER_SOURCE);
+        let mut first = pool::whole_sources(common.conns);
         while left > 0 {
             let conns = left.min(most);
             crowd.holders.push(Holder::start(common, conns, first, join)?);
             crowd.conns += conns as u64;
             left -= conns;
-            first += pool::PER_SOURCE;
+            first += pool::whole_sources(conns);
         }
         Ok(crowd)
     }

@@ -20,8 +20,8 @@ use crate::client::{Client, Outbox, State};
 use crate::error::{Error, Failure};
 use crate::wire::Target;
 
-/// An address has about 28,000 ports for outgoing connections.
-pub(crate) const PER_SOURCE: usize = 20_000;
+/// An address has about 28,000 ports for outgoing connections, and the system looks for a free one the longer the fewer are left.
+pub(crate) const PER_SOURCE: usize = 5_000;
 /// Open files besides the connections.
 const SPARE_FILES: u64 = 64;
 const TIMER: Token = Token(usize::MAX);
@@ -229,6 +229,11 @@ fn source(number: usize, to: IpAddr) -> Option<IpAddr> {
     matches!(to, IpAddr::V4(to) if to.is_loopback()).then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)))
 }
 
+/// Numbers for so many connections, up to where the next source begins.
+pub(crate) fn whole_sources(conns: usize) -> usize {
+    conns.next_multiple_of(PER_SOURCE)
+}
+
 /// How many open files a process can have.
 pub(crate) fn files() -> Result<u64, Error> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(std::io::Error::from)?;
@@ -237,8 +242,8 @@ pub(crate) fn files() -> Result<u64, Error> {
 
 /// How many connections a process can have.
 pub(crate) fn most() -> Result<usize, Error> {
-    let files = files()?.saturating_sub(SPARE_FILES).min(PER_SOURCE as u64);
-    Ok(usize::try_from(files).unwrap_or(PER_SOURCE).max(1))
+    let files = files()?.saturating_sub(SPARE_FILES);
+    Ok(usize::try_from(files).unwrap_or(usize::MAX).max(1))
 }
 
 /// Raises the limit of open files: as far as it is needed where that is allowed, else to the hard limit.
