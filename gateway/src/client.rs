@@ -408,6 +408,11 @@ impl Client {
 }
 
 impl Turn {
+    /// How many clients there are to write to.
+    pub(crate) fn len(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// Writes to every client that was sent something.
     pub(crate) fn flush(&mut self) {
         for client in self.dirty.drain(..) {

@@ -1,6 +1,7 @@
 //! What workers ask for, carried out one command after the other.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use meepo_proto::codes;
 use meepo_proto::link::command::Body as Ask;
@@ -11,6 +12,7 @@ use crate::client::{Client, Turn, Verdict};
 use crate::encode::Outgoing;
 use crate::end::End;
 use crate::hub::Hub;
+use crate::publish::Publish;
 use crate::queries;
 use crate::roster::{Gone, JoinError};
 use crate::router::LinkId;
@@ -20,10 +22,21 @@ use crate::router::LinkId;
 pub(crate) struct Commands<'a> {
     hub: &'a Hub,
     link: LinkId,
+    /// What has still to be sent to the clients of a target: it waits for more to the same ones.
+    publish: Option<Publish>,
+    /// Several messages have gone together since the last flush.
+    gathered: bool,
 }
 
 /// The longest name of a group, and the longest uid, in bytes.
 const MAX_NAME: usize = 255;
+
+/// So many clients are many to write to.
+const MANY: usize = 256;
+/// To write to many for this time is long.
+const LONG: Duration = Duration::from_millis(2);
+/// What comes during this time at most may have to wait for it.
+const GATHER: Duration = Duration::from_millis(4);
 
 /// Why a command was not carried out.
 #[derive(Debug)]
@@ -39,14 +52,22 @@ impl From<Gone> for Refusal {
 
 impl<'a> Commands<'a> {
     pub(crate) fn new(hub: &'a Hub, link: LinkId) -> Self {
-        Self { hub, link }
+        Self {
+            hub,
+            link,
+            publish: None,
+            gathered: false,
+        }
     }
 
-    /// Carries out a command. Who is sent something is in `turn` and has still to be flushed.
+    /// Carries out a command. Who is sent something is in `turn` and has still to be flushed, with `flush`.
     pub(crate) fn apply(&mut self, command: Command, turn: &mut Turn) {
         let Some(ask) = command.body else {
             return self.refuse("unknown", 0, Refusal(RefusedWhy::Invalid, "unknown command"));
         };
+        if !matches!(ask, Ask::Send(_)) {
+            self.publish(turn);
+        }
         match ask {
             Ask::Hello(_) => self.refuse("hello", 0, Refusal(RefusedWhy::Invalid, "hello was said already")),
             Ask::Done(done) => self.hub.done(self.link, &done.seq),
@@ -123,7 +144,31 @@ impl<'a> Commands<'a> {
         }
     }
 
-    fn send(&self, send: Send, turn: &mut Turn) {
+    /// Writes to all that were sent something. If that took long, and several messages went together, it says how long to
+    /// wait: those that are on their way already then go together too, and each costs less.
+    pub(crate) fn flush(&mut self, turn: &mut Turn) -> Option<Duration> {
+        self.publish(turn);
+        let gathered = std::mem::take(&mut self.gathered) && turn.len() >= MANY;
+        let began = gathered.then(Instant::now);
+        turn.flush();
+        self.hub.close_slow(turn);
+        let took = began?.elapsed();
+        (took >= LONG).then(|| (took / 4).min(GATHER))
+    }
+
+    fn publish(&mut self, turn: &mut Turn) {
+        let Some(publish) = self.publish.take() else { return };
+        self.gathered |= publish.messages().len() > 1;
+        let roster = self.hub.roster();
+        let gone = roster.each(publish.to(), |client| self.hub.publish(client, &publish, turn));
+        drop(roster);
+        for _ in publish.messages() {
+            self.hub.stats.failed_sends.add(gone.len() as u64);
+            self.refuse_gone("send", &gone);
+        }
+    }
+
+    fn send(&mut self, send: Send, turn: &mut Turn) {
         let checked = check_message(self.hub, &send);
         let target = send.to.as_deref();
         if let Err(refusal) = checked.and_then(|()| target.map_or(Ok(()), check_target)) {
@@ -139,21 +184,30 @@ impl<'a> Commands<'a> {
             return self.refuse("send", 0, Refusal(RefusedWhy::Invalid, "the message is to nobody"));
         }
         let message = Outgoing::new(send.payload, send.binary);
-        let roster = self.hub.roster();
-        let gone = match &send.to {
-            Some(target) if send.client == 0 => roster.each(target, |client| self.hub.send(client, &message, turn)),
-            _ => match roster.get(send.client) {
-                Some(client) => {
+        match send.to.filter(|_| send.client == 0) {
+            Some(to) => self.send_to(to, message, turn),
+            None => {
+                self.publish(turn);
+                let roster = self.hub.roster();
+                if let Some(client) = roster.get(send.client) {
                     self.hub.send_one(client, message, None, turn);
-                    Vec::new()
+                    return;
                 }
-                None => vec![send.client],
-            },
-        };
-        drop(roster);
-        if !gone.is_empty() {
-            self.hub.stats.failed_sends.add(gone.len() as u64);
-            self.refuse_gone("send", gone);
+                drop(roster);
+                self.hub.stats.failed_sends.add(1);
+                self.refuse("send", send.client, GONE);
+            }
+        }
+    }
+
+    /// Sends to all clients of a target, or with what follows to the same ones.
+    fn send_to(&mut self, to: Box<Target>, message: Outgoing, turn: &mut Turn) {
+        match &mut self.publish {
+            Some(publish) if publish.takes(&to, message.len()) => publish.push(message),
+            _ => {
+                self.publish(turn);
+                self.publish = Some(Publish::new(to, message));
+            }
         }
     }
 
@@ -173,7 +227,7 @@ impl<'a> Commands<'a> {
         let mut clients = Vec::new();
         let mut named = |client: &Arc<Client>| clients.push(Arc::clone(client));
         let gone = self.hub.roster().each(&target, &mut named);
-        self.refuse_gone("close", gone);
+        self.refuse_gone("close", &gone);
         turn.flush();
         for client in clients {
             if close.at_once {
@@ -188,8 +242,8 @@ impl<'a> Commands<'a> {
     }
 
     /// Tells of clients that were named and are not there.
-    fn refuse_gone(&self, command: &'static str, gone: Vec<u64>) {
-        for number in gone {
+    fn refuse_gone(&self, command: &'static str, gone: &[u64]) {
+        for &number in gone {
             self.refuse(command, number, GONE);
         }
     }

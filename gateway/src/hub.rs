@@ -23,6 +23,7 @@ use crate::dispatch::{Dispatch, Events, Held, Later};
 use crate::encode::Outgoing;
 use crate::end::End;
 use crate::parting::Parting;
+use crate::publish::Publish;
 use crate::roster::Roster;
 use crate::router::{Bounds, Ending, Flow, LinkId, Router};
 use crate::settings::{GatewaySettings, Protocol, SlowClient};
@@ -361,10 +362,21 @@ impl Hub {
         self.this.clone()
     }
 
-    /// Sends a message to one of several clients, which gets it with the turn's flush.
-    pub(crate) fn send(&self, client: &Arc<Client>, message: &Outgoing, turn: &mut Turn) {
-        let frame = message.encoded(client.protocol).clone();
-        self.send_frame(client, frame, message.len(), None, turn);
+    /// Sends messages to one of several clients, which gets them with the turn's flush.
+    pub(crate) fn publish(&self, client: &Arc<Client>, publish: &Publish, turn: &mut Turn) {
+        let frames = publish.encoded(client.protocol).clone();
+        let messages = publish.messages();
+        match client.send(frames, None, turn) {
+            // As many as there is room for.
+            Sent::Full if messages.len() > 1 => {
+                for message in messages {
+                    let frame = message.encoded(client.protocol).clone();
+                    let sent = client.send(frame, None, turn);
+                    self.count(client, sent, 1, message.len(), turn);
+                }
+            }
+            sent => self.count(client, sent, messages.len(), publish.len(), turn),
+        }
     }
 
     /// Sends a message to its one client, which gets it with the turn's flush. The receipt hears when its system has it.
@@ -376,33 +388,27 @@ impl Hub {
         turn: &mut Turn,
     ) -> Sent {
         let bytes = message.len();
-        self.send_frame(client, message.into_encoded(client.protocol), bytes, receipt, turn)
+        let sent = client.send(message.into_encoded(client.protocol), receipt, turn);
+        self.count(client, sent, 1, bytes, turn);
+        sent
     }
 
-    fn send_frame(
-        &self,
-        client: &Arc<Client>,
-        frame: Bytes,
-        payload: usize,
-        receipt: Option<oneshot::Sender<()>>,
-        turn: &mut Turn,
-    ) -> Sent {
-        let sent = client.send(frame, receipt, turn);
+    /// Counts what became of messages to a client.
+    fn count(&self, client: &Arc<Client>, sent: Sent, messages: usize, bytes: usize, turn: &mut Turn) {
         match sent {
             Sent::Queued => {
-                self.stats.messages_out.add(1);
-                self.stats.bytes_out.add(payload as u64);
+                self.stats.messages_out.add(messages as u64);
+                self.stats.bytes_out.add(bytes as u64);
             }
             Sent::Full => {
-                self.stats.failed_sends.add(1);
-                self.stats.dropped_sends.add(1);
+                self.stats.failed_sends.add(messages as u64);
+                self.stats.dropped_sends.add(messages as u64);
                 if self.settings.slow_client == SlowClient::Close {
                     turn.slow.push(Arc::clone(client));
                 }
             }
             Sent::Gone => {}
         }
-        sent
     }
 
     pub(crate) fn dispatch(&self) -> MutexGuard<'_, Dispatch> {

@@ -49,6 +49,7 @@ mod listeners;
 mod outbox;
 mod parting;
 mod patience;
+mod publish;
 mod queries;
 mod requests;
 mod roster;

@@ -109,8 +109,9 @@ async fn serve(
                 Some(Ok(None)) | None => break,
             }
         }
-        turn.flush();
-        hub.close_slow(&mut turn);
+        if let Some(pause) = applied.flush(&mut turn) {
+            tokio::time::sleep(pause).await;
+        }
     }
     drop(up);
     tracing::debug!(worker = %hello.name, %peer, "link down");
