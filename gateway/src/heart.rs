@@ -1,6 +1,6 @@
 //! Whether a client lives: it is asked when it has been silent for a while, and closed when it does not answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use meepo_proto::codes;
@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::encode;
 use crate::end::End;
 use crate::hub::Hub;
-use crate::settings::Protocol;
+use crate::settings::{GatewaySettings, Protocol};
 
 /// When a client was last heard of, and when to ask it.
 #[derive(Debug)]
@@ -25,19 +25,23 @@ pub(crate) struct Heart {
 
 /// A person at a terminal cannot be asked; the kernel's keep-alive finds those that are gone.
 const NEVER: Duration = Duration::from_secs(86_400);
+/// Clients that are due within this time are looked at together, at its end: each alone would wake the process.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks are counted from here.
+static FIRST_TICK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Heart {
     pub(crate) fn new(hub: &Hub, protocol: Protocol) -> Self {
         let heard = Instant::now();
-        let first = match protocol {
-            Protocol::Ws => hub.settings.ping_interval,
-            Protocol::Line => NEVER,
+        let next = match protocol {
+            Protocol::Ws => at_tick(heard + hub.settings.ping_interval, &hub.settings),
+            Protocol::Line => heard + NEVER,
         };
         Self {
             heard,
             heard_since: false,
             asked: false,
-            next: heard + first,
+            next,
         }
     }
 
@@ -97,10 +101,48 @@ impl Heart {
     }
 
     fn plan(&mut self, hub: &Hub) {
-        self.next = self.heard
-            + match self.asked {
-                true => hub.settings.heartbeat_timeout,
-                false => hub.settings.ping_interval,
+        let due = match self.asked {
+            true => hub.settings.heartbeat_timeout,
+            false => hub.settings.ping_interval,
+        };
+        self.next = at_tick(self.heard + due, &hub.settings);
+    }
+}
+
+/// The tick at or after a time. They are so close that a client is asked well before it would be closed.
+fn at_tick(time: Instant, settings: &GatewaySettings) -> Instant {
+    let patience = settings.heartbeat_timeout.saturating_sub(settings.ping_interval);
+    let tick = TICK.min(patience / 4).max(Duration::from_millis(1));
+    let since = time.saturating_duration_since(*FIRST_TICK).as_nanos();
+    let ticks = u32::try_from(since.div_ceil(tick.as_nanos())).unwrap_or(u32::MAX);
+    *FIRST_TICK + tick * ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_looked_at_together_and_asked_before_they_are_closed() {
+        for (ping, timeout) in [(25_000, 60_000), (1_000, 2_000), (100, 200), (10_000, 10_100), (1, 2)] {
+            let settings = GatewaySettings {
+                ping_interval: Duration::from_millis(ping),
+                heartbeat_timeout: Duration::from_millis(timeout),
+                ..GatewaySettings::default()
             };
+            let mut looks = std::collections::BTreeSet::new();
+            for heard in (0..1_000_000)
+                .step_by(999)
+                .map(|us| *FIRST_TICK + Duration::from_micros(us))
+            {
+                let asked = at_tick(heard + settings.ping_interval, &settings);
+                let closed = at_tick(heard + settings.heartbeat_timeout, &settings);
+                assert!(asked >= heard + settings.ping_interval && closed >= heard + settings.heartbeat_timeout);
+                assert!(asked < closed && closed - heard < settings.heartbeat_timeout + TICK);
+                looks.insert(asked);
+            }
+            let together = TICK.min(Duration::from_millis(timeout - ping) / 4).as_millis().max(1);
+            assert!(looks.len() as u128 <= 1_000 / together + 2, "{ping}: {}", looks.len());
+        }
     }
 }
