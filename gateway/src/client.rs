@@ -88,6 +88,8 @@ thread_local! {
 pub(crate) const STUCK: Duration = Duration::from_secs(1);
 /// How many send buffers may wait for a client that reads.
 const BURST: usize = 4;
+/// How many clients are written to later: beyond these a client would have left the processor's caches by then.
+const MOST_DIRTY: usize = 1024;
 
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +119,8 @@ pub(crate) struct Condition {
 /// The clients that were sent something since the last flush.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
+    /// Those a publish goes to, while it does: kept for the next one.
+    pub members: Vec<Arc<Client>>,
     dirty: Vec<Arc<Client>>,
     /// Those whose send buffer is full.
     pub slow: Vec<Arc<Client>>,
@@ -268,8 +272,12 @@ impl Client {
             state.outbox.note(receipt);
         }
         if !state.dirty && !state.blocked {
-            state.dirty = true;
-            turn.dirty.push(Arc::clone(self));
+            if turn.dirty.len() < MOST_DIRTY {
+                state.dirty = true;
+                turn.dirty.push(Arc::clone(self));
+            } else {
+                self.flush_locked(&mut state);
+            }
         }
         self.check_full(&mut state);
         Sent::Queued

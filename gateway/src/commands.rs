@@ -147,21 +147,26 @@ impl<'a> Commands<'a> {
     /// Writes to all that were sent something. If that took long, and several messages went together, it says how long to
     /// wait: those that are on their way already then go together too, and each costs less.
     pub(crate) fn flush(&mut self, turn: &mut Turn) -> Option<Duration> {
+        let began = self.publish.is_some().then(Instant::now);
         self.publish(turn);
         let gathered = std::mem::take(&mut self.gathered) && turn.len() >= MANY;
-        let began = gathered.then(Instant::now);
         turn.flush();
         self.hub.close_slow(turn);
-        let took = began?.elapsed();
+        let took = began.filter(|_| gathered)?.elapsed();
         (took >= LONG).then(|| (took / 4).min(GATHER))
     }
 
     fn publish(&mut self, turn: &mut Turn) {
         let Some(publish) = self.publish.take() else { return };
         self.gathered |= publish.messages().len() > 1;
-        let roster = self.hub.roster();
-        let gone = roster.each(publish.to(), |client| self.hub.publish(client, &publish, turn));
-        drop(roster);
+        // Some are written to at once, which takes too long for the roster's lock.
+        let mut members = std::mem::take(&mut turn.members);
+        let to = publish.to();
+        let gone = self.hub.roster().each(to, |client| members.push(Arc::clone(client)));
+        for client in members.drain(..) {
+            self.hub.publish(&client, &publish, turn);
+        }
+        turn.members = members;
         for _ in publish.messages() {
             self.hub.stats.failed_sends.add(gone.len() as u64);
             self.refuse_gone("send", &gone);

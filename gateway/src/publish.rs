@@ -65,7 +65,11 @@ impl Publish {
             (_, Protocol::Line) => &self.line,
         };
         whole.get_or_init(|| {
-            let frames: Vec<&[u8]> = self.messages.iter().map(|message| &**message.encoded(protocol)).collect();
+            let frames: Vec<&[u8]> = self
+                .messages
+                .iter()
+                .map(|message| &**message.encoded(protocol))
+                .collect();
             frames.concat().into()
         })
     }
