@@ -47,6 +47,7 @@ mod line;
 mod link;
 mod listeners;
 mod outbox;
+mod outgoing;
 mod parting;
 mod patience;
 mod queries;
