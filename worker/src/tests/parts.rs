@@ -2,7 +2,7 @@
 
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
-use meepo_proto::parts::{Assembly, PART, Parted};
+use meepo_proto::parts::{Assembly, PART};
 
 use super::gateway::{Gateway, Link, message, part, text_to};
 use super::{Running, eventually};
