@@ -190,3 +190,199 @@ fn order(body: &Body) -> Order {
 pub(crate) fn command(body: Body) -> wire::Command {
     wire::Command { body: Some(body) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use meepo_proto::parts::Assembly;
+
+    use super::*;
+    use crate::room::Room;
+
+    const LARGE: usize = 5 * PART / 2;
+
+    struct Line {
+        out: mpsc::UnboundedSender<Queued>,
+        outgoing: Outgoing,
+        room: Arc<Room>,
+    }
+
+    impl Line {
+        fn new(in_parts: bool) -> Self {
+            let (out, queue) = mpsc::unbounded_channel();
+            Self {
+                out,
+                outgoing: Outgoing::new(queue, Arc::new(in_parts.into())),
+                room: Room::new(usize::MAX, None, Box::leak(Box::default())),
+            }
+        }
+
+        fn queue(&self, queued: Queued) {
+            self.out.send(queued).expect("it is read");
+        }
+
+        fn command(&self, body: Body) {
+            let charge = self.room.charge(size(&body));
+            self.queue(Queued::Command(command(body), charge));
+        }
+
+        fn send(&self, client: u64, bytes: usize) {
+            self.command(Body::Send(wire::Send {
+                payload: vec![0; bytes].into(),
+                client,
+                ..wire::Send::default()
+            }));
+        }
+
+        fn undone(&self, seq: u64) {
+            let handed_back = false;
+            self.queue(Queued::Undone(wire::Undone { seq, handed_back }));
+        }
+
+        fn poll(&mut self) -> Poll<Option<wire::Command>> {
+            let mut cx = Context::from_waker(Waker::noop());
+            Pin::new(&mut self.outgoing).poll_next(&mut cx)
+        }
+
+        /// The next one, also after a pause.
+        fn next(&mut self) -> Poll<Option<wire::Command>> {
+            match self.poll() {
+                Poll::Pending => self.poll(),
+                next => next,
+            }
+        }
+
+        /// What comes until there is nothing, put together, in short.
+        fn all(&mut self) -> Vec<String> {
+            let mut assembly = Assembly::new(usize::MAX);
+            let mut all = Vec::new();
+            loop {
+                let said = match self.next() {
+                    Poll::Pending => return all,
+                    Poll::Ready(None) => "end".to_owned(),
+                    Poll::Ready(Some(command)) => match assembly.take(command).expect("the rules are kept") {
+                        Some(whole) => short(whole),
+                        None => continue,
+                    },
+                };
+                let ended = said == "end";
+                all.push(said);
+                if ended {
+                    return all;
+                }
+            }
+        }
+    }
+
+    fn short(command: wire::Command) -> String {
+        match command.body.expect("it has a body") {
+            Body::Send(send) if send.payload.len() == LARGE => format!("large {}", send.client),
+            Body::Send(send) => format!("small {}", send.client),
+            Body::Join(join) => format!("join {}", join.client),
+            Body::Done(done) => format!("done {:?}", done.seq),
+            Body::Undone(undone) => format!("undone {}", undone.seq),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn done_comes_after_all_that_was_sent_before_it() {
+        let mut line = Line::new(true);
+        line.send(1, LARGE);
+        line.queue(Queued::Done(1));
+        line.send(2, 10);
+        line.queue(Queued::Done(2));
+        line.send(1, 10);
+        assert_eq!(line.all(), ["small 2", "large 1", "small 1", "done [1, 2]"]);
+        // What is done before the large one does not wait for it.
+        line.queue(Queued::Done(3));
+        line.send(1, LARGE);
+        line.queue(Queued::Done(4));
+        assert_eq!(line.all(), ["done [3]", "large 1", "done [4]"]);
+    }
+
+    #[test]
+    fn undone_keeps_its_place_among_what_is_done() {
+        for large in [false, true] {
+            let mut line = Line::new(true);
+            if large {
+                line.send(1, LARGE);
+            }
+            line.queue(Queued::Done(1));
+            line.undone(2);
+            line.queue(Queued::Done(3));
+            line.send(2, 10);
+            let mut all = line.all();
+            if large {
+                assert_eq!(all.remove(0), "large 1");
+            }
+            all.sort_by_key(|said| said == "small 2");
+            assert_eq!(all, ["done [1]", "undone 2", "done [3]", "small 2"]);
+        }
+    }
+
+    #[test]
+    fn a_change_is_passed_by_no_message() {
+        let mut line = Line::new(true);
+        line.send(1, LARGE);
+        for client in [2, 1] {
+            line.command(Body::Join(wire::Join {
+                client,
+                group: "g".into(),
+            }));
+        }
+        line.send(3, 10);
+        assert_eq!(line.all(), ["join 2", "large 1", "join 1", "small 3"]);
+    }
+
+    #[test]
+    fn the_stream_ends_after_the_last_part() {
+        let mut line = Line::new(true);
+        line.send(1, LARGE);
+        line.send(1, 10);
+        line.queue(Queued::Done(1));
+        line.queue(Queued::End);
+        line.send(2, 10);
+        assert_eq!(line.all(), ["large 1", "small 1", "done [1]", "end"]);
+        assert!(matches!(line.poll(), Poll::Ready(None)));
+        let mut line = Line::new(true);
+        line.queue(Queued::Done(1));
+        line.queue(Queued::End);
+        assert_eq!(line.all(), ["done [1]", "end"]);
+    }
+
+    #[test]
+    fn all_is_sent_in_turn_to_a_gateway_that_takes_no_parts() {
+        let mut line = Line::new(false);
+        line.send(1, LARGE);
+        line.queue(Queued::Done(1));
+        line.undone(2);
+        line.send(1, LARGE);
+        line.send(2, 10);
+        let first = line.poll();
+        assert!(matches!(first, Poll::Ready(Some(command)) if short(command.clone()) == "large 1"));
+        assert_eq!(line.all(), ["done [1]", "undone 2", "large 1", "small 2"]);
+    }
+
+    #[test]
+    fn a_large_one_goes_on_and_is_counted_however_many_pass_it() {
+        let mut line = Line::new(true);
+        line.send(1, LARGE);
+        let (mut parts, mut polls) = (0, 0);
+        while parts < 3 {
+            line.send(2, 10);
+            polls += 1;
+            if let Poll::Ready(Some(wire::Command {
+                body: Some(Body::Part(_)),
+            })) = line.poll()
+            {
+                parts += 1;
+                assert_eq!(parts < 3, line.room.queued() > LARGE, "{parts} parts are out");
+            }
+        }
+        assert!(polls < 30, "{polls}");
+        line.all();
+        assert_eq!(line.room.queued(), 0);
+    }
+}
