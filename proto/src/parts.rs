@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - [`Parted`]: what can travel in parts.
+//! - [`InParts`]: what can travel in parts.
 //! - [`Queue`]: the sender's side, before the stream: who passes whom.
 //! - [`Assembly`]: the receiver's side; [`Incoming`] is a stream with one.
 
@@ -24,7 +24,7 @@ pub use queue::{Order, Queue};
 pub const PART: usize = 64 << 10;
 
 /// What can travel in parts.
-pub trait Parted: prost::Message + Default {
+pub trait InParts: prost::Message + Default {
     /// What carries a part.
     fn carrying(part: Part) -> Self;
 
@@ -32,7 +32,7 @@ pub trait Parted: prost::Message + Default {
     fn take_part(&mut self) -> Option<Part>;
 }
 
-impl Parted for Event {
+impl InParts for Event {
     fn carrying(part: Part) -> Self {
         Self {
             body: Some(event::Body::Part(part)),
@@ -48,7 +48,7 @@ impl Parted for Event {
     }
 }
 
-impl Parted for Command {
+impl InParts for Command {
     fn carrying(part: Part) -> Self {
         Self {
             body: Some(command::Body::Part(part)),
@@ -70,7 +70,7 @@ pub struct Incoming<M> {
     assembly: Assembly<M>,
 }
 
-impl<M: Parted> Incoming<M> {
+impl<M: InParts> Incoming<M> {
     /// Puts together what comes in parts, up to this many bytes.
     pub fn new(stream: Streaming<M>, limit: usize) -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::mem;
 use bytes::Bytes;
 use tonic::Status;
 
-use super::Parted;
+use super::InParts;
 use crate::link::Part;
 
 /// So much room is made for what is announced; more only when as much has come, so that nobody can claim memory with a word.
@@ -22,7 +22,7 @@ pub struct Assembly<M> {
     whole: PhantomData<fn() -> M>,
 }
 
-impl<M: Parted> Assembly<M> {
+impl<M: InParts> Assembly<M> {
     /// One that takes up to this many bytes.
     pub fn new(limit: usize) -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::mem;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use super::{PART, Parted};
+use super::{InParts, PART};
 use crate::link::Part;
 
 /// Room for so many stays in an empty queue.
@@ -74,7 +74,7 @@ impl<M, K> Default for Queue<M, K> {
     }
 }
 
-impl<M: Parted, K> Queue<M, K> {
+impl<M: InParts, K> Queue<M, K> {
     /// Whether nothing is held here: what comes and is not large can go on as it is.
     pub fn is_empty(&self) -> bool {
         self.cut.is_none() && self.waiting.is_empty() && self.fast.is_empty()
@@ -167,7 +167,7 @@ impl<M: Parted, K> Queue<M, K> {
 }
 
 impl<K> Cut<K> {
-    fn new<M: Parted>(waiting: Waiting<M, K>) -> Self {
+    fn new<M: InParts>(waiting: Waiting<M, K>) -> Self {
         // It has the room that it needs, and none left over.
         let whole = Bytes::from(waiting.message.encode_to_vec());
         Self {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-use super::{Assembly, Order, PART, Parted, Queue};
+use super::{Assembly, InParts, Order, PART, Queue};
 use crate::link::{Event, Message, event};
 
 const LARGE: usize = 5 * PART / 2;

@@ -7,7 +7,7 @@ use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::link::link_server::LinkServer;
 use meepo_proto::link::{self as wire, link_server};
-use meepo_proto::parts::Parted;
+use meepo_proto::parts::InParts;
 use meepo_proto::{SECRET_HEADER, link};
 use prost::Message as _;
 use tokio::net::TcpListener;
