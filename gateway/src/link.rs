@@ -113,10 +113,9 @@ async fn serve(
             }
             left -= 1;
             let goes_on = left > 0 && end.is_none();
-            next = if goes_on {
-                commands.message().now_or_never()
-            } else {
-                None
+            next = match goes_on {
+                true => commands.message().now_or_never(),
+                false => None,
             };
         }
         turn.flush();

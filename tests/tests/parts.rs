@@ -1,4 +1,4 @@
-//! Large events and commands in parts, between a gateway and a worker that the test plays.
+//! Large events and commands in parts: between a gateway and a worker that the test plays, and through a whole cluster.
 
 use futures_util::stream;
 use meepo_node::rpc;
@@ -230,4 +230,46 @@ async fn parts_that_are_not_valid_end_the_link_with_words() {
     }
     other.say(send(number, "still here"));
     assert_eq!(client.text().await, "still here");
+}
+
+/// Asks for many texts to come back, small and large at random, some at once.
+async fn echoes(node: &Node, seed: u64) {
+    const ROUNDS: usize = 40;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut client = Ws::connect(node.host().ws()).await;
+    for round in 0..ROUNDS {
+        let texts: Vec<_> = (0..random.usize(1..5))
+            .map(|at| {
+                let size = match random.u32(0..3) {
+                    0 => random.usize(PART / 2..4 * PART),
+                    _ => random.usize(0..100),
+                };
+                format!("{seed} {round} {at} ").repeat(size / 7 + 1)
+            })
+            .collect();
+        for text in &texts {
+            client.send(text).await;
+        }
+        for text in texts {
+            assert!(client.text().await == text, "client {seed}, round {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn small_and_large_messages_come_back_as_they_were_sent_and_in_their_order() {
+    let node = Node::test()
+        .set("gateway", "children = 1")
+        .set("worker", "children = 1");
+    let node = node.start().await;
+    tokio::join!(
+        echoes(&node, 1),
+        echoes(&node, 2),
+        echoes(&node, 3),
+        echoes(&node, 4),
+        echoes(&node, 5),
+        echoes(&node, 6)
+    );
+    let status = node.status().await;
+    assert_eq!(status.instance("worker").sum(|child| child.failed_sends), 0);
 }
