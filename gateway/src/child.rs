@@ -186,6 +186,7 @@ async fn serve_links(
     let service = LinkServer::new(LinkService {
         hub,
         tasks: TaskTracker::new(),
+        max_command: limit,
     })
     .max_decoding_message_size(limit);
     rpc::server()

@@ -70,6 +70,7 @@ impl<'a> Commands<'a> {
         }
         match ask {
             Ask::Hello(_) => self.refuse("hello", 0, Refusal(RefusedWhy::Invalid, "hello was said already")),
+            Ask::Part(_) => self.refuse("part", 0, Refusal(RefusedWhy::Invalid, "it belongs to nothing")),
             Ask::Done(done) => self.hub.done(self.link, &done.seq),
             Ask::Undone(undone) => self.hub.undone(self.link, &undone),
             Ask::Draining(_) => self.hub.link_draining(self.link),

@@ -14,7 +14,8 @@
 //! - `hub`: what one child knows, as the others use it; `changes`: sessions, and who is read;
 //!   `ending`: what is left to do when it is to end.
 //! - `bench`: doors for `benches/`, if the feature of that name is on.
-//! - `link`, `commands`, `queries`: the stream to a worker, what workers ask for, and what they want to know.
+//! - `link`, `outgoing`, `commands`, `queries`: the stream to a worker, what goes out over it, what workers ask for, and what
+//!   they want to know.
 //!
 //! # Locks
 //!
@@ -47,6 +48,7 @@ mod line;
 mod link;
 mod listeners;
 mod outbox;
+mod outgoing;
 mod parting;
 mod patience;
 mod publish;

@@ -1,6 +1,7 @@
 //! The stream to a worker child: it dials, this end serves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -8,14 +9,15 @@ use meepo_proto::link::command::Body as CommandBody;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::link_server::Link;
 use meepo_proto::link::{Command, Event, Hello, Welcome};
+use meepo_proto::parts::Incoming;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::Turn;
 use crate::commands::Commands;
 use crate::hub::Hub;
+use crate::outgoing::Outgoing;
 use crate::router::{Ending, LinkId};
 
 /// Serves the links of one child.
@@ -23,6 +25,8 @@ use crate::router::{Ending, LinkId};
 pub(crate) struct LinkService {
     pub hub: Arc<Hub>,
     pub tasks: TaskTracker,
+    /// The largest command that is taken, whole or in parts.
+    pub max_command: usize,
 }
 
 /// A worker says who it is within this time.
@@ -32,16 +36,19 @@ const COMMANDS_PER_TURN: usize = 512;
 
 #[tonic::async_trait]
 impl Link for LinkService {
-    type OpenStream = UnboundedReceiverStream<Result<Event, Status>>;
+    type OpenStream = Outgoing;
 
     async fn open(&self, request: Request<Streaming<Command>>) -> Result<Response<Self::OpenStream>, Status> {
         let peer = request.remote_addr();
         let peer = peer.map_or_else(|| "this host".to_owned(), |peer| peer.to_string());
-        let commands = request.into_inner();
+        let commands = Incoming::new(request.into_inner(), self.max_command);
         // Events are bounded by what may be in flight, which the router counts; replies and refusals by the commands.
-        let (events, stream) = mpsc::unbounded_channel();
-        self.tasks.spawn(serve(Arc::clone(&self.hub), peer, commands, events));
-        Ok(Response::new(UnboundedReceiverStream::new(stream)))
+        let (events, queue) = mpsc::unbounded_channel();
+        let in_parts = Arc::<AtomicBool>::default();
+        let stream = Outgoing::new(queue, Arc::clone(&in_parts));
+        self.tasks
+            .spawn(serve(Arc::clone(&self.hub), peer, commands, events, in_parts));
+        Ok(Response::new(stream))
     }
 }
 
@@ -49,8 +56,9 @@ impl Link for LinkService {
 async fn serve(
     hub: Arc<Hub>,
     peer: String,
-    mut commands: Streaming<Command>,
+    mut commands: Incoming<Command>,
     events: mpsc::UnboundedSender<Result<Event, Status>>,
+    in_parts: Arc<AtomicBool>,
 ) {
     let Ok(hello) = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut commands)).await else {
         let _ = events.send(Err(Status::deadline_exceeded("no hello")));
@@ -71,11 +79,15 @@ async fn serve(
     let welcome = Welcome {
         gateway_id: hub.id.0,
         max_message: hub.settings.max_message.as_u64(),
+        parts: true,
     };
+    in_parts.store(hello.parts, Ordering::Relaxed);
     let _ = events.send(Ok(Event {
         body: Some(Body::Welcome(welcome)),
         ..Event::default()
     }));
+    // Not one that keeps the stream open: the child ends it by letting go of its own.
+    let last = events.downgrade();
     let link = hub.link_up(events, hello.outside);
     let mut up = Up {
         hub: &hub,
@@ -88,29 +100,37 @@ async fn serve(
     let mut turn = Turn::default();
     // A worker ends its stream when ours has ended: after the last event of a draining worker is done.
     // A connection that keep-alive ended ends like a stream that the worker ended: without an error.
-    loop {
-        let command = match commands.message().await {
-            Ok(Some(command)) => command,
-            Ok(None) => break,
-            Err(_) => {
-                up.ending = Ending::Died;
-                break;
-            }
-        };
-        applied.apply(command, &mut turn);
+    let end = loop {
+        let mut next = Some(commands.message().await);
+        let mut left = COMMANDS_PER_TURN;
+        let mut end = None;
         // All that is there is applied before anyone is written to: a client gets it in one piece.
-        for _ in 1..COMMANDS_PER_TURN {
-            match commands.message().now_or_never() {
-                Some(Ok(Some(command))) => applied.apply(command, &mut turn),
-                Some(Err(_)) => {
-                    up.ending = Ending::Died;
-                    break;
-                }
-                Some(Ok(None)) | None => break,
+        while let Some(command) = next {
+            match command {
+                Ok(Some(command)) => applied.apply(command, &mut turn),
+                Ok(None) => end = Some(Ok(())),
+                Err(status) => end = Some(Err(status)),
             }
+            left -= 1;
+            let goes_on = left > 0 && end.is_none();
+            next = match goes_on {
+                true => commands.message().now_or_never(),
+                false => None,
+            };
         }
-        if let Some(pause) = applied.flush(&mut turn) {
+        let pause = applied.flush(&mut turn);
+        if let Some(end) = end {
+            break end;
+        }
+        if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
+        }
+    };
+    if let Err(status) = end {
+        up.ending = Ending::Died;
+        // A worker that has broken the rules learns which.
+        if let Some(events) = last.upgrade() {
+            let _ = events.send(Err(status));
         }
     }
     drop(up);
@@ -130,7 +150,7 @@ impl Drop for Up<'_> {
     }
 }
 
-async fn hello(commands: &mut Streaming<Command>) -> Result<Hello, Status> {
+async fn hello(commands: &mut Incoming<Command>) -> Result<Hello, Status> {
     match commands.message().await?.and_then(|command| command.body) {
         Some(CommandBody::Hello(hello)) => Ok(*hello),
         _ => Err(Status::failed_precondition("the first command must be `hello`")),

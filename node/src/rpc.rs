@@ -33,8 +33,9 @@ const _: () = assert!(UNHEARD.as_millis() < SERVER_PATIENCE.as_millis());
 /// The client waits longer: of a network that is cut the server is to find out by silence, not by a connection that the
 /// client has broken, which looks as if it had died.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
-/// The largest HTTP/2 frame that is taken: a large message is not cut into many, and small ones beside it do not wait for long.
-const FRAME: u32 = 256 << 10;
+/// The largest HTTP/2 frame that is taken: what a stream is written at once, small messages and one part of a large one, is not
+/// cut, and what a connection reads at once takes no more.
+const FRAME: u32 = 128 << 10;
 /// How long a connection attempt may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may take to show that it speaks HTTP/2.

@@ -8,12 +8,14 @@
 //! - [`push`]: what any program can ask a worker's push API.
 //! - [`id`]: identifiers of clients, gateways and workers.
 //! - [`codec`]: how messages are put into streams.
+//! - [`parts`]: how large ones are, so that small ones pass them.
 //! - [`codes`]: the table of close codes.
 //! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
 
 pub mod codec;
 pub mod codes;
 pub mod id;
+pub mod parts;
 pub mod push;
 
 pub use id::{ClientId, GatewayId, WorkerId};

@@ -36,7 +36,8 @@
 //! - [`Outside`]: a cluster for a program that is no worker (`outside`).
 //! - `push`: the same for any program, over HTTP and gRPC.
 //! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
-//! - `links`, `link`, `room`: the streams to the gateways, one of them, and what bounds its queue.
+//! - `links`, `link`, `outgoing`, `room`: the streams to the gateways, one of them, what goes out over it, and what bounds
+//!   that.
 //! - [`webhook`]: the worker `meepo-worker`, whose business logic is an HTTP endpoint.
 //! - `lanes`: each client's events in order, clients side by side, and requests by themselves.
 //!
@@ -64,6 +65,7 @@ mod lanes;
 mod link;
 mod links;
 mod message;
+mod outgoing;
 mod outside;
 mod push;
 mod query;

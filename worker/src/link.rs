@@ -1,9 +1,7 @@
 //! One link: the stream between this worker child and one gateway child.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -13,13 +11,13 @@ use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::link::link_client::LinkClient;
+use meepo_proto::parts::Incoming;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
-use crate::room::{Charge, Room};
+use crate::outgoing::{Outgoing, Queued, command, size};
+use crate::room::Room;
 
 /// How long a gateway may take to answer a connection, and to say `welcome` on it.
 const DIAL: Duration = Duration::from_secs(4);
@@ -30,10 +28,6 @@ const WINDOW: (u32, u32) = (8 << 20, 16 << 20);
 const MAX_EVENT: usize = 1 << 30;
 /// What a command may have beside a payload of the gateway's largest size: the gateway takes this much more.
 const SLACK: u64 = 64 << 10;
-/// What surrounds the body of a command, at most.
-const COMMAND_HEAD: usize = 16;
-/// Most events that one `done` answers.
-const DONE_AT_ONCE: usize = 128;
 /// How often the gateway is asked whether it hears this worker.
 const PROBE: u64 = 1000;
 /// The number of the query that asks it; others count from 1.
@@ -141,16 +135,6 @@ struct Probes {
     gone: AtomicBool,
 }
 
-/// An entry of the outgoing queue.
-#[derive(Debug)]
-enum Queued {
-    Command(wire::Command, Charge),
-    Done(u64),
-    /// After all that was done before.
-    Undone(wire::Undone),
-    End,
-}
-
 /// A command that was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotSent {
@@ -174,7 +158,7 @@ impl Link {
         card: &Card,
         room: Arc<Room>,
         local: bool,
-    ) -> Result<(Arc<Self>, Streaming<wire::Event>), DialError> {
+    ) -> Result<(Arc<Self>, Incoming<wire::Event>), DialError> {
         let endpoint = rpc::endpoint(address)
             .map_err(DialError::Address)?
             .initial_stream_window_size(WINDOW.0)
@@ -191,18 +175,17 @@ impl Link {
         let (out, queue) = mpsc::unbounded_channel();
         let hello = command(Body::Hello(Box::new(wire::Hello {
             gateway_id: gateway.0,
+            parts: true,
             ..card.hello.clone()
         })));
         let charge = room.charge(hello.encoded_len());
         let _ = out.send(Queued::Command(hello, charge));
-        let outgoing = Outgoing {
-            queue,
-            done: Vec::new(),
-            undone: None,
-        };
+        let in_parts = Arc::<AtomicBool>::default();
+        let outgoing = Outgoing::new(queue, in_parts.clone());
 
         let greeting = async {
-            let mut events = client.open(outgoing).await?.into_inner();
+            let events = client.open(outgoing).await?.into_inner();
+            let mut events = Incoming::new(events, MAX_EVENT);
             let first = events.message().await?;
             Ok::<_, DialError>((first, events))
         };
@@ -216,6 +199,7 @@ impl Link {
         if welcome.gateway_id != gateway.0 {
             return Err(DialError::Another);
         }
+        in_parts.store(welcome.parts, Ordering::Relaxed);
         let max_command = welcome.max_message.saturating_add(SLACK);
         let link = Arc::new(Self {
             gateway,
@@ -429,58 +413,4 @@ impl Drop for Asked {
     fn drop(&mut self) {
         self.link.queries.remove(&self.number);
     }
-}
-
-/// The request stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can.
-#[derive(Debug)]
-struct Outgoing {
-    queue: mpsc::UnboundedReceiver<Queued>,
-    /// Events to be answered with the next `done`: once the queue is empty, or enough of them.
-    done: Vec<u64>,
-    /// One that comes right after these.
-    undone: Option<wire::Undone>,
-}
-
-impl Stream for Outgoing {
-    type Item = wire::Command;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
-        if self.done.is_empty()
-            && let Some(undone) = self.undone.take()
-        {
-            return Poll::Ready(Some(command(Body::Undone(undone))));
-        }
-        while self.done.len() < DONE_AT_ONCE {
-            match self.queue.poll_recv(cx) {
-                Poll::Ready(Some(Queued::Command(command, _charge))) => return Poll::Ready(Some(command)),
-                Poll::Ready(Some(Queued::Done(seq))) => self.done.push(seq),
-                Poll::Ready(Some(Queued::Undone(undone))) if self.done.is_empty() => {
-                    return Poll::Ready(Some(command(Body::Undone(undone))));
-                }
-                Poll::Ready(Some(Queued::Undone(undone))) => {
-                    self.undone = Some(undone);
-                    break;
-                }
-                Poll::Ready(Some(Queued::End) | None) => return Poll::Ready(None),
-                Poll::Pending if self.done.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        let seq = std::mem::take(&mut self.done);
-        Poll::Ready(Some(command(Body::Done(wire::Done { seq }))))
-    }
-}
-
-/// What a command takes, or a little more.
-fn size(body: &Body) -> usize {
-    let bytes = match body {
-        // Most are of this kind, and are not to be measured twice: up to 13 bytes stand beside the payload.
-        Body::Send(wire::Send { payload, to: None, .. }) => payload.len() + COMMAND_HEAD,
-        body => body.encoded_len(),
-    };
-    bytes + COMMAND_HEAD
-}
-
-fn command(body: Body) -> wire::Command {
-    wire::Command { body: Some(body) }
 }

@@ -8,12 +8,13 @@ use futures_util::FutureExt;
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
+use meepo_proto::parts::Incoming;
 use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, coop};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::Handler;
 use crate::lanes::Lanes;
@@ -175,7 +176,7 @@ impl<H: Handler> Links<H> {
 
     /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it, or says that it is
     /// done. Cancel safe.
-    async fn reach(&self, gateway: &mut Gateway) -> Option<(Arc<Link>, Streaming<wire::Event>)> {
+    async fn reach(&self, gateway: &mut Gateway) -> Option<(Arc<Link>, Incoming<wire::Event>)> {
         let id = gateway.id;
         // Since when another one answers in its place.
         let mut gone = None;
@@ -227,7 +228,7 @@ impl<H: Handler> Links<H> {
     }
 
     /// Takes what comes over a link until it ends, and drains it when the time has come. True if it was drained.
-    async fn run(&self, link: &Arc<Link>, mut events: Streaming<wire::Event>) -> bool {
+    async fn run(&self, link: &Arc<Link>, mut events: Incoming<wire::Event>) -> bool {
         let id = link.gateway;
         let cluster = self.lanes.cluster();
         // It lives: what was attached through an earlier link is with other workers now.
@@ -255,7 +256,7 @@ impl<H: Handler> Links<H> {
         }
     }
 
-    async fn take_all(&self, link: &Arc<Link>, events: &mut Streaming<wire::Event>) -> Result<bool, Status> {
+    async fn take_all(&self, link: &Arc<Link>, events: &mut Incoming<wire::Event>) -> Result<bool, Status> {
         let mut draining = false;
         let mut undrained = Some(Undrained::new(&self.undrained));
         let mut count = self.undrained.subscribe();

@@ -111,6 +111,12 @@ impl Drop for HeldBack {
     }
 }
 
+impl Charge {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.room.free(self.bytes);

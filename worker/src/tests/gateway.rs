@@ -7,7 +7,9 @@ use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::link::link_server::LinkServer;
 use meepo_proto::link::{self as wire, link_server};
+use meepo_proto::parts::InParts;
 use meepo_proto::{SECRET_HEADER, link};
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -109,10 +111,16 @@ impl Gateway {
 
 impl Link {
     pub(super) fn welcome(&self, gateway_id: u64) {
+        self.welcome_with(gateway_id, false);
+    }
+
+    /// Whether it takes commands in parts is said.
+    pub(super) fn welcome_with(&self, gateway_id: u64, parts: bool) {
         self.push(wire::Event {
             body: Some(Event::Welcome(link::Welcome {
                 gateway_id,
                 max_message: 1 << 20,
+                parts,
             })),
             ..wire::Event::default()
         });
@@ -155,10 +163,29 @@ impl Link {
     }
 
     fn about(&mut self, event: wire::Event) -> u64 {
+        let event = self.numbered(event);
+        let seq = event.seq;
+        self.push(event);
+        seq
+    }
+
+    fn numbered(&mut self, event: wire::Event) -> wire::Event {
         self.last_seq += 1;
         let seq = self.last_seq;
-        self.push(wire::Event { seq, ..event });
-        seq
+        wire::Event { seq, ..event }
+    }
+
+    /// An event about a client in parts of so many bytes, which are not sent yet, and its number.
+    pub(super) fn in_parts(&mut self, client: u64, body: Event, bytes: usize) -> (u64, Vec<wire::Event>) {
+        let event = self.numbered(wire::Event {
+            client,
+            body: Some(body),
+            ..wire::Event::default()
+        });
+        let whole = event.encode_to_vec();
+        let mut size = whole.len() as u64;
+        let pieces = whole.chunks(bytes).map(|piece| part(piece, std::mem::take(&mut size)));
+        (event.seq, pieces.collect())
     }
 
     /// A client that has nothing to say is handed over, with this session.
@@ -240,6 +267,11 @@ impl Link {
     pub(super) async fn ended(&mut self) {
         while let Ok(Some(_)) = soon("the link's end", self.commands.message()).await {}
     }
+}
+
+pub(super) fn part(bytes: &[u8], size: u64) -> wire::Event {
+    let bytes = bytes.to_vec().into();
+    wire::Event::carrying(wire::Part { bytes, size })
 }
 
 pub(super) fn message(text: &str) -> Event {

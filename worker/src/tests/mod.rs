@@ -7,6 +7,7 @@ mod farewell;
 mod flow;
 mod gateway;
 mod links;
+mod parts;
 mod pushes;
 mod queries;
 mod replies;
