@@ -232,6 +232,31 @@ async fn parts_that_are_not_valid_end_the_link_with_words() {
     assert_eq!(client.text().await, "still here");
 }
 
+#[tokio::test]
+async fn what_was_under_way_when_its_link_ended_comes_again_from_its_first_part() {
+    let place = Place::new().await;
+    let mut worker = place.worker(true).await;
+    let (mut one, client) = place.client(&mut worker).await;
+    one.send(&"x".repeat(SIZE)).await;
+    for _ in 0..2 {
+        assert!(matches!(worker.next().await.body, Some(event::Body::Part(_))));
+    }
+    drop(worker);
+    let mut worker = place.worker(true).await;
+    let mut assembly = Assembly::new(usize::MAX);
+    let event = loop {
+        let event = worker.next().await;
+        if let Some(event) = assembly.take(event).expect("the rules are kept") {
+            break event;
+        }
+    };
+    assert!(event.client == client && event.redelivered && event.attach.is_some());
+    let Some(event::Body::Message(message)) = event.body else {
+        panic!("it is a message")
+    };
+    assert_eq!(message.payload.len(), SIZE);
+}
+
 /// Asks for many texts to come back, small and large at random, some at once.
 async fn echoes(node: &Node, seed: u64) {
     const ROUNDS: usize = 40;
