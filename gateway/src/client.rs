@@ -122,6 +122,8 @@ pub(crate) struct Turn {
     /// Those a publish goes to, while it does: kept for the next one.
     pub members: Vec<Arc<Client>>,
     dirty: Vec<Arc<Client>>,
+    /// Nothing more is sent before the flush: whoever is sent something now need not wait for it.
+    pub nothing_follows: bool,
     /// Those whose send buffer is full.
     pub slow: Vec<Arc<Client>>,
 }
@@ -267,17 +269,17 @@ impl Client {
             self.fill(&mut state);
             return Sent::Full;
         }
+        if !state.blocked && receipt.is_none() && turn.writes_at_once() {
+            self.write_locked(&mut state, Some(frame));
+            return Sent::Queued;
+        }
         state.outbox.push(frame);
         if let Some(receipt) = receipt {
             state.outbox.note(receipt);
         }
         if !state.dirty && !state.blocked {
-            if turn.dirty.len() < MOST_DIRTY {
-                state.dirty = true;
-                turn.dirty.push(Arc::clone(self));
-            } else {
-                self.flush_locked(&mut state);
-            }
+            state.dirty = true;
+            turn.dirty.push(Arc::clone(self));
         }
         self.check_full(&mut state);
         Sent::Queued
@@ -357,13 +359,24 @@ impl Client {
     }
 
     fn flush_locked(&self, state: &mut State) {
+        self.write_locked(state, None);
+    }
+
+    /// Writes as much as the socket takes of what waits, and of one more frame.
+    fn write_locked(&self, state: &mut State, last: Option<Bytes>) {
         state.dirty = false;
         let Some(socket) = self.socket.get().filter(|_| self.is_through(state)) else {
+            if let Some(last) = last {
+                state.outbox.push(last);
+            }
             return;
         };
         let before = state.outbox.bytes();
         let was_blocked = std::mem::replace(&mut state.blocked, false);
-        let flushed = state.outbox.flush(socket);
+        let flushed = match last {
+            Some(last) => state.outbox.write(last, socket),
+            None => state.outbox.flush(socket),
+        };
         if state.outbox.bytes() > 0 && (!was_blocked || state.outbox.bytes() < before) {
             state.progress = Instant::now();
         }
@@ -416,13 +429,13 @@ impl Client {
 }
 
 impl Turn {
-    /// How many clients there are to write to.
-    pub(crate) fn len(&self) -> usize {
-        self.dirty.len()
+    fn writes_at_once(&self) -> bool {
+        self.nothing_follows || self.dirty.len() >= MOST_DIRTY
     }
 
     /// Writes to every client that was sent something.
     pub(crate) fn flush(&mut self) {
+        self.nothing_follows = false;
         for client in self.dirty.drain(..) {
             client.flush();
         }

@@ -24,8 +24,10 @@ pub(crate) struct Commands<'a> {
     link: LinkId,
     /// What has still to be sent to the clients of a target: it waits for more to the same ones.
     publish: Option<Publish>,
-    /// Several messages have gone together since the last flush.
-    gathered: bool,
+    /// Events that are done once that is sent.
+    done: Vec<u64>,
+    /// So many clients were sent several messages together since the last flush.
+    gathered: usize,
 }
 
 /// The longest name of a group, and the longest uid, in bytes.
@@ -56,7 +58,8 @@ impl<'a> Commands<'a> {
             hub,
             link,
             publish: None,
-            gathered: false,
+            done: Vec::new(),
+            gathered: 0,
         }
     }
 
@@ -65,12 +68,14 @@ impl<'a> Commands<'a> {
         let Some(ask) = command.body else {
             return self.refuse("unknown", 0, Refusal(RefusedWhy::Invalid, "unknown command"));
         };
-        if !matches!(ask, Ask::Send(_)) {
+        if !matches!(ask, Ask::Send(_) | Ask::Done(_)) {
             self.publish(turn);
         }
         match ask {
             Ask::Hello(_) => self.refuse("hello", 0, Refusal(RefusedWhy::Invalid, "hello was said already")),
             Ask::Part(_) => self.refuse("part", 0, Refusal(RefusedWhy::Invalid, "it belongs to nothing")),
+            // It comes after what was sent before it, and does not end what goes together.
+            Ask::Done(done) if self.publish.is_some() => self.done.extend(done.seq),
             Ask::Done(done) => self.hub.done(self.link, &done.seq),
             Ask::Undone(undone) => self.hub.undone(self.link, &undone),
             Ask::Draining(_) => self.hub.link_draining(self.link),
@@ -149,21 +154,24 @@ impl<'a> Commands<'a> {
     /// wait: those that are on their way already then go together too, and each costs less.
     pub(crate) fn flush(&mut self, turn: &mut Turn) -> Option<Duration> {
         let began = self.publish.is_some().then(Instant::now);
+        turn.nothing_follows = true;
         self.publish(turn);
-        let gathered = std::mem::take(&mut self.gathered) && turn.len() >= MANY;
         turn.flush();
         self.hub.close_slow(turn);
+        let gathered = std::mem::take(&mut self.gathered) >= MANY;
         let took = began.filter(|_| gathered)?.elapsed();
         (took >= LONG).then(|| (took / 4).min(GATHER))
     }
 
     fn publish(&mut self, turn: &mut Turn) {
         let Some(publish) = self.publish.take() else { return };
-        self.gathered |= publish.messages().len() > 1;
         // Some are written to at once, which takes too long for the roster's lock.
         let mut members = std::mem::take(&mut turn.members);
         let to = publish.to();
         let gone = self.hub.roster().each(to, |client| members.push(Arc::clone(client)));
+        if publish.messages().len() > 1 {
+            self.gathered = self.gathered.max(members.len());
+        }
         for client in members.drain(..) {
             self.hub.publish(&client, &publish, turn);
         }
@@ -171,6 +179,10 @@ impl<'a> Commands<'a> {
         for _ in publish.messages() {
             self.hub.stats.failed_sends.add(gone.len() as u64);
             self.refuse_gone("send", &gone);
+        }
+        if !self.done.is_empty() {
+            self.hub.done(self.link, &self.done);
+            self.done.clear();
         }
     }
 

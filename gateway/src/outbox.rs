@@ -74,6 +74,26 @@ impl Outbox {
         }
     }
 
+    /// Writes all that waits and one more frame, which joins the queue only if it has to.
+    pub(crate) fn write(&mut self, frame: Bytes, socket: &TcpStream) -> io::Result<Flushed> {
+        let written = match self.frames.is_empty() {
+            true => match socket.try_write(&frame) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) if written == frame.len() => return Ok(Flushed::All),
+                Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    return Err(error);
+                }
+                written => written.unwrap_or(0),
+            },
+            false => 0,
+        };
+        self.push(frame);
+        if written > 0 {
+            self.advance(written);
+        }
+        self.flush(socket)
+    }
+
     /// Writes until all is written or the socket is full. It never waits.
     pub(crate) fn flush(&mut self, socket: &TcpStream) -> io::Result<Flushed> {
         while !self.frames.is_empty() {
