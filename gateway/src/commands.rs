@@ -26,18 +26,19 @@ pub(crate) struct Commands<'a> {
     publish: Option<Publish>,
     /// Events that are done once that is sent.
     done: Vec<u64>,
-    /// So many clients were sent several messages together since the last flush.
+    /// To so many clients several messages went together since the last flush.
     gathered: usize,
 }
 
 /// The longest name of a group, and the longest uid, in bytes.
 const MAX_NAME: usize = 255;
 
-/// So many clients are many to write to.
+/// To wait for more pays after so many messages together, to so many clients, that took so long to write. Fewer messages
+/// would be later for nothing.
+const SEVERAL: usize = 4;
 const MANY: usize = 256;
-/// To write to many for this time is long.
 const LONG: Duration = Duration::from_millis(2);
-/// What comes during this time at most may have to wait for it.
+/// What comes meanwhile may have to wait for so long.
 const GATHER: Duration = Duration::from_millis(4);
 
 /// Why a command was not carried out.
@@ -160,7 +161,7 @@ impl<'a> Commands<'a> {
         self.hub.close_slow(turn);
         let gathered = std::mem::take(&mut self.gathered) >= MANY;
         let took = began.filter(|_| gathered)?.elapsed();
-        (took >= LONG).then(|| (took / 4).min(GATHER))
+        (took >= LONG).then(|| (took / 8).min(GATHER))
     }
 
     fn publish(&mut self, turn: &mut Turn) {
@@ -169,7 +170,7 @@ impl<'a> Commands<'a> {
         let mut members = std::mem::take(&mut turn.members);
         let to = publish.to();
         let gone = self.hub.roster().each(to, |client| members.push(Arc::clone(client)));
-        if publish.messages().len() > 1 {
+        if publish.messages().len() >= SEVERAL {
             self.gathered = self.gathered.max(members.len());
         }
         for client in members.drain(..) {

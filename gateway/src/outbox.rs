@@ -174,6 +174,53 @@ mod tests {
         assert_eq!(notes[2].try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_waits_in_its_order() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (socket, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (socket, mut other) = (socket.expect("a connection"), accepted.expect("a connection").0);
+        socket.writable().await.expect("a new socket has room");
+        let frame = |byte: u8, len: usize| Bytes::from(vec![byte; len]);
+        let mut outbox = Outbox::default();
+        assert_eq!(
+            outbox.write(frame(b'a', 10), &socket).expect("it is open"),
+            Flushed::All
+        );
+        assert_eq!(outbox.bytes(), 0);
+        const LARGE: usize = 64 << 20;
+        assert_eq!(
+            outbox.write(frame(b'b', LARGE), &socket).expect("it is open"),
+            Flushed::Blocked
+        );
+        assert!((1..LARGE).contains(&outbox.bytes()));
+        assert_eq!(
+            outbox.write(frame(b'c', 10), &socket).expect("it is open"),
+            Flushed::Blocked
+        );
+        // What has begun is not dropped, what has not is.
+        outbox.clear_unsent();
+        let rest = outbox.bytes();
+        assert!(rest > 10);
+        outbox.push(frame(b'd', 10));
+        let reading = async {
+            let mut came = vec![0; 10 + LARGE + 10];
+            tokio::io::AsyncReadExt::read_exact(&mut other, &mut came)
+                .await
+                .expect("all of it");
+            came
+        };
+        let writing = async {
+            while outbox.flush(&socket).expect("it is open") == Flushed::Blocked {
+                socket.writable().await.expect("it is open");
+            }
+        };
+        let (came, ()) = tokio::join!(reading, writing);
+        let counts = [b'a', b'b', b'd'].map(|byte| came.iter().filter(|&&other| other == byte).count());
+        assert_eq!(counts, [10, LARGE, 10]);
+        assert!(came.is_sorted());
+    }
+
     #[test]
     fn a_frame_that_is_partly_sent_survives_clearing() {
         let mut outbox = Outbox::default();
