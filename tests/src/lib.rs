@@ -14,6 +14,7 @@
 //! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
 //! - [`etcd`]: a cluster of etcd of a test's own.
 //! - [`endpoint`]: an HTTP endpoint for the webhook worker; [`hooked`]: a cluster with such a worker.
+//! - [`played`]: a gateway, and workers that the test plays.
 //! - [`web`]: the example of that name, from its own file.
 //! - [`wait`]: conditions with a deadline.
 //! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
@@ -37,6 +38,7 @@ pub mod line;
 pub mod load;
 pub mod network;
 pub mod node;
+pub mod played;
 pub mod processes;
 pub mod raw;
 pub mod scrape;

@@ -1,138 +1,56 @@
 //! Large events and commands in parts: between a gateway and a worker that the test plays, and through a whole cluster.
 
-use futures_util::stream;
-use meepo_node::rpc;
-use meepo_proto::link::link_client::LinkClient;
-use meepo_proto::link::{Accept, Command, Done, Event, Hello, Part, Send, Welcome, command, event};
+use meepo_proto::link::{Command, Part, Send, command, event};
 use meepo_proto::parts::{Assembly, Order, PART, Queue};
-use meepo_tests::{Host, Node, Status as NodeStatus, Ws, in_time};
-use tokio::sync::mpsc;
-use tonic::{Code, Status, Streaming};
+use meepo_tests::played::{Place, Worker};
+use meepo_tests::{Node, Status as NodeStatus, Ws};
+use tonic::Code;
 
 const SIZE: usize = 1_000_000;
 /// So many large messages that they are in nobody's buffers.
 const MANY: u64 = 5;
-/// What is on its way to a worker that does not read.
-const WINDOW: u32 = 65_535;
 
-/// A gateway child, and the registry that it needs.
-struct Place {
-    gateway: Node,
-    _registry: Node,
-}
-
-/// A link, seen by the worker.
-struct Worker {
-    commands: mpsc::UnboundedSender<Command>,
-    events: Streaming<Event>,
-}
-
-impl Place {
-    async fn new() -> Self {
-        let place = Host::new();
-        let _registry = Node::build("meepo-registry").host(&place).start().await;
-        let gateway = Node::build("meepo-gateway")
-            .registry(&place)
-            .set("gateway", "children = 1")
-            .start()
-            .await;
-        Self { gateway, _registry }
+/// A client sends large messages, then another one a small one. Gives the numbers of both, whose messages come in which
+/// order once the gateway has all, and how many parts come.
+async fn large_then_small(place: &Place, worker: &mut Worker) -> (u64, u64, Vec<u64>, usize) {
+    let (mut one, large) = place.client(worker).await;
+    let (mut other, small) = place.client(worker).await;
+    for _ in 0..MANY {
+        one.send(&"x".repeat(SIZE)).await;
     }
+    in_flight(place, MANY).await;
+    other.send("small").await;
+    in_flight(place, MANY + 1).await;
 
-    async fn worker(&self, parts: bool) -> Worker {
-        let address = self.gateway.host().port(19912).to_string();
-        let endpoint = rpc::endpoint(&address).expect("an address");
-        let endpoint = endpoint.initial_stream_window_size(WINDOW);
-        let channel = in_time("a connection", endpoint.connect()).await.expect("a connection");
-        let (commands, mut queue) = mpsc::unbounded_channel();
-        let mut link = LinkClient::new(channel).max_decoding_message_size(usize::MAX);
-        let opened = link.open(stream::poll_fn(move |cx| queue.poll_recv(cx)));
-        let events = in_time("an answer", opened).await.expect("a link").into_inner();
-        let mut worker = Worker { commands, events };
-        let hello = Hello {
-            parts,
-            ..Hello::default()
-        };
-        worker.say(command::Body::Hello(Box::new(hello)));
-        let Some(event::Body::Welcome(Welcome { parts: true, .. })) = worker.next().await.body else {
-            panic!("a gateway takes parts, and says so")
-        };
-        worker
-    }
-
-    /// A client, and its number.
-    async fn client(&self, worker: &mut Worker) -> (Ws, u64) {
-        let let_in = async {
-            let opened = worker.next().await;
-            worker.say(command::Body::Accept(Accept { client: opened.client }));
-            worker.say(command::Body::Done(Done { seq: vec![opened.seq] }));
-            opened.client
-        };
-        tokio::join!(Ws::connect(self.gateway.host().ws()), let_in)
-    }
-
-    /// A client sends large messages, then another one a small one. Gives the numbers of both, whose messages come in which
-    /// order once the gateway has all, and how many parts come.
-    async fn large_then_small(&self, worker: &mut Worker) -> (u64, u64, Vec<u64>, usize) {
-        let (mut one, large) = self.client(worker).await;
-        let (mut other, small) = self.client(worker).await;
-        for _ in 0..MANY {
-            one.send(&"x".repeat(SIZE)).await;
+    let (mut came, mut parts) = (Vec::new(), 0);
+    let mut assembly = Assembly::new(usize::MAX);
+    while came.len() <= MANY as usize {
+        let event = worker.next().await;
+        if let Some(event::Body::Part(part)) = &event.body {
+            assert!(part.bytes.len() <= PART);
+            parts += 1;
         }
-        self.in_flight(MANY).await;
-        other.send("small").await;
-        self.in_flight(MANY + 1).await;
-
-        let (mut came, mut parts) = (Vec::new(), 0);
-        let mut assembly = Assembly::new(usize::MAX);
-        while came.len() <= MANY as usize {
-            let event = worker.next().await;
-            if let Some(event::Body::Part(part)) = &event.body {
-                assert!(part.bytes.len() <= PART);
-                parts += 1;
-            }
-            let Some(event) = assembly.take(event).expect("the rules are kept") else {
-                continue;
-            };
-            let Some(event::Body::Message(message)) = event.body else {
-                panic!("only messages come")
-            };
-            let size = if event.client == large { SIZE } else { "small".len() };
-            assert_eq!(message.payload.len(), size);
-            came.push(event.client);
-        }
-        (large, small, came, parts)
+        let Some(event) = assembly.take(event).expect("the rules are kept") else {
+            continue;
+        };
+        let Some(event::Body::Message(message)) = event.body else {
+            panic!("only messages come")
+        };
+        let size = if event.client == large { SIZE } else { "small".len() };
+        assert_eq!(message.payload.len(), size);
+        came.push(event.client);
     }
-
-    async fn in_flight(&self, events: u64) {
-        let in_flight = |status: &NodeStatus| status.instance("gateway").sum(|child| child.events_in_flight) == events;
-        self.gateway.status_when("the events are under way", in_flight).await;
-    }
+    (large, small, came, parts)
 }
 
-impl Worker {
-    fn say(&self, body: command::Body) {
-        self.commands
-            .send(Command { body: Some(body) })
-            .expect("the link stands");
-    }
+async fn in_flight(place: &Place, events: u64) {
+    let in_flight = |status: &NodeStatus| status.instance("gateway").sum(|child| child.events_in_flight) == events;
+    place.gateway.status_when("the events are under way", in_flight).await;
+}
 
-    fn part(&self, bytes: &'static [u8], size: u64) {
-        let bytes = bytes.into();
-        self.say(command::Body::Part(Part { bytes, size }));
-    }
-
-    async fn next(&mut self) -> Event {
-        let event = in_time("an event", self.events.message()).await;
-        event.expect("the link stands").expect("the gateway goes on")
-    }
-
-    /// How the gateway ends the link.
-    async fn refusal(&mut self) -> Status {
-        in_time("the end", self.events.message())
-            .await
-            .expect_err("it is refused")
-    }
+fn part(worker: &Worker, bytes: &'static [u8], size: u64) {
+    let bytes = bytes.into();
+    worker.say(command::Body::Part(Part { bytes, size }));
 }
 
 fn send(client: u64, text: &str) -> command::Body {
@@ -147,7 +65,7 @@ fn send(client: u64, text: &str) -> command::Body {
 async fn a_small_event_passes_large_ones_of_another_client() {
     let place = Place::new().await;
     let mut worker = place.worker(true).await;
-    let (large, small, came, parts) = place.large_then_small(&mut worker).await;
+    let (large, small, came, parts) = large_then_small(&place, &mut worker).await;
     assert!(parts > SIZE / PART * MANY as usize, "{parts} parts");
     let at = came.iter().position(|client| *client == small).expect("it came");
     assert!(at < MANY as usize - 1, "{at} large ones came before the small one");
@@ -158,7 +76,7 @@ async fn a_small_event_passes_large_ones_of_another_client() {
 async fn a_worker_that_does_not_take_parts_gets_all_in_whole_and_in_turn() {
     let place = Place::new().await;
     let mut worker = place.worker(false).await;
-    let (large, small, mut came, parts) = place.large_then_small(&mut worker).await;
+    let (large, small, mut came, parts) = large_then_small(&place, &mut worker).await;
     assert_eq!(parts, 0);
     assert_eq!(came.pop(), Some(small));
     assert_eq!(came, [large; MANY as usize]);
@@ -222,7 +140,7 @@ async fn parts_that_are_not_valid_end_the_link_with_words() {
     ] {
         let mut worker = place.worker(true).await;
         for (bytes, size) in parts {
-            worker.part(bytes, size);
+            part(&worker, bytes, size);
         }
         let status = worker.refusal().await;
         assert_eq!(status.code(), code, "{status}");

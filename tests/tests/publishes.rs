@@ -1,0 +1,125 @@
+//! Messages to groups that follow each other, from a worker that the test plays: the gateway may put them together, and no
+//! client may see that.
+
+use meepo_proto::link::{Close, Done, Join, Leave, Send, Target, command};
+use meepo_tests::Ws;
+use meepo_tests::played::{Place, Worker};
+
+fn send(to: Target, text: &str) -> command::Body {
+    command::Body::Send(Send {
+        payload: text.to_owned().into(),
+        to: Some(Box::new(to)),
+        ..Send::default()
+    })
+}
+
+fn group(name: &str) -> Target {
+    Target {
+        groups: vec![name.into()],
+        ..Target::default()
+    }
+}
+
+fn join(client: u64, group: &str) -> command::Body {
+    let group = group.into();
+    command::Body::Join(Join { client, group })
+}
+
+fn leave(client: u64, group: &str) -> command::Body {
+    let group = group.into();
+    command::Body::Leave(Leave { client, group })
+}
+
+async fn texts(client: &mut Ws, count: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        texts.push(client.text().await);
+    }
+    texts
+}
+
+/// Says all at once: the gateway has them in one turn.
+fn say_all(worker: &Worker, bodies: Vec<command::Body>) {
+    for body in bodies {
+        worker.say(body);
+    }
+}
+
+#[tokio::test]
+async fn each_member_gets_what_was_sent_while_it_was_one_and_in_that_order() {
+    let place = Place::new().await;
+    let mut worker = place.worker(true).await;
+    let (mut ann, a) = place.client(&mut worker).await;
+    let (mut bob, b) = place.client(&mut worker).await;
+    let large = "x".repeat(20_000);
+    let but_ann = Target {
+        except: vec![a],
+        ..group("g")
+    };
+    let everyone = Target {
+        everyone: true,
+        ..Target::default()
+    };
+    for _ in 0..20 {
+        let to_ann = command::Body::Send(Send {
+            payload: "4".into(),
+            client: a,
+            ..Send::default()
+        });
+        say_all(
+            &worker,
+            vec![
+                join(a, "g"),
+                send(group("g"), "1"),
+                send(group("g"), "2"),
+                join(b, "g"),
+                send(group("g"), "3"),
+                to_ann,
+                command::Body::Done(Done { seq: vec![999] }),
+                send(group("g"), "5"),
+                send(but_ann.clone(), "6"),
+                send(but_ann.clone(), "7"),
+                send(everyone.clone(), "8"),
+                send(group("nobody"), "9"),
+                send(group("g"), &large),
+                send(group("g"), &large),
+                send(group("g"), "10"),
+                leave(a, "g"),
+                send(group("g"), "11"),
+                send(group("g"), "12"),
+                leave(b, "g"),
+                send(everyone.clone(), "end"),
+            ],
+        );
+        assert_eq!(
+            texts(&mut ann, 9).await,
+            ["1", "2", "3", "4", "5", "8", &large, &large, "10"]
+        );
+        assert_eq!(
+            texts(&mut bob, 10).await,
+            ["3", "5", "6", "7", "8", &large, &large, "10", "11", "12"]
+        );
+        assert_eq!([ann.text().await, bob.text().await], ["end", "end"]);
+    }
+    let status = place.gateway.status().await;
+    let sent = status.instance("gateway").sum(|child| child.messages_out);
+    assert_eq!(sent, 20 * (9 + 10 + 2));
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_close_arrives_before_it() {
+    let place = Place::new().await;
+    let mut worker = place.worker(true).await;
+    let (mut ann, a) = place.client(&mut worker).await;
+    let close = command::Body::Close(Box::new(Close {
+        to: Some(group("g")),
+        code: 4000,
+        ..Close::default()
+    }));
+    say_all(
+        &worker,
+        vec![join(a, "g"), send(group("g"), "1"), send(group("g"), "2"), close],
+    );
+    assert_eq!(texts(&mut ann, 2).await, ["1", "2"]);
+    assert_eq!(ann.closed().await.0, 4000);
+}
