@@ -88,8 +88,6 @@ thread_local! {
 pub(crate) const STUCK: Duration = Duration::from_secs(1);
 /// How many send buffers may wait for a client that reads.
 const BURST: usize = 4;
-/// How many clients are written to later: beyond these a client would have left the processor's caches by then.
-const MOST_DIRTY: usize = 1024;
 
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,8 +117,6 @@ pub(crate) struct Condition {
 /// The clients that were sent something since the last flush.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    /// Those a publish goes to, while it does: kept for the next one.
-    pub members: Vec<Arc<Client>>,
     dirty: Vec<Arc<Client>>,
     /// Nothing more is sent before the flush: whoever is sent something now need not wait for it.
     pub nothing_follows: bool,
@@ -249,7 +245,7 @@ impl Client {
         Some(state.full)
     }
 
-    /// Adds an encoded message, which goes out with the turn's flush.
+    /// Adds an encoded message, which goes out with the turn's flush, or at once if nothing follows in the turn.
     ///
     /// A client that reads may have several times its send buffer waiting, so that no burst makes it slow; one that has
     /// taken nothing for a while may not.
@@ -269,7 +265,7 @@ impl Client {
             self.fill(&mut state);
             return Sent::Full;
         }
-        if !state.blocked && receipt.is_none() && turn.writes_at_once() {
+        if !state.blocked && receipt.is_none() && turn.nothing_follows {
             self.write_locked(&mut state, Some(frame));
             return Sent::Queued;
         }
@@ -429,10 +425,6 @@ impl Client {
 }
 
 impl Turn {
-    fn writes_at_once(&self) -> bool {
-        self.nothing_follows || self.dirty.len() >= MOST_DIRTY
-    }
-
     /// Writes to every client that was sent something.
     pub(crate) fn flush(&mut self) {
         self.nothing_follows = false;

@@ -38,7 +38,7 @@ const MAX_NAME: usize = 255;
 const SEVERAL: usize = 4;
 const MANY: usize = 256;
 const LONG: Duration = Duration::from_millis(2);
-/// What comes meanwhile may have to wait for so long.
+/// What comes meanwhile may have to wait for so long, and a millisecond more, in which timers count.
 const GATHER: Duration = Duration::from_millis(4);
 
 /// Why a command was not carried out.
@@ -166,17 +166,16 @@ impl<'a> Commands<'a> {
 
     fn publish(&mut self, turn: &mut Turn) {
         let Some(publish) = self.publish.take() else { return };
-        // Some are written to at once, which takes too long for the roster's lock.
-        let mut members = std::mem::take(&mut turn.members);
+        // The last are written to at once, which takes too long for the roster's lock.
+        let mut members = Vec::new();
         let to = publish.to();
         let gone = self.hub.roster().each(to, |client| members.push(Arc::clone(client)));
         if publish.messages().len() >= SEVERAL {
             self.gathered = self.gathered.max(members.len());
         }
-        for client in members.drain(..) {
+        for client in members {
             self.hub.publish(&client, &publish, turn);
         }
-        turn.members = members;
         for _ in publish.messages() {
             self.hub.stats.failed_sends.add(gone.len() as u64);
             self.refuse_gone("send", &gone);

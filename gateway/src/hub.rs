@@ -362,7 +362,7 @@ impl Hub {
         self.this.clone()
     }
 
-    /// Sends messages to one of several clients, which gets them with the turn's flush.
+    /// Sends messages to one of several clients, which gets them with the turn's flush, or at once if nothing follows.
     pub(crate) fn publish(&self, client: &Arc<Client>, publish: &Publish, turn: &mut Turn) {
         let frames = publish.encoded(client.protocol).clone();
         let messages = publish.messages();

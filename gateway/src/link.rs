@@ -104,7 +104,7 @@ async fn serve(
         let mut next = Some(commands.message().await);
         let mut left = COMMANDS_PER_TURN;
         let mut end = None;
-        // All that is there is applied before anyone is written to: a client gets it in one piece.
+        // All that is there is applied before those of the last publish are written to: a client gets it in one piece.
         while let Some(command) = next {
             match command {
                 Ok(Some(command)) => applied.apply(command, &mut turn),
@@ -122,7 +122,8 @@ async fn serve(
         if let Some(end) = end {
             break end;
         }
-        if let Some(pause) = pause {
+        // More may be there already.
+        if let Some(pause) = pause.filter(|_| left > 0) {
             tokio::time::sleep(pause).await;
         }
     };

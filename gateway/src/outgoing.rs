@@ -105,6 +105,8 @@ fn size(event: &Event) -> usize {
 /// clients; others tell of a change that a handler of any client may see.
 fn order(event: &Event) -> Order {
     match event.client {
+        // The answer to a question about nothing: whether the worker is heard.
+        0 if matches!(&event.body, Some(Body::Reply(reply)) if reply.query == 0) => Order::After,
         0 => Order::Fence,
         client if event.seq == 0 => Order::Change(client),
         client => Order::Of(client),
@@ -210,7 +212,8 @@ mod tests {
         line.message(2, 10);
         line.tell(2, Body::SessionChanged(SessionChanged::default()));
         line.message(2, LARGE);
-        line.tell(0, Body::Reply(Reply::default()));
+        let reply = |query| Body::Reply(Reply { query, body: None });
+        line.tell(0, reply(7));
         line.message(3, 10);
         let all = line.all();
         assert_eq!(
@@ -230,6 +233,11 @@ mod tests {
         line.tell(1, Body::SessionChanged(SessionChanged::default()));
         line.message(2, 10);
         assert_eq!(line.all(), ["large 1", "session 1", "small 2"]);
+        // Whether a worker is heard is asked all the time.
+        line.message(1, LARGE);
+        line.tell(0, reply(0));
+        line.message(2, 10);
+        assert_eq!(line.all(), ["small 2", "large 1", "reply"]);
     }
 
     #[test]

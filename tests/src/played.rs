@@ -31,11 +31,16 @@ pub struct Worker {
 impl Place {
     /// Starts a registry and a gateway with one child.
     pub async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// The same, with more settings of the gateway.
+    pub async fn with(settings: &str) -> Self {
         let place = Host::new();
         let _registry = Node::build("meepo-registry").host(&place).start().await;
         let gateway = Node::build("meepo-gateway")
             .registry(&place)
-            .set("gateway", "children = 1")
+            .set("gateway", &format!("children = 1\n{settings}"))
             .start()
             .await;
         Self { gateway, _registry }
@@ -65,13 +70,18 @@ impl Place {
 
     /// A client that the worker lets in, and its number.
     pub async fn client(&self, worker: &mut Worker) -> (Ws, u64) {
+        self.client_by(worker, Ws::connect(self.gateway.host().ws())).await
+    }
+
+    /// The same, that connects in this way.
+    pub async fn client_by(&self, worker: &mut Worker, connect: impl Future<Output = Ws>) -> (Ws, u64) {
         let let_in = async {
             let opened = worker.next().await;
             worker.say(command::Body::Accept(Accept { client: opened.client }));
             worker.say(command::Body::Done(Done { seq: vec![opened.seq] }));
             opened.client
         };
-        tokio::join!(Ws::connect(self.gateway.host().ws()), let_in)
+        tokio::join!(connect, let_in)
     }
 }
 

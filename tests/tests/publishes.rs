@@ -2,8 +2,8 @@
 //! client may see that.
 
 use meepo_proto::link::{Close, Done, Join, Leave, Send, Target, command};
-use meepo_tests::Ws;
 use meepo_tests::played::{Place, Worker};
+use meepo_tests::{Status, Ws, wait_for};
 
 fn send(to: Target, text: &str) -> command::Body {
     command::Body::Send(Send {
@@ -61,6 +61,8 @@ async fn each_member_gets_what_was_sent_while_it_was_one_and_in_that_order() {
         ..Target::default()
     };
     for _ in 0..20 {
+        ann.send("go").await;
+        let go = worker.next().await.seq;
         let to_ann = command::Body::Send(Send {
             payload: "4".into(),
             client: a,
@@ -75,7 +77,7 @@ async fn each_member_gets_what_was_sent_while_it_was_one_and_in_that_order() {
                 join(b, "g"),
                 send(group("g"), "3"),
                 to_ann,
-                command::Body::Done(Done { seq: vec![999] }),
+                command::Body::Done(Done { seq: vec![go] }),
                 send(group("g"), "5"),
                 send(but_ann.clone(), "6"),
                 send(but_ann.clone(), "7"),
@@ -101,9 +103,57 @@ async fn each_member_gets_what_was_sent_while_it_was_one_and_in_that_order() {
         );
         assert_eq!([ann.text().await, bob.text().await], ["end", "end"]);
     }
-    let status = place.gateway.status().await;
+    let all_done = |status: &Status| status.instance("gateway").sum(|child| child.events_in_flight) == 0;
+    let status = place.gateway.status_when("all is done", all_done).await;
     let sent = status.instance("gateway").sum(|child| child.messages_out);
     assert_eq!(sent, 20 * (9 + 10 + 2));
+}
+
+#[tokio::test]
+async fn of_messages_that_went_together_a_slow_client_gets_as_many_as_there_is_room_for() {
+    const AT_ONCE: u64 = 100;
+    let place = Place::with("send_buffer = \"64KiB\"\nslow_client = \"drop\"").await;
+    let mut worker = place.worker(true).await;
+    let host = place.gateway.host().ws();
+    let (mut slow, number) = place
+        .client_by(&mut worker, Ws::connect_with_buffer(host, "/", 4096))
+        .await;
+    worker.say(join(number, "g"));
+    let mut said = 0;
+    let figures = async || {
+        let status = place.gateway.status().await;
+        let gateway = status.instance("gateway");
+        (
+            gateway.sum(|child| child.messages_out),
+            gateway.sum(|child| child.dropped_sends),
+        )
+    };
+    // Until two bursts in a row have found no room for all.
+    let mut dropped = 0;
+    let sent = loop {
+        for number in said..said + AT_ONCE {
+            worker.say(send(group("g"), &format!("{number:01000}")));
+        }
+        said += AT_ONCE;
+        let before = dropped;
+        let sent = wait_for("all are counted", async || {
+            let (sent, more) = figures().await;
+            dropped = more;
+            (sent + more == said).then_some(sent)
+        })
+        .await;
+        if before > 0 && dropped > before {
+            break sent;
+        }
+    };
+    let mut last = None;
+    for _ in 0..sent {
+        let number: u64 = slow.text().await.parse().expect("a number");
+        assert!(last.is_none_or(|last| last < number), "{number} after {last:?}");
+        last = Some(number);
+    }
+    worker.say(send(group("g"), "the end"));
+    assert_eq!(slow.text().await, "the end");
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ use crate::{Lease, Message, Result};
 /// It is cheap to clone, and works outside of a handler too: in a timer, in a task that waits for a database.
 ///
 /// Sends do not wait: they are queued, and carried out by each gateway in the order in which this worker child made
-/// them, except that what concerns one client does not wait for messages of more than 64 KiB to others. What cannot reach its client, because the client or its gateway has gone, is counted as a failed send.
+/// them, except that what concerns one client does not wait for messages of more than 64 KiB to others. What cannot
+/// reach its client, because the client or its gateway has gone, is counted as a failed send.
 /// Questions are async, ask all gateways at once, and say which did not [answer](crate::Answer).
 ///
 /// ```

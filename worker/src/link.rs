@@ -16,7 +16,7 @@ use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::outgoing::{Outgoing, Queued, command, size};
+use crate::outgoing::{Outgoing, PROBE_QUERY, Queued, command, size};
 use crate::room::Room;
 
 /// How long a gateway may take to answer a connection, and to say `welcome` on it.
@@ -30,8 +30,6 @@ const MAX_EVENT: usize = 1 << 30;
 const SLACK: u64 = 64 << 10;
 /// How often the gateway is asked whether it hears this worker.
 const PROBE: u64 = 1000;
-/// The number of the query that asks it; others count from 1.
-const PROBE_QUERY: u64 = 0;
 
 /// What a worker child shows a gateway when it dials, beside which gateway it means.
 #[derive(Debug, Clone)]

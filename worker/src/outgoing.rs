@@ -15,6 +15,8 @@ use crate::room::Charge;
 
 /// What surrounds the body of a command, at most.
 const COMMAND_HEAD: usize = 16;
+/// The number of the query that asks whether the gateway hears this worker; others count from 1.
+pub(crate) const PROBE_QUERY: u64 = 0;
 /// Most events that one `done` answers.
 const DONE_AT_ONCE: usize = 128;
 
@@ -182,7 +184,11 @@ fn order(body: &Body) -> Order {
         Body::Unbind(unbind) => Order::Change(unbind.client),
         Body::Session(update) => Order::Change(update.client),
         Body::Reading(reading) => Order::Change(reading.client),
+        // Requests have numbers that no client has.
+        Body::Respond(respond) => Order::Of(respond.request),
         Body::Done(_) => Order::After,
+        // It asks only whether it is heard.
+        Body::Query(query) if query.id == PROBE_QUERY => Order::After,
         _ => Order::Fence,
     }
 }
@@ -279,6 +285,8 @@ mod tests {
         match command.body.expect("it has a body") {
             Body::Send(send) if send.payload.len() == LARGE => format!("large {}", send.client),
             Body::Send(send) => format!("small {}", send.client),
+            Body::Respond(respond) => format!("answer {}", respond.request),
+            Body::Query(query) => format!("query {}", query.id),
             Body::Join(join) => format!("join {}", join.client),
             Body::Done(done) => format!("done {:?}", done.seq),
             Body::Undone(undone) => format!("undone {}", undone.seq),
@@ -300,6 +308,24 @@ mod tests {
         line.send(1, LARGE);
         line.queue(Queued::Done(4));
         assert_eq!(line.all(), ["done [3]", "large 1", "done [4]"]);
+    }
+
+    #[test]
+    fn small_messages_pass_answers_to_requests_and_the_probe() {
+        let mut line = Line::new(true);
+        line.command(Body::Respond(wire::Respond {
+            request: 5,
+            body: vec![0; LARGE].into(),
+            ..wire::Respond::default()
+        }));
+        line.command(Body::Query(Box::new(wire::Query {
+            id: PROBE_QUERY,
+            body: None,
+        })));
+        line.send(2, 10);
+        line.command(Body::Query(Box::new(wire::Query { id: 1, body: None })));
+        line.send(3, 10);
+        assert_eq!(line.all(), ["small 2", "answer 5", "query 0", "query 1", "small 3"]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub enum Order {
 /// What cannot go on at once, because it is large or something large is in front.
 ///
 /// It works in rounds. The caller adds all that there is, then takes [`pop`](Self::pop) until that is none: first come
-/// those that pass all others, then one part. Each keeps a value, such as what it counts in, until its last part is out.
+/// those that pass all others, up to the size of a part, then one part. Each keeps a value, such as what it counts in, until its last part is out.
 #[derive(Debug)]
 pub struct Queue<M, K> {
     /// Those that pass all others.
@@ -40,6 +40,8 @@ pub struct Queue<M, K> {
     clients: HashMap<u64, usize, RandomState>,
     /// Fences among those.
     fences: usize,
+    /// Bytes of those that passed what is cut in this round.
+    passed: usize,
     round_is_over: bool,
 }
 
@@ -69,6 +71,7 @@ impl<M, K> Default for Queue<M, K> {
             cut: None,
             clients: HashMap::default(),
             fences: 0,
+            passed: 0,
             round_is_over: false,
         }
     }
@@ -123,11 +126,16 @@ impl<M: InParts, K> Queue<M, K> {
     }
 
     fn step(&mut self) -> Option<M> {
-        if let Some((message, _)) = self.fast.pop_front() {
-            return Some(message);
-        }
         if mem::take(&mut self.round_is_over) {
             return None;
+        }
+        // What is cut gets half of the stream, however much would pass it.
+        let may_pass = self.cut.is_none() || self.passed < PART;
+        if let Some((message, _)) = may_pass.then(|| self.fast.pop_front()).flatten() {
+            if self.cut.is_some() {
+                self.passed += message.encoded_len();
+            }
+            return Some(message);
         }
         let mut cut = match self.cut.take() {
             Some(cut) => cut,
@@ -145,6 +153,7 @@ impl<M: InParts, K> Queue<M, K> {
             true => self.left(cut.order),
             false => self.cut = Some(cut),
         }
+        self.passed = 0;
         self.round_is_over = true;
         Some(M::carrying(part))
     }

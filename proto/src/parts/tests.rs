@@ -225,6 +225,35 @@ fn a_flood_of_small_ones_does_not_hold_a_large_one_up() {
 }
 
 #[test]
+fn what_is_cut_gets_its_half_however_much_would_pass_it() {
+    let event = |bytes: usize| {
+        Event::carrying(crate::link::Part {
+            bytes: vec![0; bytes].into(),
+            size: 0,
+        })
+    };
+    let mut queue = Queue::default();
+    queue.push(event(LARGE), Of(1), true, ());
+    assert!(queue.pop().is_some(), "the first part is out");
+    const SMALL: usize = PART / 4;
+    for _ in 0..100 {
+        queue.push(event(SMALL), Of(2), false, ());
+    }
+    let (mut small, mut parts) = (0, 0);
+    while parts < 2 {
+        match queue.pop().and_then(|mut event| event.take_part()) {
+            Some(part) if part.bytes.len() == SMALL => small += 1,
+            Some(_) => parts += 1,
+            None => {}
+        }
+    }
+    assert!(
+        (2..=8).contains(&small),
+        "{small} small ones were sent before the last part"
+    );
+}
+
+#[test]
 fn what_an_item_keeps_is_let_go_with_its_last_part() {
     let mut queue = Queue::default();
     let kept = std::rc::Rc::new(());
