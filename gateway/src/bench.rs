@@ -8,6 +8,7 @@ use meepo_proto::link::{Handshake, Target};
 use crate::client::{Client, Turn};
 use crate::encode::Outgoing;
 use crate::frames::{Frames, Received};
+use crate::publish::Publish;
 use crate::roster::Roster;
 use crate::settings::Protocol;
 
@@ -63,16 +64,20 @@ impl Group {
         Self { roster, to }
     }
 
-    /// Encodes a message, queues it for each member, and flushes.
+    /// Encodes a message, and sends it to each member, as the last of a turn.
     pub fn publish(&self, payload: Bytes) -> usize {
-        let message = Outgoing::new(payload, false);
-        let mut turn = Turn::default();
-        let mut members = 0;
-        self.roster.each(&self.to, |client: &Arc<Client>| {
-            client.send(message.encoded(client.protocol).clone(), None, &mut turn);
-            members += 1;
-        });
+        let publish = Publish::new(Box::new(self.to.clone()), Outgoing::new(payload, false));
+        let mut turn = Turn {
+            nothing_follows: true,
+            ..Turn::default()
+        };
+        let mut members = Vec::new();
+        self.roster
+            .each(publish.to(), |client| members.push(Arc::clone(client)));
+        for client in &members {
+            client.send(publish.encoded(client.protocol).clone(), None, &mut turn);
+        }
         turn.flush();
-        members
+        members.len()
     }
 }
