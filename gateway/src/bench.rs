@@ -67,10 +67,8 @@ impl Group {
     /// Encodes a message, and sends it to each member, as the last of a turn.
     pub fn publish(&self, payload: Bytes) -> usize {
         let publish = Publish::new(Box::new(self.to.clone()), Outgoing::new(payload, false));
-        let mut turn = Turn {
-            nothing_follows: true,
-            ..Turn::default()
-        };
+        let mut turn = Turn::default();
+        turn.nothing_follows = true;
         let mut members = Vec::new();
         self.roster
             .each(publish.to(), |client| members.push(Arc::clone(client)));
