@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 
 use crate::client::Client;
 
@@ -11,7 +12,9 @@ use crate::client::Client;
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     // Names may be chosen by those who mean harm, so their hashes are hard to foresee; numbers are ours.
-    names: HashMap<Arc<str>, HashMap<u64, Arc<Client>, RandomState>>,
+    // Clients of a name stand in the order in which they came, as what is kept of each does in memory, here and in the
+    // kernel: who goes through many of them finds the next one near.
+    names: HashMap<Arc<str>, IndexMap<u64, Arc<Client>, RandomState>>,
 }
 
 impl Index {
@@ -28,7 +31,7 @@ impl Index {
 
     pub(crate) fn remove(&mut self, name: &str, number: u64) {
         if let Some(clients) = self.names.get_mut(name) {
-            clients.remove(&number);
+            clients.swap_remove(&number);
             if clients.is_empty() {
                 self.names.remove(name);
             }
@@ -36,7 +39,7 @@ impl Index {
     }
 
     pub(crate) fn of(&self, name: &str) -> impl Iterator<Item = &Arc<Client>> {
-        self.names.get(name).into_iter().flat_map(HashMap::values)
+        self.names.get(name).into_iter().flat_map(IndexMap::values)
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashSet, HashSetExt};
+use foldhash::fast::RandomState;
+use foldhash::{HashSet, HashSetExt};
+use indexmap::IndexMap;
 use meepo_proto::link::{Filter, Target};
 
 use crate::client::Client;
@@ -12,7 +14,8 @@ use crate::index::Index;
 /// The tables of clients, groups and uids.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    clients: HashMap<u64, Entry>,
+    // In the order in which they came, as those of a name are.
+    clients: IndexMap<u64, Entry, RandomState>,
     groups: Index,
     uids: Index,
 }
@@ -51,7 +54,7 @@ impl Roster {
 
     /// Takes a client out, and out of its groups. False if it was not there.
     pub(crate) fn remove(&mut self, number: u64) -> bool {
-        let Some(entry) = self.clients.remove(&number) else {
+        let Some(entry) = self.clients.swap_remove(&number) else {
             return false;
         };
         for group in &entry.groups {
