@@ -26,8 +26,6 @@ pub(crate) struct Commands<'a> {
     publish: Option<Publish>,
     /// Events that are done once that is sent.
     done: Vec<u64>,
-    /// To so many clients several messages went together since the last flush.
-    gathered: usize,
 }
 
 /// The longest name of a group, and the longest uid, in bytes.
@@ -60,7 +58,6 @@ impl<'a> Commands<'a> {
             link,
             publish: None,
             done: Vec::new(),
-            gathered: 0,
         }
     }
 
@@ -151,39 +148,43 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Writes to all that were sent something. If that took long, and several messages went together, it says how long to
-    /// wait: those that are on their way already then go together too, and each costs less.
+    /// Writes to all that were sent something. If that took long, and several messages went together last, it says how long
+    /// to wait: those that are on their way already then go together too, and each costs less.
     pub(crate) fn flush(&mut self, turn: &mut Turn) -> Option<Duration> {
-        let began = self.publish.is_some().then(Instant::now);
+        let several = self
+            .publish
+            .as_ref()
+            .is_some_and(|publish| publish.messages().len() >= SEVERAL);
+        let began = several.then(Instant::now);
         turn.nothing_follows = true;
-        self.publish(turn);
+        let members = self.publish(turn);
         turn.flush();
         self.hub.close_slow(turn);
-        let gathered = std::mem::take(&mut self.gathered) >= MANY;
-        let took = began.filter(|_| gathered)?.elapsed();
+        let took = began.filter(|_| members >= MANY)?.elapsed();
         (took >= LONG).then(|| (took / 8).min(GATHER))
     }
 
-    fn publish(&mut self, turn: &mut Turn) {
-        let Some(publish) = self.publish.take() else { return };
+    /// Sends what waits for more, if anything does. Says to how many clients.
+    fn publish(&mut self, turn: &mut Turn) -> usize {
+        let Some(publish) = self.publish.take() else { return 0 };
         // The last are written to at once, which takes too long for the roster's lock.
         let mut members = Vec::new();
         let to = publish.to();
         let gone = self.hub.roster().each(to, |client| members.push(Arc::clone(client)));
-        if publish.messages().len() >= SEVERAL {
-            self.gathered = self.gathered.max(members.len());
+        for client in &members {
+            self.hub.publish(client, &publish, turn);
         }
-        for client in members {
-            self.hub.publish(&client, &publish, turn);
-        }
-        for _ in publish.messages() {
-            self.hub.stats.failed_sends.add(gone.len() as u64);
-            self.refuse_gone("send", &gone);
+        if !gone.is_empty() {
+            for _ in publish.messages() {
+                self.hub.stats.failed_sends.add(gone.len() as u64);
+                self.refuse_gone("send", &gone);
+            }
         }
         if !self.done.is_empty() {
             self.hub.done(self.link, &self.done);
             self.done.clear();
         }
+        members.len()
     }
 
     fn send(&mut self, send: Send, turn: &mut Turn) {

@@ -28,7 +28,8 @@ pub enum Order {
 /// What cannot go on at once, because it is large or something large is in front.
 ///
 /// It works in rounds. The caller adds all that there is, then takes [`pop`](Self::pop) until that is none: first come
-/// those that pass all others, up to the size of a part, then one part. Each keeps a value, such as what it counts in, until its last part is out.
+/// those that pass all others, up to the size of a part, then one part. Each keeps a value, such as what it counts in, until
+/// its last part is out.
 #[derive(Debug)]
 pub struct Queue<M, K> {
     /// Those that pass all others.
