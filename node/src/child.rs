@@ -97,7 +97,10 @@ fn serve(start: Start) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
 
     let mut runtime = match start.plan.threads {
-        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        0 | 1 => {
+            start.stats.own();
+            tokio::runtime::Builder::new_current_thread()
+        }
         threads => {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
             runtime.worker_threads(threads);
