@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::settings::Protocol;
 
@@ -88,14 +88,20 @@ pub(crate) fn ping_frame() -> Bytes {
 
 /// A line of text, ended.
 pub(crate) fn line(payload: &[u8]) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(payload.len() + 1);
+    let mut buffer = Vec::with_capacity(payload.len() + 1);
     buffer.put_slice(payload);
     buffer.put_u8(b'\n');
-    buffer.freeze()
+    buffer.into()
 }
 
 fn frame(opcode: u8, payload: &[u8]) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(payload.len() + 10);
+    let header = match payload.len() {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    };
+    // No more room than it takes: what is over would make a second allocation of it.
+    let mut buffer = Vec::with_capacity(header + payload.len());
     buffer.put_u8(FINAL | opcode);
     match payload.len() {
         len @ 0..=125 => buffer.put_u8(len as u8),
@@ -109,7 +115,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
         }
     }
     buffer.put_slice(payload);
-    buffer.freeze()
+    buffer.into()
 }
 
 #[cfg(test)]
