@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +51,11 @@ type Matches = dyn Fn(&Message) -> bool + Send + Sync;
 
 /// The requests that wait for replies of a client.
 #[derive(Default)]
-pub(crate) struct Requests(Mutex<Queue>);
+pub(crate) struct Requests {
+    queue: Mutex<Queue>,
+    /// Whether any waits: asked for each event.
+    any: AtomicBool,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -189,12 +194,12 @@ impl Known {
 
 impl Requests {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether any request waits.
     pub(crate) fn any(&self) -> bool {
-        !self.queue().waiting.is_empty()
+        self.any.load(Ordering::Acquire)
     }
 
     #[cfg(test)]
@@ -215,6 +220,7 @@ impl Requests {
             matches,
             reply: answer,
         });
+        self.any.store(true, Ordering::Release);
         Ok(Asked {
             requests: self,
             number,
@@ -247,7 +253,9 @@ impl Requests {
     fn remove(&self, number: u64) -> Option<Waiting> {
         let mut queue = self.queue();
         let at = queue.waiting.iter().position(|waiting| waiting.number == number)?;
-        queue.waiting.remove(at)
+        let removed = queue.waiting.remove(at);
+        self.any.store(!queue.waiting.is_empty(), Ordering::Release);
+        removed
     }
 }
 
