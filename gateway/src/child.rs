@@ -200,8 +200,8 @@ async fn serve_links(
 
 #[cfg(test)]
 mod tests {
+    use meepo_proto::batch;
     use meepo_proto::link::Handshake;
-    use tokio::sync::mpsc;
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -217,7 +217,7 @@ mod tests {
         hub.drained().await;
         assert_eq!(start.elapsed(), Duration::from_secs(3), "nobody comes");
 
-        let (events, _stream) = mpsc::unbounded_channel();
+        let (events, _stream) = batch::channel();
         let comes = async {
             sleep(Duration::from_secs(2)).await;
             let link = hub.link_up(events, false);

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use foldhash::HashMap;
+use meepo_proto::batch;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Attach, Attached, Detached, Drained, Event};
-use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::client::{Client, Profile};
@@ -15,7 +15,7 @@ use crate::requests::Waiting;
 use crate::router::{Flow, LinkId, Output, Router};
 
 /// Where a link's events go; the stream to the worker drains it whole.
-pub(crate) type Events = mpsc::UnboundedSender<Result<Event, Status>>;
+pub(crate) type Events = batch::Sender<Result<Event, Status>>;
 
 /// The router and what carries out its decisions. One lock, so that a link sees events in the order of their numbers.
 #[derive(Debug)]

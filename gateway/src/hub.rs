@@ -16,6 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::allowance::Allowance;
 use crate::client::{Client, Sent, Turn, Verdict};
@@ -297,6 +298,13 @@ impl Hub {
         let Dispatch { router, out, .. } = &mut *dispatch;
         router.link_draining(link, out);
         self.carry_out(dispatch);
+    }
+
+    /// Says why a link ends, as the last thing that goes to the worker.
+    pub(crate) fn refuse_link(&self, link: LinkId, why: Status) {
+        if let Some(events) = self.dispatch.lock().links.get(&link) {
+            let _ = events.send(Err(why));
+        }
     }
 
     pub(crate) fn link_down(&self, link: LinkId, ending: Ending) {

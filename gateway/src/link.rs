@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use meepo_proto::batch;
 use meepo_proto::link::command::Body as CommandBody;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::link_server::Link;
 use meepo_proto::link::{Command, Event, Hello, Welcome};
 use meepo_proto::parts::Incoming;
-use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::Turn;
 use crate::commands::Commands;
+use crate::dispatch::Events;
 use crate::hub::Hub;
 use crate::outgoing::Outgoing;
 use crate::router::{Ending, LinkId};
@@ -43,7 +44,7 @@ impl Link for LinkService {
         let peer = peer.map_or_else(|| "this host".to_owned(), |peer| peer.to_string());
         let commands = Incoming::new(request.into_inner(), self.max_command);
         // Events are bounded by what may be in flight, which the router counts; replies and refusals by the commands.
-        let (events, queue) = mpsc::unbounded_channel();
+        let (events, queue) = batch::channel();
         let in_parts = Arc::<AtomicBool>::default();
         let stream = Outgoing::new(queue, Arc::clone(&in_parts));
         self.tasks
@@ -57,7 +58,7 @@ async fn serve(
     hub: Arc<Hub>,
     peer: String,
     mut commands: Incoming<Command>,
-    events: mpsc::UnboundedSender<Result<Event, Status>>,
+    events: Events,
     in_parts: Arc<AtomicBool>,
 ) {
     let Ok(hello) = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut commands)).await else {
@@ -86,8 +87,6 @@ async fn serve(
         body: Some(Body::Welcome(welcome)),
         ..Event::default()
     }));
-    // Not one that keeps the stream open: the child ends it by letting go of its own.
-    let last = events.downgrade();
     let link = hub.link_up(events, hello.outside);
     let mut up = Up {
         hub: &hub,
@@ -130,9 +129,7 @@ async fn serve(
     if let Err(status) = end {
         up.ending = Ending::Died;
         // A worker that has broken the rules learns which.
-        if let Some(events) = last.upgrade() {
-            let _ = events.send(Err(status));
-        }
+        hub.refuse_link(link, status);
     }
     drop(up);
     tracing::debug!(worker = %hello.name, %peer, "link down");

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use meepo_proto::batch;
 use meepo_proto::link::Event;
 use meepo_proto::link::event::Body;
 use meepo_proto::parts::{Order, PART, Queue};
 use prost::Message as _;
-use tokio::sync::mpsc;
 use tonic::Status;
 
 /// The answer stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can; but of what is
 /// large it gives one part a poll, so that what other tasks say meanwhile passes it.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    queue: mpsc::UnboundedReceiver<Result<Event, Status>>,
+    queue: batch::Receiver<Result<Event, Status>>,
     /// The worker takes events in parts.
     in_parts: Arc<AtomicBool>,
     /// What cannot go at once.
@@ -30,7 +30,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// It sends no parts before `in_parts` is true.
-    pub(crate) fn new(queue: mpsc::UnboundedReceiver<Result<Event, Status>>, in_parts: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(queue: batch::Receiver<Result<Event, Status>>, in_parts: Arc<AtomicBool>) -> Self {
         Self {
             queue,
             in_parts,
@@ -125,14 +125,14 @@ mod tests {
     const LARGE: usize = 5 * PART / 2;
 
     struct Line {
-        events: Option<mpsc::UnboundedSender<Result<Event, Status>>>,
+        events: Option<batch::Sender<Result<Event, Status>>>,
         outgoing: Outgoing,
         last_seq: u64,
     }
 
     impl Line {
         fn new(in_parts: bool) -> Self {
-            let (events, queue) = mpsc::unbounded_channel();
+            let (events, queue) = batch::channel();
             Self {
                 events: Some(events),
                 outgoing: Outgoing::new(queue, Arc::new(in_parts.into())),

@@ -102,9 +102,11 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use meepo_proto::batch;
     use meepo_proto::link::event::Body;
     use meepo_proto::link::{Handshake, Undone};
-    use tokio::sync::mpsc::{self, UnboundedReceiver};
     use tokio::time::Instant;
     use tonic::Status;
 
@@ -112,19 +114,23 @@ mod tests {
     use crate::router::Ending;
     use crate::settings::{GatewaySettings, Protocol};
 
-    type Stream = UnboundedReceiver<Result<Event, Status>>;
+    type Stream = batch::Receiver<Result<Event, Status>>;
 
     fn hub() -> Arc<Hub> {
         Hub::new(GatewaySettings::default(), Box::leak(Box::default()))
     }
 
     fn link(hub: &Hub, outside: bool) -> (LinkId, Stream) {
-        let (events, stream) = mpsc::unbounded_channel();
+        let (events, stream) = batch::channel();
         (hub.link_up(events, outside), stream)
     }
 
     fn bodies(stream: &mut Stream) -> Vec<Body> {
-        let events = std::iter::from_fn(|| stream.try_recv().ok());
+        let mut cx = Context::from_waker(Waker::noop());
+        let events = std::iter::from_fn(|| match stream.poll_recv(&mut cx) {
+            Poll::Ready(event) => event,
+            Poll::Pending => None,
+        });
         events.map(|event| event.unwrap().body.unwrap()).collect()
     }
 

@@ -8,10 +8,12 @@
 //! - [`push`]: what any program can ask a worker's push API.
 //! - [`id`]: identifiers of clients, gateways and workers.
 //! - [`codec`]: how messages are put into streams.
+//! - [`batch`]: what a stream has still to send.
 //! - [`parts`]: how large ones are, so that small ones pass them.
 //! - [`codes`]: the table of close codes.
 //! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
 
+pub mod batch;
 pub mod codec;
 pub mod codes;
 pub mod id;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use dashmap::DashMap;
 use meepo_node::secret::SecretHeader;
 use meepo_node::{clock, local, rpc};
-use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::link::link_client::LinkClient;
 use meepo_proto::parts::Incoming;
+use meepo_proto::{GatewayId, batch};
 use prost::Message as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::outgoing::{Outgoing, PROBE_QUERY, Queued, command, size};
@@ -101,7 +101,7 @@ fn innermost(mut error: &(dyn std::error::Error + 'static)) -> String {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) gateway: GatewayId,
-    out: mpsc::UnboundedSender<Queued>,
+    out: batch::Sender<Queued>,
     room: Arc<Room>,
     /// The largest payload that the gateway takes.
     pub(crate) max_message: u64,
@@ -170,16 +170,17 @@ impl Link {
             .max_decoding_message_size(MAX_EVENT)
             .max_encoding_message_size(usize::MAX);
 
-        let (out, queue) = mpsc::unbounded_channel();
+        let (out, queue) = batch::channel();
         let hello = command(Body::Hello(Box::new(wire::Hello {
             gateway_id: gateway.0,
             parts: true,
             ..card.hello.clone()
         })));
-        let charge = room.charge(hello.encoded_len());
-        let _ = out.send(Queued::Command(hello, charge));
+        let bytes = hello.encoded_len();
+        room.charge(bytes);
+        let _ = out.send(Queued::Command(hello, bytes));
         let in_parts = Arc::<AtomicBool>::default();
-        let outgoing = Outgoing::new(queue, in_parts.clone());
+        let outgoing = Outgoing::new(queue, room.clone(), in_parts.clone());
 
         let greeting = async {
             let events = client.open(outgoing).await?.into_inner();
@@ -228,10 +229,11 @@ impl Link {
             tracing::warn!(gateway = %self.gateway, bytes, limit = self.max_command, "command is too big for the gateway");
             return Err(NotSent::TooBig);
         }
-        let charge = self.room.charge(bytes);
-        self.out
-            .send(Queued::Command(command(body), charge))
-            .map_err(|_| NotSent::Ended)
+        self.room.charge(bytes);
+        self.out.send(Queued::Command(command(body), bytes)).map_err(|_| {
+            self.room.free(bytes);
+            NotSent::Ended
+        })
     }
 
     /// Says that the handler of an event has finished, after all that it has sent.

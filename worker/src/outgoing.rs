@@ -1,17 +1,18 @@
 //! What goes to a gateway: the request stream of a link.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use meepo_proto::batch;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::parts::{Order, PART, Queue};
-use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use crate::room::Charge;
+use crate::room::{Charge, Room};
 
 /// What surrounds the body of a command, at most.
 const COMMAND_HEAD: usize = 16;
@@ -19,11 +20,14 @@ const COMMAND_HEAD: usize = 16;
 pub(crate) const PROBE_QUERY: u64 = 0;
 /// Most events that one `done` answers.
 const DONE_AT_ONCE: usize = 128;
+/// Bytes that are out are counted no longer once there are so many of them, or nothing more is there.
+const FREED_AT_ONCE: usize = 8 << 10;
 
 /// An entry of the outgoing queue.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    Command(wire::Command, Charge),
+    /// With the bytes that are counted for it.
+    Command(wire::Command, usize),
     Done(u64),
     /// After all that was done before.
     Undone(wire::Undone),
@@ -34,7 +38,10 @@ pub(crate) enum Queued {
 /// is large it gives one part a poll, so that what other tasks say meanwhile passes it.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    queue: mpsc::UnboundedReceiver<Queued>,
+    queue: batch::Receiver<Queued>,
+    room: Arc<Room>,
+    /// Bytes of what is out, that are still counted.
+    out: usize,
     /// The gateway takes commands in parts.
     in_parts: Arc<AtomicBool>,
     /// Events to be answered with the next `done`: once the queue is empty, or enough of them.
@@ -48,9 +55,11 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// It sends no parts before `in_parts` is true.
-    pub(crate) fn new(queue: mpsc::UnboundedReceiver<Queued>, in_parts: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(queue: batch::Receiver<Queued>, room: Arc<Room>, in_parts: Arc<AtomicBool>) -> Self {
         Self {
             queue,
+            room,
+            out: 0,
             in_parts,
             done: Vec::new(),
             held: Queue::default(),
@@ -63,7 +72,8 @@ impl Outgoing {
     fn poll_straight(&mut self, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
         while self.done.len() < DONE_AT_ONCE {
             match self.queue.poll_recv(cx) {
-                Poll::Ready(Some(Queued::Command(command, charge))) if !self.is_large(&charge) => {
+                Poll::Ready(Some(Queued::Command(command, bytes))) if !self.is_large(bytes) => {
+                    self.free_soon(bytes);
                     return Poll::Ready(Some(command));
                 }
                 Poll::Ready(Some(Queued::Done(seq))) => self.done.push(seq),
@@ -76,19 +86,39 @@ impl Outgoing {
                     self.hold(Queued::End);
                     return Poll::Ready(None);
                 }
-                Poll::Pending if self.done.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.free();
+                    if self.done.is_empty() {
+                        return Poll::Pending;
+                    }
+                    break;
+                }
             }
         }
         Poll::Ready(Some(self.take_done()))
     }
 
-    fn is_large(&self, charge: &Charge) -> bool {
-        charge.bytes() > PART && self.in_parts.load(Ordering::Relaxed)
+    fn is_large(&self, bytes: usize) -> bool {
+        bytes > PART && self.in_parts.load(Ordering::Relaxed)
+    }
+
+    /// Has bytes counted no longer, together with others.
+    fn free_soon(&mut self, bytes: usize) {
+        self.out += bytes;
+        if self.out >= FREED_AT_ONCE {
+            self.free();
+        }
+    }
+
+    fn free(&mut self) {
+        if self.out > 0 {
+            self.room.free(mem::take(&mut self.out));
+        }
     }
 
     /// Takes all that there is.
     fn hold_all(&mut self, cx: &mut Context<'_>) {
+        self.free();
         while !self.ended
             && let Poll::Ready(queued) = self.queue.poll_recv(cx)
         {
@@ -99,13 +129,14 @@ impl Outgoing {
 
     fn hold(&mut self, queued: Queued) {
         match queued {
-            Queued::Command(command, charge) => {
-                let large = self.is_large(&charge);
+            Queued::Command(command, bytes) => {
+                let large = self.is_large(bytes);
                 if large {
                     // What is done already does not wait for it.
                     self.hold_done();
                 }
                 let order = command.body.as_ref().map_or(Order::Fence, order);
+                let charge = self.room.until_dropped(bytes);
                 self.held.push(command, order, large, Some(charge));
             }
             Queued::Done(seq) => {
@@ -133,7 +164,7 @@ impl Outgoing {
     }
 
     fn take_done(&mut self) -> wire::Command {
-        let seq = std::mem::take(&mut self.done);
+        let seq = mem::take(&mut self.done);
         command(Body::Done(wire::Done { seq }))
     }
 }
@@ -148,7 +179,7 @@ impl Stream for Outgoing {
                 return Poll::Ready(next);
             }
         }
-        if std::mem::take(&mut self.paused) {
+        if mem::take(&mut self.paused) {
             self.hold_all(cx);
         }
         let next = self.held.pop();
@@ -158,6 +189,17 @@ impl Stream for Outgoing {
             return Poll::Pending;
         }
         Poll::Ready(next)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        for queued in self.queue.close() {
+            if let Queued::Command(_, bytes) = queued {
+                self.out += bytes;
+            }
+        }
+        self.free();
     }
 }
 
@@ -204,24 +246,21 @@ mod tests {
     use meepo_proto::parts::Assembly;
 
     use super::*;
-    use crate::room::Room;
 
     const LARGE: usize = 5 * PART / 2;
 
     struct Line {
-        out: mpsc::UnboundedSender<Queued>,
+        out: batch::Sender<Queued>,
         outgoing: Outgoing,
         room: Arc<Room>,
     }
 
     impl Line {
         fn new(in_parts: bool) -> Self {
-            let (out, queue) = mpsc::unbounded_channel();
-            Self {
-                out,
-                outgoing: Outgoing::new(queue, Arc::new(in_parts.into())),
-                room: Room::new(usize::MAX, None, Box::leak(Box::default())),
-            }
+            let (out, queue) = batch::channel();
+            let room = Room::new(usize::MAX, None, Box::leak(Box::default()));
+            let outgoing = Outgoing::new(queue, room.clone(), Arc::new(in_parts.into()));
+            Self { out, outgoing, room }
         }
 
         fn queue(&self, queued: Queued) {
@@ -229,8 +268,9 @@ mod tests {
         }
 
         fn command(&self, body: Body) {
-            let charge = self.room.charge(size(&body));
-            self.queue(Queued::Command(command(body), charge));
+            let bytes = size(&body);
+            self.room.charge(bytes);
+            self.queue(Queued::Command(command(body), bytes));
         }
 
         fn send(&self, client: u64, bytes: usize) {

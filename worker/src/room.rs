@@ -21,7 +21,7 @@ pub(crate) struct Room {
 /// Counts a client whose event waits for room, or for an endpoint.
 pub(crate) struct HeldBack(&'static Slot);
 
-/// Bytes that are queued for as long as this value lives.
+/// Bytes that are counted for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Charge {
     room: Arc<Room>,
@@ -39,25 +39,44 @@ impl Room {
         })
     }
 
-    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        let rooms = [Some(self), self.whole.as_ref()];
-        for room in rooms.into_iter().flatten() {
+    /// Counts bytes that are queued from now on, until they are [freed](Self::free).
+    pub(crate) fn charge(&self, bytes: usize) {
+        for room in self.rooms() {
             let before = room.queued.fetch_add(bytes, Ordering::AcqRel);
             if before < room.limit && before + bytes >= room.limit {
                 room.stats.full_queues.add(1);
             }
         }
+    }
+
+    /// Counts bytes no longer.
+    pub(crate) fn free(&self, bytes: usize) {
+        for room in self.rooms() {
+            let before = room.queued.fetch_sub(bytes, Ordering::AcqRel);
+            if before >= room.limit && before - bytes < room.limit {
+                room.stats.full_queues.sub(1);
+                room.freed.notify_waiters();
+            }
+        }
+    }
+
+    /// Frees bytes that are counted once the value is dropped.
+    pub(crate) fn until_dropped(self: &Arc<Self>, bytes: usize) -> Charge {
         Charge {
             room: self.clone(),
             bytes,
         }
     }
 
+    /// This room, and that of the whole child.
+    fn rooms(&self) -> impl Iterator<Item = &Self> {
+        [Some(self), self.whole.as_deref()].into_iter().flatten()
+    }
+
     /// Whether half of the limit is free, here and in the whole child: what comes from outside takes no more, so that
     /// handlers always have the rest.
     pub(crate) fn has_half(&self) -> bool {
-        let rooms = [Some(self), self.whole.as_deref()];
-        rooms.into_iter().flatten().all(|room| room.queued() < room.limit / 2)
+        self.rooms().all(|room| room.queued() < room.limit / 2)
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -66,8 +85,7 @@ impl Room {
 
     /// Whether less than the limit is queued here and in the whole child.
     pub(crate) fn is_available(&self) -> bool {
-        let rooms = [Some(self), self.whole.as_deref()];
-        rooms.into_iter().flatten().all(|room| room.queued() < room.limit)
+        self.rooms().all(|room| room.queued() < room.limit)
     }
 
     /// Waits until less than the limit is queued here and in the whole child. Cancel safe.
@@ -88,14 +106,6 @@ impl Room {
             }
         }
     }
-
-    fn free(&self, bytes: usize) {
-        let before = self.queued.fetch_sub(bytes, Ordering::AcqRel);
-        if before >= self.limit && before - bytes < self.limit {
-            self.stats.full_queues.sub(1);
-            self.freed.notify_waiters();
-        }
-    }
 }
 
 impl HeldBack {
@@ -111,17 +121,8 @@ impl Drop for HeldBack {
     }
 }
 
-impl Charge {
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
 impl Drop for Charge {
     fn drop(&mut self) {
         self.room.free(self.bytes);
-        if let Some(whole) = &self.room.whole {
-            whole.free(self.bytes);
-        }
     }
 }
