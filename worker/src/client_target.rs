@@ -68,7 +68,7 @@ impl<'a> ClientTarget<'a> {
     pub fn send(&self, message: impl Into<Message>) {
         let message = message.into();
         self.cluster.count_sent(&message);
-        self.tell(Body::Send(send_one(&message, self.id.number)));
+        self.tell(Body::Send(send_one(message, self.id.number)));
     }
 
     /// Sends the client a message, and waits until it is known what became of it.
@@ -77,7 +77,7 @@ impl<'a> ClientTarget<'a> {
     pub async fn send_and_confirm(&self, message: impl Into<Message>) -> Delivery {
         let message = message.into();
         self.cluster.count_sent(&message);
-        let send = send_one(&message, self.id.number);
+        let send = send_one(message, self.id.number);
         let delivery = match self.link() {
             Some(link) => self.cluster.confirm(&link, send).await,
             // Its gateway may be back soon, with the client.

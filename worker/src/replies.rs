@@ -150,7 +150,7 @@ impl Client {
             return Err(RequestError::NotConnected);
         }
         let mut asked = known.requests().ask(matches)?;
-        let question = Question::Confirm(send_one(&message, self.id().number));
+        let question = Question::Confirm(send_one(message.clone(), self.id().number));
         let Some(sent) = known.link().ask(question) else {
             cluster.stats().failed_sends.add(1);
             return Err(match known.link().has_ended() {

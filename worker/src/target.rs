@@ -197,10 +197,10 @@ pub(crate) fn send(message: &Message, to: wire::Target) -> Body {
 }
 
 /// A message to one client.
-pub(crate) fn send_one(message: &Message, client: u64) -> wire::Send {
+pub(crate) fn send_one(message: Message, client: u64) -> wire::Send {
     wire::Send {
-        payload: message.bytes().clone(),
         binary: message.is_binary(),
+        payload: message.into_bytes(),
         to: None,
         client,
     }
