@@ -56,7 +56,7 @@ pub(crate) struct Lanes<H> {
 struct Lane {
     /// None once the client has been forgotten, while the lane still has events or one is being handled.
     known: Option<Arc<Known>>,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<(Whose, Job)>,
     /// The lane is being worked off.
     busy: bool,
     /// Refusals that the handler was told since the last event, or will be.
@@ -64,13 +64,18 @@ struct Lane {
 }
 
 struct Job {
-    link: Arc<Link>,
     seq: u64,
-    /// The client as it was when this came: it may be forgotten since, and have come again.
-    known: Option<Arc<Known>>,
     event: CurrentEvent,
     what: What,
     _in_flight: InFlight,
+}
+
+/// Whose event a job is.
+enum Whose {
+    /// The client as it was when this came: it may be forgotten since, and have come again.
+    Client(Arc<Known>),
+    /// A client that this worker does not serve through the link that it came over.
+    Nobody(Arc<Link>),
 }
 
 enum What {
@@ -165,7 +170,7 @@ impl<H: Handler> Lanes<H> {
             number: event.number,
             redelivered: event.redelivered,
         };
-        self.push(id, Job::new(link, event.seq, current, what, stats));
+        self.push(id, link, Job::new(event.seq, current, what, stats));
     }
 
     /// Forgets the clients of a gateway whose link has ended, but that lives: it has moved them to other workers.
@@ -187,7 +192,7 @@ impl<H: Handler> Lanes<H> {
                 redelivered: !link.surely_held(),
                 ..CurrentEvent::default()
             };
-            self.push(id, Job::new(&link, 0, event, What::Lost, self.cluster.stats()));
+            self.push(id, &link, Job::new(0, event, What::Lost, self.cluster.stats()));
         }
     }
 
@@ -212,10 +217,8 @@ impl<H: Handler> Lanes<H> {
             .collect();
         for id in clients {
             let what = What::Farewell(parting.clone());
-            self.push(
-                id,
-                Job::new(link, 0, CurrentEvent::default(), what, self.cluster.stats()),
-            );
+            let job = Job::new(0, CurrentEvent::default(), what, self.cluster.stats());
+            self.push(id, link, job);
         }
     }
 
@@ -273,10 +276,8 @@ impl<H: Handler> Lanes<H> {
         // An `accept` is no doing of the application.
         if refused.command != "accept" && self.known(client).is_some() {
             let what = What::Refused(refused.into());
-            self.push(
-                client,
-                Job::new(link, 0, CurrentEvent::default(), what, self.cluster.stats()),
-            );
+            let job = Job::new(0, CurrentEvent::default(), what, self.cluster.stats());
+            self.push(client, link, job);
         }
     }
 
@@ -297,33 +298,37 @@ impl<H: Handler> Lanes<H> {
             .collect()
     }
 
-    fn push(self: &Arc<Self>, id: ClientId, mut job: Job) {
+    fn push(self: &Arc<Self>, id: ClientId, link: &Arc<Link>, job: Job) {
         let mut lane = self.lanes.entry(id).or_default();
         match job.what {
             What::Refused(_) if lane.refusals == REFUSALS => return,
             What::Refused(_) => lane.refusals += 1,
             _ => lane.refusals = 0,
         }
-        let known = lane.known.as_ref();
-        job.known = known.filter(|known| Arc::ptr_eq(known.link(), &job.link)).cloned();
-        if job.may_concern_requests() {
+        let whose = match &lane.known {
+            Some(known) if Arc::ptr_eq(known.link(), link) => Whose::Client(known.clone()),
+            _ => Whose::Nobody(link.clone()),
+        };
+        if let Whose::Client(known) = &whose
+            && job.may_concern_requests(known)
+        {
             // Without the lock: closures of the application may be called.
             drop(lane);
-            if self.answers_request(&job) {
-                return job.link.done(job.seq);
+            if self.answers_request(known, &job) {
+                return link.done(job.seq);
             }
             lane = self.lanes.entry(id).or_default();
         }
-        self.queue(id, lane, job);
+        self.queue(id, lane, whose, job);
     }
 
-    fn queue(self: &Arc<Self>, id: ClientId, mut lane: RefMut<'_, ClientId, Lane>, job: Job) {
+    fn queue(self: &Arc<Self>, id: ClientId, mut lane: RefMut<'_, ClientId, Lane>, whose: Whose, job: Job) {
         if std::mem::replace(&mut lane.busy, true) {
-            lane.waiting.push_back(job);
+            lane.waiting.push_back((whose, job));
             return;
         }
         drop(lane);
-        let mut work = Box::pin(self.clone().work_off(id, job));
+        let mut work = Box::pin(self.clone().work_off(id, whose, job));
         let begun = match self.one_thread {
             true => AssertUnwindSafe(work.as_mut()).catch_unwind().now_or_never(),
             false => None,
@@ -341,16 +346,16 @@ impl<H: Handler> Lanes<H> {
     }
 
     /// It is put on the heap for each event that finds its lane idle, so it is small: what is rare has a place of its own.
-    async fn work_off(self: Arc<Self>, id: ClientId, first: Job) {
+    async fn work_off(self: Arc<Self>, id: ClientId, whose: Whose, first: Job) {
         if !self.is_open.load(Ordering::Acquire) {
             self.open.cancelled().await;
         }
-        let mut next = Some(first);
-        while let Some(mut job) = next {
-            if !job.link.is_available() {
-                Box::pin(job.link.available()).await;
+        let mut next = Some((whose, first));
+        while let Some((whose, job)) = next {
+            if !whose.link().is_available() {
+                Box::pin(whose.link().available()).await;
             }
-            if let Some(client) = self.begin(&mut job) {
+            if let Some(client) = begin(whose, &job) {
                 let Rules { handler, limit, event } = job.what.rules(self.limit);
                 let (seq, lost) = (job.seq, matches!(job.what, What::Lost));
                 let handled = {
@@ -383,25 +388,11 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
-    /// The client that a job is for, if it is still to be done.
-    fn begin(&self, job: &mut Job) -> Option<Client> {
-        if job.link.has_ended() && !matches!(job.what, What::Lost) {
-            // The gateway hands it to another worker.
-            return None;
-        }
-        let Some(known) = job.known.take_if(|known| known.is_attached()) else {
-            // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
-            job.link.done(job.seq);
-            return None;
-        };
-        Some(Client::new(known, job.event))
-    }
-
-    fn next(&self, id: ClientId) -> Option<Job> {
+    fn next(&self, id: ClientId) -> Option<(Whose, Job)> {
         let is_over = {
             let mut lane = self.lanes.get_mut(&id)?;
-            if let Some(job) = lane.waiting.pop_front() {
-                return Some(job);
+            if let Some(next) = lane.waiting.pop_front() {
+                return Some(next);
             }
             lane.busy = false;
             // A burst leaves nothing behind at a client that is idle.
@@ -415,6 +406,31 @@ impl<H: Handler> Lanes<H> {
     }
 }
 
+/// The client that a job is for, if it is still to be done.
+fn begin(whose: Whose, job: &Job) -> Option<Client> {
+    if whose.link().has_ended() && !matches!(job.what, What::Lost) {
+        // The gateway hands it to another worker.
+        return None;
+    }
+    match whose {
+        Whose::Client(known) if known.is_attached() => Some(Client::new(known, job.event)),
+        // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
+        _ => {
+            whose.link().done(job.seq);
+            None
+        }
+    }
+}
+
+impl Whose {
+    fn link(&self) -> &Arc<Link> {
+        match self {
+            Self::Client(known) => known.link(),
+            Self::Nobody(link) => link,
+        }
+    }
+}
+
 impl Lane {
     fn is_over(&self) -> bool {
         !self.busy && self.known.is_none() && self.waiting.is_empty()
@@ -422,11 +438,9 @@ impl Lane {
 }
 
 impl Job {
-    fn new(link: &Arc<Link>, seq: u64, event: CurrentEvent, what: What, stats: &'static Slot) -> Self {
+    fn new(seq: u64, event: CurrentEvent, what: What, stats: &'static Slot) -> Self {
         Self {
-            link: link.clone(),
             seq,
-            known: None,
             event,
             what,
             _in_flight: InFlight::new(stats),

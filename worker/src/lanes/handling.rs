@@ -16,7 +16,7 @@ impl<H: Handler> Lanes<H> {
     /// Messages are many: all else has its future in a place of its own.
     pub(super) async fn handle(&self, client: &Client, job: Job) -> Result<(), HandlerError> {
         let handler = job.what.handler();
-        let link = &job.link;
+        let link = client.link();
         match job.what {
             What::Message(message) => match guarded(async { self.handler.on_message(client, message).await }).await {
                 Ok(handled) => handled.map_err(|error| HandlerError::Failed { handler, error }),

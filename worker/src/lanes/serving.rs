@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meepo_proto::ClientId;
 
-use super::{Job, Lanes, What};
+use super::{Job, Lanes, What, Whose};
 use crate::client::{CurrentEvent, Known};
 use crate::cluster::Serving;
 use crate::timers::Run;
@@ -24,15 +24,8 @@ impl<H: Handler> Serving for Lanes<H> {
         if let Some(lane) = self.lanes.get_mut(&id)
             && lane.known.as_ref().is_some_and(|served| Arc::ptr_eq(served, known))
         {
-            let mut job = Job::new(
-                known.link(),
-                0,
-                CurrentEvent::default(),
-                What::Timer(run),
-                self.cluster.stats(),
-            );
-            job.known = Some(known.clone());
-            self.queue(id, lane, job);
+            let job = Job::new(0, CurrentEvent::default(), What::Timer(run), self.cluster.stats());
+            self.queue(id, lane, Whose::Client(known.clone()), job);
         }
     }
 
@@ -45,8 +38,7 @@ impl<H: Handler> Serving for Lanes<H> {
 impl<H: Handler> Lanes<H> {
     /// Whether an event is the reply to a request. The end of a client is the end of its requests and timers, at once:
     /// a handler that waits may be in front of it.
-    pub(super) fn answers_request(&self, job: &Job) -> bool {
-        let Some(known) = &job.known else { return false };
+    pub(super) fn answers_request(&self, known: &Known, job: &Job) -> bool {
         match &job.what {
             What::Message(message) => known.requests().answer(message, |panic| {
                 let handler = "request_matching";
@@ -63,11 +55,11 @@ impl<H: Handler> Lanes<H> {
 
 impl Job {
     /// Whether requests to its client have to be looked at. What comes again was sent before any of them was made.
-    pub(super) fn may_concern_requests(&self) -> bool {
-        self.known.as_ref().is_some_and(|known| match self.what {
+    pub(super) fn may_concern_requests(&self, known: &Known) -> bool {
+        match self.what {
             What::Message(_) => !self.event.redelivered && known.requests().any(),
             What::Closed(_) | What::Lost => true,
             _ => false,
-        })
+        }
     }
 }
