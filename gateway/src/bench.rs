@@ -72,8 +72,10 @@ impl Group {
         let mut members = Vec::new();
         self.roster
             .each(publish.to(), |client| members.push(Arc::clone(client)));
+        let left_out = publish.left_out(&self.roster);
         for client in &members {
-            client.send(publish.encoded(client.protocol).clone(), None, &mut turn);
+            let share = publish.share(client.number, &left_out);
+            client.send(share.encoded(client.protocol), None, &mut turn);
         }
         turn.flush();
         members.len()

@@ -154,7 +154,7 @@ impl<'a> Commands<'a> {
         let several = self
             .publish
             .as_ref()
-            .is_some_and(|publish| publish.messages().len() >= SEVERAL);
+            .is_some_and(|publish| publish.messages() >= SEVERAL);
         let began = several.then(Instant::now);
         turn.nothing_follows = true;
         let members = self.publish(turn);
@@ -169,15 +169,18 @@ impl<'a> Commands<'a> {
         let Some(publish) = self.publish.take() else { return 0 };
         // The last are written to at once, which takes too long for the roster's lock.
         let mut members = Vec::new();
-        let to = publish.to();
-        let gone = self.hub.roster().each(to, |client| members.push(Arc::clone(client)));
+        let roster = self.hub.roster();
+        let gone = roster.each(publish.to(), |client| members.push(Arc::clone(client)));
+        let left_out = publish.left_out(&roster);
+        drop(roster);
         for client in &members {
-            self.hub.publish(client, &publish, turn);
+            let share = publish.share(client.number, &left_out);
+            self.hub.publish(client, &share, turn);
         }
-        if !gone.is_empty() {
-            for _ in publish.messages() {
-                self.hub.stats.failed_sends.add(gone.len() as u64);
-                self.refuse_gone("send", &gone);
+        for number in gone {
+            for _ in 0..publish.share(number, &left_out).len() {
+                self.hub.stats.failed_sends.add(1);
+                self.refuse("send", number, GONE);
             }
         }
         if !self.done.is_empty() {
@@ -222,7 +225,7 @@ impl<'a> Commands<'a> {
     /// Sends to all clients of a target, or with what follows to the same ones.
     fn send_to(&mut self, to: Box<Target>, message: Outgoing, turn: &mut Turn) {
         match &mut self.publish {
-            Some(publish) if publish.takes(&to, message.len()) => publish.push(message),
+            Some(publish) if publish.takes(&to, message.len()) => publish.push(*to, message),
             _ => {
                 self.publish(turn);
                 self.publish = Some(Publish::new(to, message));
@@ -246,7 +249,9 @@ impl<'a> Commands<'a> {
         let mut clients = Vec::new();
         let mut named = |client: &Arc<Client>| clients.push(Arc::clone(client));
         let gone = self.hub.roster().each(&target, &mut named);
-        self.refuse_gone("close", &gone);
+        for number in gone {
+            self.refuse("close", number, GONE);
+        }
         turn.flush();
         for client in clients {
             if close.at_once {
@@ -257,13 +262,6 @@ impl<'a> Commands<'a> {
             client.decide(Verdict::Accept);
             let end = End::with_reason(client.protocol, CloseCause::Kicked, code, &close.reason);
             self.hub.close(&client, end);
-        }
-    }
-
-    /// Tells of clients that were named and are not there.
-    fn refuse_gone(&self, command: &'static str, gone: &[u64]) {
-        for &number in gone {
-            self.refuse(command, number, GONE);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::dispatch::{Dispatch, Events, Held, Later};
 use crate::encode::Outgoing;
 use crate::end::End;
 use crate::parting::Parting;
-use crate::publish::Publish;
+use crate::publish::Share;
 use crate::roster::Roster;
 use crate::router::{Bounds, Ending, Flow, LinkId, Router};
 use crate::settings::{GatewaySettings, Protocol, SlowClient};
@@ -370,20 +370,22 @@ impl Hub {
         self.this.clone()
     }
 
-    /// Sends messages to one of several clients, which gets them with the turn's flush, or at once if nothing follows.
-    pub(crate) fn publish(&self, client: &Arc<Client>, publish: &Publish, turn: &mut Turn) {
-        let frames = publish.encoded(client.protocol).clone();
-        let messages = publish.messages();
-        match client.send(frames, None, turn) {
+    /// Sends one of several clients its share, which it gets with the turn's flush, or at once if nothing follows.
+    pub(crate) fn publish(&self, client: &Arc<Client>, share: &Share<'_>, turn: &mut Turn) {
+        let messages = share.len();
+        if messages == 0 {
+            return;
+        }
+        match client.send(share.encoded(client.protocol), None, turn) {
             // As many as there is room for.
-            Sent::Full if messages.len() > 1 => {
-                for message in messages {
+            Sent::Full if messages > 1 => {
+                for message in share.messages() {
                     let frame = message.encoded(client.protocol).clone();
                     let sent = client.send(frame, None, turn);
                     self.count(client, sent, 1, message.len(), turn);
                 }
             }
-            sent => self.count(client, sent, messages.len(), publish.len(), turn),
+            sent => self.count(client, sent, messages, share.bytes(), turn),
         }
     }
 

@@ -176,6 +176,11 @@ impl Roster {
         gone
     }
 
+    /// The clients that are bound to a uid.
+    pub(crate) fn of_uid(&self, uid: &str) -> impl Iterator<Item = &Arc<Client>> {
+        self.uids.of(uid)
+    }
+
     /// The clients that meet all conditions.
     pub(crate) fn select(&self, filter: &Filter) -> impl Iterator<Item = &Entry> {
         let (named, bound, grouped) = (

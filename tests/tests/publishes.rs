@@ -1,7 +1,7 @@
 //! Messages to groups that follow each other, from a worker that the test plays: the gateway may put them together, and no
 //! client may see that.
 
-use meepo_proto::link::{Close, Done, Join, Leave, Send, Target, command};
+use meepo_proto::link::{Bind, Close, Done, Join, Leave, RefusedWhy, Send, Target, command, event};
 use meepo_tests::played::{Place, Worker};
 use meepo_tests::{Status, Ws, wait_for};
 
@@ -107,6 +107,84 @@ async fn each_member_gets_what_was_sent_while_it_was_one_and_in_that_order() {
     let status = place.gateway.status_when("all is done", all_done).await;
     let sent = status.instance("gateway").sum(|child| child.messages_out);
     assert_eq!(sent, 20 * (9 + 10 + 2));
+}
+
+#[tokio::test]
+async fn each_member_gets_what_the_others_say() {
+    let place = Place::new().await;
+    let mut worker = place.worker(true).await;
+    let mut clients = Vec::new();
+    for uid in ["ann", "bob", "cleo"] {
+        let (client, number) = place.client(&mut worker).await;
+        worker.say(join(number, "g"));
+        worker.say(command::Body::Bind(Bind {
+            client: number,
+            uid: uid.into(),
+        }));
+        clients.push((client, number, uid));
+    }
+    let mut bodies = Vec::new();
+    for round in 0..20 {
+        for (_, number, uid) in &clients {
+            // Left out by number, by uid, and by both.
+            let to = Target {
+                except: vec![*number; round % 3],
+                except_uids: vec![(*uid).to_owned(); usize::from(round % 3 != 1)],
+                ..group("g")
+            };
+            bodies.push(send(to, &format!("{uid} {round}")));
+        }
+    }
+    bodies.push(send(group("g"), "end"));
+    say_all(&worker, bodies);
+    for (client, _, own) in &mut clients {
+        for round in 0..20 {
+            for uid in ["ann", "bob", "cleo"] {
+                if uid != *own {
+                    assert_eq!(client.text().await, format!("{uid} {round}"));
+                }
+            }
+        }
+        assert_eq!(client.text().await, "end");
+    }
+    let sent = |status: &Status| status.instance("gateway").sum(|child| child.messages_out);
+    let all = |status: &Status| sent(status) >= 3 * (2 * 20 + 1);
+    let status = place.gateway.status_when("all are counted", all).await;
+    assert_eq!(sent(&status), 3 * (2 * 20 + 1));
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_told_of_once_for_each_message_that_is_to_it() {
+    let place = Place::new().await;
+    let mut worker = place.worker(true).await;
+    let (mut ann, a) = place.client(&mut worker).await;
+    const GONE: u64 = 1 << 40;
+    let both = |except: &[u64]| Target {
+        clients: vec![GONE, a],
+        except: except.to_vec(),
+        ..Target::default()
+    };
+    say_all(
+        &worker,
+        vec![
+            send(both(&[]), "1"),
+            send(both(&[GONE]), "2"),
+            send(both(&[a]), "3"),
+            send(both(&[a, GONE]), "4"),
+            send(both(&[]), "5"),
+        ],
+    );
+    assert_eq!(texts(&mut ann, 3).await, ["1", "2", "5"]);
+    for _ in 0..3 {
+        let event = worker.next().await;
+        assert_eq!(event.client, GONE);
+        let Some(event::Body::Refused(refused)) = event.body else {
+            panic!("it is refused: {event:?}")
+        };
+        assert_eq!((&*refused.command, refused.why()), ("send", RefusedWhy::Gone));
+    }
+    ann.send("go").await;
+    assert_eq!(worker.next().await.client, a, "no more refusals");
 }
 
 #[tokio::test]
