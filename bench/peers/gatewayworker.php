@@ -26,6 +26,9 @@ class Events
             case 'P':
                 Clients::sendToGroup('room', $message);
                 break;
+            case 'O':
+                Clients::sendToGroup('room', $message, [$client]);
+                break;
             case 'G':
                 Clients::sendToGroup(substr($message, 1, 8), $message);
                 break;

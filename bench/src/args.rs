@@ -125,6 +125,9 @@ pub struct Fanout {
     /// Members of each of them
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "groups")]
     pub members: Option<usize>,
+    /// So many members of the one room publish in turn, each to all but itself
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["groups", "held"])]
+    pub talkers: Option<usize>,
 }
 
 /// Options of `large`.

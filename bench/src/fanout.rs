@@ -1,4 +1,5 @@
-//! Every connection joins one room, and the first of them publishes to all; or there are many groups, which take turns.
+//! Every connection joins one room, and the first of them publishes to all, or several take turns to talk to the others; or
+//! there are many groups, which take turns.
 
 use std::time::{Duration, Instant};
 
@@ -37,15 +38,18 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     pool.open(common, OPENING)?;
     let rooms = Rooms {
         conns: common.conns,
-        groups: args.groups.unwrap_or(1),
+        // To each its own order: those who talk in one room are told apart as groups of all its members.
+        groups: args.groups.or(args.talkers).unwrap_or(1),
         members: args.members.unwrap_or(common.conns),
+        others: args.talkers.is_some(),
     };
     if rooms.members > rooms.conns {
         return Err(Error::TooManyMembers(rooms.members));
     }
-    let kind = match args.groups {
-        Some(_) => Kind::Group,
-        None => Kind::Publish,
+    let kind = match args {
+        args::Fanout { groups: Some(_), .. } => Kind::Group,
+        args::Fanout { talkers: Some(_), .. } => Kind::Others,
+        _ => Kind::Publish,
     };
     match kind {
         Kind::Group => join_groups(&mut pool, rooms, common.connect_timeout)?,

@@ -6,8 +6,8 @@ const ROOM: &str = "room";
 /// Bytes of a group's name.
 const NAME: usize = 8;
 
-/// `J` joins the one room, `P…` goes to every member of the room as it is, the sender too; `J` with a name joins the group of
-/// that name, `G` with a name of 8 bytes and more goes to all of that group; all else is echoed.
+/// `J` joins the one room, `P…` goes to every member of the room as it is, the sender too, `O…` to every other one; `J` with a
+/// name joins the group of that name, `G` with a name of 8 bytes and more goes to all of that group; all else is echoed.
 #[derive(Debug, Clone, Copy)]
 pub struct Room;
 
@@ -18,6 +18,7 @@ impl Handler for Room {
             [b'J'] => client.join(ROOM),
             [b'J', name @ ..] => client.join(String::from_utf8_lossy(name)),
             [b'P', ..] => client.cluster().group(ROOM).send(message),
+            [b'O', ..] => client.cluster().group(ROOM).except(client.id()).send(message),
             [b'G', rest @ ..] => {
                 let name = String::from_utf8_lossy(rest.get(..NAME).unwrap_or_default()).into_owned();
                 client.cluster().group(name).send(message);

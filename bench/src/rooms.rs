@@ -8,6 +8,8 @@ pub(crate) struct Rooms {
     pub(crate) conns: usize,
     pub(crate) groups: usize,
     pub(crate) members: usize,
+    /// A publish goes to all but the publisher.
+    pub(crate) others: bool,
 }
 
 impl Rooms {
@@ -30,10 +32,17 @@ impl Rooms {
         })
     }
 
-    /// Which member of the group a connection is, if it is one.
+    /// How many members get a publish.
+    fn audience(&self) -> usize {
+        self.members - usize::from(self.others)
+    }
+
+    /// Which member of the group a connection is, if it is one that gets what is published.
     fn place(&self, conn: usize, group: usize) -> Option<usize> {
         let place = (conn + self.conns - self.publisher(group)) % self.conns;
-        (place < self.members).then_some(place)
+        (usize::from(self.others)..self.members)
+            .contains(&place)
+            .then_some(place)
     }
 }
 
@@ -72,7 +81,7 @@ impl Deliveries {
 
     /// Counts a new publish.
     pub(crate) fn publish(&mut self) {
-        self.missing.push_back(self.rooms.members as u32);
+        self.missing.push_back(self.rooms.audience() as u32);
     }
 
     /// A connection has got a message.
@@ -113,6 +122,7 @@ mod tests {
             conns: members,
             groups: 1,
             members,
+            others: false,
         })
     }
 
@@ -150,7 +160,12 @@ mod tests {
     #[test]
     fn groups_go_round() {
         for (conns, groups, members) in [(5, 7, 2), (7, 5, 3), (4, 4, 4), (3, 1, 3)] {
-            let rooms = Rooms { conns, groups, members };
+            let rooms = Rooms {
+                conns,
+                groups,
+                members,
+                others: false,
+            };
             let mut sizes = vec![0; groups];
             for conn in 0..conns {
                 for group in rooms.of(conn) {
@@ -168,6 +183,7 @@ mod tests {
             conns: 3,
             groups: 3,
             members: 2,
+            others: false,
         };
         let mut deliveries = Deliveries::new(rooms);
         for _ in 0..6 {
@@ -180,5 +196,25 @@ mod tests {
         assert_eq!((deliveries.reordered, deliveries.lost()), (0, 8));
         deliveries.deliver(1, 2);
         assert_eq!(deliveries.reordered, 1, "it is not a member");
+    }
+
+    #[test]
+    fn who_talks_to_the_others_gets_nothing_back() {
+        let mut deliveries = Deliveries::new(Rooms {
+            conns: 3,
+            groups: 2,
+            members: 3,
+            others: true,
+        });
+        let first = publish(&mut deliveries);
+        for conn in [1, 2] {
+            assert_eq!(deliveries.in_flight(), 1);
+            deliveries.deliver(conn, first);
+        }
+        assert_eq!((deliveries.in_flight(), deliveries.reordered), (0, 0));
+        let second = publish(&mut deliveries);
+        deliveries.deliver(0, second);
+        deliveries.deliver(1, second);
+        assert_eq!((deliveries.in_flight(), deliveries.reordered), (1, 1));
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Publish = b'P',
     /// A publish to a group that is not the one room.
     Group = b'G',
+    /// A publish to the one room, but not to its sender.
+    Others = b'O',
 }
 
 /// The front of a payload.

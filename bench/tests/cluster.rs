@@ -137,6 +137,9 @@ fn loads_run_against_the_cluster() {
     cluster.load(&format!(
         "fanout --url {ws} --conns 10 --groups 20 --members 3 --rate 200 --secs 0.3 --warmup 0 --pid {pid}"
     ));
+    cluster.load(&format!(
+        "fanout --url {ws} --conns 10 --talkers 4 --inflight 4 --secs 0.3 --warmup 0 --pid {pid}"
+    ));
     let report = cluster.load(&format!(
         "fanout --url {ws} --conns 10 --held 20 --rate 20 --secs 1 --warmup 0 --pid {pid}"
     ));

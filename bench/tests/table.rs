@@ -65,6 +65,7 @@ fn the_limit_does_all_loads() {
             "fanout --conns 20 --inflight 2 --secs 0.2 --warmup 0",
             "fanout --conns 20 --held 30 --rate 20 --secs 0.5 --warmup 0",
             "fanout --conns 10 --groups 20 --members 3 --rate 500 --secs 0.2 --warmup 0",
+            "fanout --conns 20 --talkers 4 --inflight 4 --secs 0.2 --warmup 0",
             "large --conns 2 --size 100000 --small 5 --small-rate 200 --secs 0.2 --warmup 0",
             "idle --conns 50 --secs 0",
             "idle --conns 50 --secs 0 --large 100000 --quiet 0.1",

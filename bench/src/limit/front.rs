@@ -136,10 +136,12 @@ impl Front {
                     self.listed.push(number);
                 }
             }
-            Kind::Publish => {
+            Kind::Publish | Kind::Others => {
                 self.frame.clear();
                 frame(payload, &mut self.frame);
-                for member in self.groups.get(record::group(payload)).into_iter().flatten() {
+                let but = (kind == Kind::Others).then_some(number);
+                let members = self.groups.get(record::group(payload)).into_iter().flatten();
+                for member in members.filter(|member| Some(**member) != but) {
                     if let Some(client) = &mut self.clients[*member] {
                         client.write(&self.frame);
                     }

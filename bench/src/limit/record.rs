@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Join,
     /// A message to all members of a group.
     Publish,
+    /// The same, but not to the client.
+    Others,
 }
 
 /// Appends a record.
@@ -31,7 +33,8 @@ pub(super) fn each(input: &[u8], mut on: impl FnMut(Kind, u32, &[u8])) -> usize 
         let kind = match kind {
             0 => Kind::Message,
             1 => Kind::Join,
-            _ => Kind::Publish,
+            2 => Kind::Publish,
+            _ => Kind::Others,
         };
         on(kind, u32::from_ne_bytes([e, f, g, h]), payload);
         used += HEAD + length;
@@ -53,6 +56,7 @@ pub(super) fn decide(payload: &[u8]) -> Kind {
     match payload.first() {
         Some(b'J') => Kind::Join,
         Some(b'P' | b'G') => Kind::Publish,
+        Some(b'O') => Kind::Others,
         _ => Kind::Message,
     }
 }

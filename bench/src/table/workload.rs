@@ -98,6 +98,11 @@ const WORKLOADS: &[Workload] = &[
         &["large", "--conns", "4", "--size", "1048576"],
     ),
     named_row(
+        "talk-16",
+        "16 of 1,000 members talk to all others, 16 messages in flight, 64 B",
+        &["fanout", "--conns", "1000", "--talkers", "16", "--inflight", "16"],
+    ),
+    named_row(
         "idle-large",
         "2,000 clients that do nothing, and again after a message of 1 MiB each and a quiet minute",
         &["idle", "--conns", "2000", "--large", "1048576", "--quiet", "60"],
@@ -204,7 +209,9 @@ impl Workload {
 
     /// Whether it is a matter of more than the one room, which all servers have.
     pub(super) fn needs_groups(&self) -> bool {
-        self.load.contains(&"--groups")
+        ["--groups", "--talkers"]
+            .iter()
+            .any(|option| self.load.contains(option))
     }
 
     fn columns(&self) -> Vec<(String, Cell)> {
@@ -303,6 +310,7 @@ mod tests {
         assert_eq!(needs("large"), (true, false, false));
         assert_eq!(needs("fanout-1"), (false, false, false));
         assert_eq!(needs("groups-10k"), (false, true, false));
+        assert_eq!(needs("talk-16"), (false, true, false));
         assert_eq!(needs("idle"), (false, false, false));
         assert_eq!(needs("idle-large"), (true, false, false));
         assert_eq!(needs("idle-100k"), (false, false, true));
