@@ -47,6 +47,9 @@ pub enum Error {
     /// Groups that are larger than all connections.
     #[error("a group cannot have {0} members: there are not so many connections")]
     TooManyMembers(usize),
+    /// Who talks to all others needs others.
+    #[error("there is nobody to talk to: it takes 2 connections at least")]
+    NobodyElse,
     /// A process that was to be watched is not there.
     #[error("process {0} is not running")]
     NoProcess(u32),

@@ -46,6 +46,9 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     if rooms.members > rooms.conns {
         return Err(Error::TooManyMembers(rooms.members));
     }
+    if rooms.others && rooms.conns < 2 {
+        return Err(Error::NobodyElse);
+    }
     let kind = match args {
         args::Fanout { groups: Some(_), .. } => Kind::Group,
         args::Fanout { talkers: Some(_), .. } => Kind::Others,

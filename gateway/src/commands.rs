@@ -151,10 +151,7 @@ impl<'a> Commands<'a> {
     /// Writes to all that were sent something. If that took long, and several messages went together last, it says how long
     /// to wait: those that are on their way already then go together too, and each costs less.
     pub(crate) fn flush(&mut self, turn: &mut Turn) -> Option<Duration> {
-        let several = self
-            .publish
-            .as_ref()
-            .is_some_and(|publish| publish.messages() >= SEVERAL);
+        let several = self.publish.as_ref().is_some_and(|publish| publish.len() >= SEVERAL);
         let began = several.then(Instant::now);
         turn.nothing_follows = true;
         let members = self.publish(turn);

@@ -13,8 +13,8 @@ use meepo_proto::parts::{Order, PART, Queue};
 use prost::Message as _;
 use tonic::Status;
 
-/// The answer stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can; but of what is
-/// large it gives one part a poll, so that what other tasks say meanwhile passes it.
+/// The answer stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can, and HTTP/2 says
+/// when it has enough; but of what is large it gives one part a poll, so that what other tasks say meanwhile passes it.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     queue: batch::Receiver<Result<Event, Status>>,

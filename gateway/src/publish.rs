@@ -17,6 +17,8 @@ pub(crate) struct Publish {
     messages: Vec<Message>,
     /// Bytes of all payloads.
     bytes: usize,
+    /// Bytes of those, and of who is left out.
+    weight: usize,
     ws: OnceCell<Bytes>,
     line: OnceCell<Bytes>,
 }
@@ -49,6 +51,7 @@ impl Publish {
             to,
             messages: Vec::new(),
             bytes: 0,
+            weight: 0,
             ws: OnceCell::new(),
             line: OnceCell::new(),
         };
@@ -65,14 +68,14 @@ impl Publish {
             clients,
             uids,
             groups,
-            except: _,
-            except_uids: _,
+            except,
+            except_uids,
         } = to;
         let same = self.to.everyone == *everyone
             && self.to.clients == *clients
             && self.to.uids == *uids
             && self.to.groups == *groups;
-        same && self.bytes + len <= MOST
+        same && self.weight + weight(len, except, except_uids) <= MOST
     }
 
     /// Adds a message, before anything is encoded.
@@ -82,6 +85,7 @@ impl Publish {
 
     fn add(&mut self, message: Outgoing, except: Vec<u64>, except_uids: Vec<String>) {
         self.bytes += message.len();
+        self.weight += weight(message.len(), &except, &except_uids);
         self.messages.push(Message {
             message,
             except,
@@ -95,7 +99,7 @@ impl Publish {
     }
 
     /// How many messages there are.
-    pub(crate) fn messages(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }
 
@@ -148,17 +152,28 @@ impl Share<'_> {
 
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Outgoing> {
         let all = self.publish.messages.iter().enumerate();
-        let got = all.filter(|(at, _)| !self.without.iter().any(|(_, without)| without == at));
+        let left_out = |at| self.without.binary_search_by_key(&at, |&(_, without)| without).is_ok();
+        let got = all.filter(move |&(at, _)| !left_out(at));
         got.map(|(_, each)| &each.message)
     }
 
     /// All of them, as a client of this protocol reads them.
     pub(crate) fn encoded(&self, protocol: Protocol) -> Bytes {
-        match self.without {
-            [] => self.publish.encoded(protocol).clone(),
+        if self.without.is_empty() {
+            return self.publish.encoded(protocol).clone();
+        }
+        let mut messages = self.messages();
+        match (messages.next(), messages.next()) {
+            (Some(only), None) => only.encoded(protocol).clone(),
             _ => concat(self.messages(), protocol),
         }
     }
+}
+
+/// What a message takes of a publish.
+fn weight(payload: usize, except: &[u64], except_uids: &[String]) -> usize {
+    let uids: usize = except_uids.iter().map(String::len).sum();
+    payload + size_of_val(except) + uids
 }
 
 fn concat<'a>(messages: impl Iterator<Item = &'a Outgoing>, protocol: Protocol) -> Bytes {
@@ -196,7 +211,8 @@ mod tests {
         let publish = Publish::new(to("a"), text("one"));
         assert!(publish.takes(&to("a"), MOST - 3));
         assert!(!publish.takes(&to("a"), MOST - 2));
-        assert!(publish.takes(&but(1, "a"), 1));
+        assert!(publish.takes(&but(1, "a"), MOST - 3 - 8));
+        assert!(!publish.takes(&but(1, "a"), MOST - 3 - 7));
         let others = [
             *to("b"),
             Target::default(),

@@ -55,7 +55,7 @@ impl Figure {
         self.add(n.wrapping_neg());
     }
 
-    /// Sets the figure.
+    /// Sets the figure. Of several threads that do it at the same time, the last is not sure to win.
     pub fn set(&self, n: u64) {
         let (mine, other) = match self.is_own() {
             true => (&self.own, &self.others),
@@ -66,10 +66,12 @@ impl Figure {
 
     /// The figure now.
     pub fn get(&self) -> u64 {
-        let own = self.own.load(Ordering::Relaxed);
-        let sum = own.wrapping_add(self.others.load(Ordering::Relaxed));
-        // What one thread has added and another has taken may be seen the other way round for a moment.
-        if sum > i64::MAX as u64 { 0 } else { sum }
+        let (own, others) = (self.own.load(Ordering::Relaxed), self.others.load(Ordering::Relaxed));
+        match own.wrapping_add(others) {
+            // What one thread has added and another has taken may be seen the other way round for a moment.
+            below_zero if own != 0 && below_zero > i64::MAX as u64 => 0,
+            sum => sum,
+        }
     }
 
     fn clear(&self) {
@@ -108,7 +110,7 @@ macro_rules! figures {
             }
 
             /// Makes this thread the one that counts most here: what it counts costs it next to nothing. A slot has one
-            /// owner for ever, and a thread one slot.
+            /// owner until it is cleared, and a thread one slot.
             pub(crate) fn own(&'static self) {
                 OWNED.set(std::ptr::from_ref(self).addr());
             }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 /// Room for so many stays in an empty channel.
-const SPARE: usize = 64;
+const SPARE: usize = 512;
 
 /// The end that is put into, from any task.
 #[derive(Debug)]
@@ -94,7 +94,10 @@ impl<T> Receiver<T> {
             return Poll::Ready(None);
         }
         if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            shared.waker = Some(cx.waker().clone());
+            let earlier = shared.waker.replace(cx.waker().clone());
+            // Without the lock, whatever that sets off.
+            drop(shared);
+            drop(earlier);
         }
         Poll::Pending
     }
@@ -110,7 +113,7 @@ impl<T> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // Without the lock, whatever that sets off.
+        // What is left is dropped without the lock too.
         drop(self.close());
     }
 }

@@ -16,7 +16,6 @@ use dashmap::DashMap;
 use dashmap::mapref::one::RefMut;
 use foldhash::fast::RandomState;
 use futures_util::{FutureExt, TryFutureExt, poll};
-use meepo_node::stats::Slot;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::{ClientId, GatewayId};
@@ -25,15 +24,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::job::{Job, Rules, What, Whose, begin};
 use crate::client::{CurrentEvent, Known};
 use crate::error::Panic;
 use crate::farewell::{Parting, says_nothing};
 use crate::link::Link;
-use crate::timers::{Run, TIMER};
-use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Message};
+use crate::{Cluster, Handler, HandlerError};
 
 mod handling;
 mod http;
+mod job;
 mod serving;
 
 /// The lanes of all clients that this worker child serves.
@@ -63,41 +63,9 @@ struct Lane {
     refusals: usize,
 }
 
-struct Job {
-    seq: u64,
-    event: CurrentEvent,
-    what: What,
-    _in_flight: InFlight,
-}
-
-/// Whose event a job is.
-enum Whose {
-    /// The client as it was when this came: it may be forgotten since, and have come again.
-    Client(Arc<Known>),
-    /// A client that this worker does not serve through the link that it came over.
-    Nobody(Arc<Link>),
-}
-
-enum What {
-    Opened,
-    Message(Message),
-    Closed(CloseReason),
-    /// The send buffer is full, or empty again.
-    Buffered(bool),
-    /// The gateway has refused a command. It is no event: there is nothing to be done.
-    Refused(HandlerError),
-    Farewell(Arc<Parting>),
-    /// The gateway died. The only job that is done after its link has ended.
-    Lost,
-    Timer(Run),
-}
-
 /// Refusals of a client's commands that its handler is told in a row: one that it causes whenever it hears of one would
 /// never end.
 pub(crate) const REFUSALS: usize = 16;
-
-/// Counts an event for as long as it is not finished.
-struct InFlight(&'static Slot);
 
 impl<H: Handler> Lanes<H> {
     pub(crate) fn new(handler: H, limit: Duration, cluster: Cluster) -> Arc<Self> {
@@ -406,97 +374,9 @@ impl<H: Handler> Lanes<H> {
     }
 }
 
-/// The client that a job is for, if it is still to be done.
-fn begin(whose: Whose, job: &Job) -> Option<Client> {
-    if whose.link().has_ended() && !matches!(job.what, What::Lost) {
-        // The gateway hands it to another worker.
-        return None;
-    }
-    match whose {
-        Whose::Client(known) if known.is_attached() => Some(Client::new(known, job.event)),
-        // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
-        _ => {
-            whose.link().done(job.seq);
-            None
-        }
-    }
-}
-
-impl Whose {
-    fn link(&self) -> &Arc<Link> {
-        match self {
-            Self::Client(known) => known.link(),
-            Self::Nobody(link) => link,
-        }
-    }
-}
-
 impl Lane {
     fn is_over(&self) -> bool {
         !self.busy && self.known.is_none() && self.waiting.is_empty()
-    }
-}
-
-impl Job {
-    fn new(seq: u64, event: CurrentEvent, what: What, stats: &'static Slot) -> Self {
-        Self {
-            seq,
-            event,
-            what,
-            _in_flight: InFlight::new(stats),
-        }
-    }
-}
-
-/// How a job is to be done.
-struct Rules {
-    handler: &'static str,
-    /// How long it may take.
-    limit: Duration,
-    /// It is an event of the client, which a worker is to handle to its end.
-    event: bool,
-}
-
-impl What {
-    fn rules(&self, limit: Duration) -> Rules {
-        let (limit, event) = match self {
-            // It limits itself: it goes on after a run that was cut off.
-            Self::Timer(_) => (Duration::MAX, false),
-            Self::Farewell(parting) => (parting.left().min(limit), false),
-            Self::Refused(_) => (Duration::MAX, false),
-            _ => (limit, true),
-        };
-        Rules {
-            handler: self.handler(),
-            limit,
-            event,
-        }
-    }
-
-    fn handler(&self) -> &'static str {
-        match self {
-            Self::Opened => "on_connect",
-            Self::Message(_) => "on_message",
-            Self::Closed(_) | Self::Lost => "on_close",
-            Self::Timer(_) => TIMER,
-            Self::Buffered(true) => "on_buffer_full",
-            Self::Buffered(false) => "on_buffer_empty",
-            Self::Refused(_) => "on_error",
-            Self::Farewell(_) => "on_farewell",
-        }
-    }
-}
-
-impl InFlight {
-    fn new(stats: &'static Slot) -> Self {
-        stats.events_in_flight.add(1);
-        Self(stats)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.events_in_flight.sub(1);
     }
 }
 

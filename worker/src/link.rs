@@ -16,7 +16,7 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::outgoing::{Outgoing, PROBE_QUERY, Queued, command, size};
+use crate::outgoing::{Outgoing, PROBE_QUERY, Queued, command, queue, size};
 use crate::room::Room;
 
 /// How long a gateway may take to answer a connection, and to say `welcome` on it.
@@ -170,17 +170,16 @@ impl Link {
             .max_decoding_message_size(MAX_EVENT)
             .max_encoding_message_size(usize::MAX);
 
-        let (out, queue) = batch::channel();
+        let (out, queued) = batch::channel();
         let hello = command(Body::Hello(Box::new(wire::Hello {
             gateway_id: gateway.0,
             parts: true,
             ..card.hello.clone()
         })));
         let bytes = hello.encoded_len();
-        room.charge(bytes);
-        let _ = out.send(Queued::Command(hello, bytes));
+        let _ = queue(&out, &room, hello, bytes);
         let in_parts = Arc::<AtomicBool>::default();
-        let outgoing = Outgoing::new(queue, room.clone(), in_parts.clone());
+        let outgoing = Outgoing::new(queued, room.clone(), in_parts.clone());
 
         let greeting = async {
             let events = client.open(outgoing).await?.into_inner();
@@ -229,11 +228,7 @@ impl Link {
             tracing::warn!(gateway = %self.gateway, bytes, limit = self.max_command, "command is too big for the gateway");
             return Err(NotSent::TooBig);
         }
-        self.room.charge(bytes);
-        self.out.send(Queued::Command(command(body), bytes)).map_err(|_| {
-            self.room.free(bytes);
-            NotSent::Ended
-        })
+        queue(&self.out, &self.room, command(body), bytes).map_err(|_| NotSent::Ended)
     }
 
     /// Says that the handler of an event has finished, after all that it has sent.

@@ -34,8 +34,8 @@ pub(crate) enum Queued {
     End,
 }
 
-/// The request stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can; but of what
-/// is large it gives one part a poll, so that what other tasks say meanwhile passes it.
+/// The request stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can, and HTTP/2
+/// says when it has enough; but of what is large it gives one part a poll, so that what other tasks say meanwhile passes it.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     queue: batch::Receiver<Queued>,
@@ -203,6 +203,18 @@ impl Drop for Outgoing {
     }
 }
 
+/// Puts a command into an outgoing queue. It comes back, and counts nowhere, if the stream has gone.
+pub(crate) fn queue(
+    out: &batch::Sender<Queued>,
+    room: &Room,
+    command: wire::Command,
+    bytes: usize,
+) -> Result<(), Queued> {
+    room.charge(bytes);
+    out.send(Queued::Command(command, bytes))
+        .inspect_err(|_| room.free(bytes))
+}
+
 /// What a command takes, or a little more.
 pub(crate) fn size(body: &Body) -> usize {
     let bytes = match body {
@@ -253,14 +265,22 @@ mod tests {
         out: batch::Sender<Queued>,
         outgoing: Outgoing,
         room: Arc<Room>,
+        /// That of the whole child.
+        whole: Arc<Room>,
     }
 
     impl Line {
         fn new(in_parts: bool) -> Self {
             let (out, queue) = batch::channel();
-            let room = Room::new(usize::MAX, None, Box::leak(Box::default()));
+            let whole = Room::new(usize::MAX, None, Box::leak(Box::default()));
+            let room = Room::new(usize::MAX, Some(whole.clone()), Box::leak(Box::default()));
             let outgoing = Outgoing::new(queue, room.clone(), Arc::new(in_parts.into()));
-            Self { out, outgoing, room }
+            Self {
+                out,
+                outgoing,
+                room,
+                whole,
+            }
         }
 
         fn queue(&self, queued: Queued) {
@@ -269,8 +289,7 @@ mod tests {
 
         fn command(&self, body: Body) {
             let bytes = size(&body);
-            self.room.charge(bytes);
-            self.queue(Queued::Command(command(body), bytes));
+            queue(&self.out, &self.room, command(body), bytes).expect("it is read");
         }
 
         fn send(&self, client: u64, bytes: usize) {
@@ -429,6 +448,35 @@ mod tests {
         let first = line.poll();
         assert!(matches!(first, Poll::Ready(Some(command)) if short(command.clone()) == "large 1"));
         assert_eq!(line.all(), ["done [1]", "undone 2", "large 1", "small 2"]);
+    }
+
+    #[test]
+    fn what_never_goes_out_is_counted_no_longer() {
+        for polls in 0..10 {
+            let mut line = Line::new(true);
+            for _ in 0..3 {
+                line.send(1, 10);
+            }
+            line.queue(Queued::Done(1));
+            for bytes in [LARGE, 10, LARGE] {
+                line.send(1, bytes);
+            }
+            for _ in 0..polls {
+                let _ = line.poll();
+            }
+            line.send(1, 10);
+            assert!(line.room.queued() > LARGE && line.room.queued() == line.whole.queued());
+            let Line {
+                out,
+                outgoing,
+                room,
+                whole,
+            } = line;
+            drop(outgoing);
+            assert_eq!((room.queued(), whole.queued()), (0, 0), "after {polls}");
+            assert!(queue(&out, &room, wire::Command::default(), 10).is_err());
+            assert_eq!((room.queued(), whole.queued()), (0, 0));
+        }
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl Workload {
         self.load[0] != "fanout" && self.load[0] != "idle" || self.load.contains(&"--large")
     }
 
-    /// Whether it is a matter of more than the one room, which all servers have.
+    /// Whether it is a matter of more than publishes to all of the one room, which all servers have.
     pub(super) fn needs_groups(&self) -> bool {
         ["--groups", "--talkers"]
             .iter()

@@ -7,7 +7,8 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use tokio::time::timeout;
 
-use super::{Job, Lanes, What, guarded};
+use super::job::{Job, What};
+use super::{Lanes, guarded};
 use crate::farewell::Parting;
 use crate::link::Link;
 use crate::{Client, CloseReason, Handler, HandlerError, Reject, Result};

@@ -6,7 +6,8 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use tokio::time::timeout;
 
-use super::{InFlight, Lanes, guarded};
+use super::job::InFlight;
+use super::{Lanes, guarded};
 use crate::link::{Link, NotSent};
 use crate::response::Fault;
 use crate::{Handler, Request, Response};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use meepo_proto::ClientId;
 
-use super::{Job, Lanes, What, Whose};
+use super::Lanes;
+use super::job::{Job, What, Whose};
 use crate::client::{CurrentEvent, Known};
 use crate::cluster::Serving;
 use crate::timers::Run;
