@@ -107,6 +107,11 @@ impl Target {
         self.protocol != Protocol::Nchan
     }
 
+    /// Whether a publish can go to all but its sender.
+    pub(crate) fn leaves_out(&self) -> bool {
+        !matches!(self.protocol, Protocol::Nats | Protocol::Nchan)
+    }
+
     /// Appends a message of a connection.
     pub(crate) fn encode(&self, number: usize, payload: &[u8], out: &mut Vec<u8>) {
         match self.protocol {

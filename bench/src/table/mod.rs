@@ -70,7 +70,7 @@ fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<O
     let gateways = workload.crowd.map_or(Ok(1), gateways)?;
     let running = server.start(gateways)?;
     let target = Target::parse(running.url())?;
-    if workload.needs_echo() && !target.echoes() || workload.needs_groups() && !target.has_groups() {
+    if !workload.suits(&target) {
         return Ok(None);
     }
     let mut command = Command::new(std::env::current_exe()?);

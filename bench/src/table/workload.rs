@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::result::Results;
 use crate::error::Error;
+use crate::wire::Target;
 
 /// A load, and what it is to show.
 #[derive(Debug)]
@@ -203,15 +204,25 @@ fn named(name: &str) -> Result<&'static Workload, Error> {
 type Cell = fn(&Results, &Results) -> String;
 
 impl Workload {
-    pub(super) fn needs_echo(&self) -> bool {
+    fn needs_echo(&self) -> bool {
         self.load[0] != "fanout" && self.load[0] != "idle" || self.load.contains(&"--large")
     }
 
-    /// Whether it is a matter of more than publishes to all of the one room, which all servers have.
-    pub(super) fn needs_groups(&self) -> bool {
-        ["--groups", "--talkers"]
-            .iter()
-            .any(|option| self.load.contains(option))
+    /// Whether it is a matter of more than the one room, which all servers have.
+    fn needs_groups(&self) -> bool {
+        self.load.contains(&"--groups")
+    }
+
+    /// Whether publishes go to all but their sender.
+    fn needs_to_leave_out(&self) -> bool {
+        self.load.contains(&"--talkers")
+    }
+
+    /// Whether a server can do it.
+    pub(super) fn suits(&self, target: &Target) -> bool {
+        (!self.needs_echo() || target.echoes())
+            && (!self.needs_groups() || target.has_groups())
+            && (!self.needs_to_leave_out() || target.leaves_out())
     }
 
     fn columns(&self) -> Vec<(String, Cell)> {
@@ -310,7 +321,10 @@ mod tests {
         assert_eq!(needs("large"), (true, false, false));
         assert_eq!(needs("fanout-1"), (false, false, false));
         assert_eq!(needs("groups-10k"), (false, true, false));
-        assert_eq!(needs("talk-16"), (false, true, false));
+        assert_eq!(needs("talk-16"), (false, false, false));
+        let nats = Target::parse("nats+ws://127.0.0.1:1/").unwrap();
+        let suits = |name: &str| named(name).unwrap().suits(&nats);
+        assert_eq!(["echo-1", "groups-1k", "talk-16"].map(suits), [true, true, false]);
         assert_eq!(needs("idle"), (false, false, false));
         assert_eq!(needs("idle-large"), (true, false, false));
         assert_eq!(needs("idle-100k"), (false, false, true));
