@@ -3,6 +3,8 @@
 use std::cell::OnceCell;
 
 use bytes::{BufMut, Bytes};
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::settings::Protocol;
 
@@ -14,13 +16,6 @@ pub(crate) struct Outgoing {
     ws: OnceCell<Bytes>,
     line: OnceCell<Bytes>,
 }
-
-const FINAL: u8 = 0x80;
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
-const PONG: u8 = 0xa;
 
 impl Outgoing {
     /// A message whose payload is valid for its kind.
@@ -46,8 +41,8 @@ impl Outgoing {
         }
     }
 
-    fn opcode(&self) -> u8 {
-        if self.binary { BINARY } else { TEXT }
+    fn opcode(&self) -> OpCode {
+        OpCode::Data(if self.binary { Data::Binary } else { Data::Text })
     }
 
     /// As clients of this protocol read it.
@@ -68,22 +63,22 @@ pub(crate) fn close_frame(code: u16, reason: &str) -> Bytes {
     let mut payload = Vec::with_capacity(2 + end);
     payload.put_u16(code);
     payload.put_slice(&reason.as_bytes()[..end]);
-    frame(CLOSE, &payload)
+    frame(OpCode::Control(Control::Close), &payload)
 }
 
 /// A close frame without a code.
 pub(crate) fn empty_close_frame() -> Bytes {
-    Bytes::from_static(&[FINAL | CLOSE, 0])
+    Bytes::from_static(b"\x88\0")
 }
 
 /// The answer to a ping.
 pub(crate) fn pong_frame(payload: &[u8]) -> Bytes {
-    frame(PONG, payload)
+    frame(OpCode::Control(Control::Pong), payload)
 }
 
 /// An empty ping frame.
 pub(crate) fn ping_frame() -> Bytes {
-    Bytes::from_static(&[FINAL | PING, 0])
+    Bytes::from_static(b"\x89\0")
 }
 
 /// A line of text, ended.
@@ -94,26 +89,15 @@ pub(crate) fn line(payload: &[u8]) -> Bytes {
     buffer.into()
 }
 
-fn frame(opcode: u8, payload: &[u8]) -> Bytes {
-    let header = match payload.len() {
-        0..=125 => 2,
-        126..=0xffff => 4,
-        _ => 10,
+fn frame(opcode: OpCode, payload: &[u8]) -> Bytes {
+    let header = FrameHeader {
+        opcode,
+        ..FrameHeader::default()
     };
+    let length = payload.len() as u64;
     // No more room than it takes: what is over would make a second allocation of it.
-    let mut buffer = Vec::with_capacity(header + payload.len());
-    buffer.put_u8(FINAL | opcode);
-    match payload.len() {
-        len @ 0..=125 => buffer.put_u8(len as u8),
-        len @ 126..=0xffff => {
-            buffer.put_u8(126);
-            buffer.put_u16(len as u16);
-        }
-        len => {
-            buffer.put_u8(127);
-            buffer.put_u64(len as u64);
-        }
-    }
+    let mut buffer = Vec::with_capacity(header.len(length) + payload.len());
+    header.format(length, &mut buffer).expect("a vector takes all");
     buffer.put_slice(payload);
     buffer.into()
 }
@@ -122,7 +106,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
 mod tests {
     use std::io::Cursor;
 
-    use tokio_tungstenite::tungstenite::protocol::frame::{FrameHeader, FrameSocket};
+    use tokio_tungstenite::tungstenite::protocol::frame::FrameSocket;
 
     use super::*;
 

@@ -106,9 +106,8 @@ impl Publish {
     pub(crate) fn left_out(&self, roster: &Roster) -> LeftOut {
         let mut all = Vec::new();
         for (at, message) in self.messages.iter().enumerate() {
-            let bound = message.except_uids.iter().flat_map(|uid| roster.of_uid(uid));
-            let bound = bound.map(|client| client.number);
-            all.extend(message.except.iter().copied().chain(bound).map(|number| (number, at)));
+            let numbers = roster.numbers(&message.except, &message.except_uids);
+            all.extend(numbers.map(|number| (number, at)));
         }
         all.sort_unstable();
         all.dedup();

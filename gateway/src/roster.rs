@@ -129,10 +129,7 @@ impl Roster {
 
     /// Gives each client that is meant to `take`, once. Gives back those that were named and are not there.
     pub(crate) fn each(&self, target: &Target, mut take: impl FnMut(&Arc<Client>)) -> Vec<u64> {
-        let mut except: HashSet<u64> = target.except.iter().copied().collect();
-        for uid in &target.except_uids {
-            except.extend(self.uids.of(uid).map(|client| client.number));
-        }
+        let except: HashSet<u64> = self.numbers(&target.except, &target.except_uids).collect();
         let mut gone = Vec::new();
         let mut named = |number: &u64| {
             let client = self.get(*number);
@@ -176,9 +173,10 @@ impl Roster {
         gone
     }
 
-    /// The clients that are bound to a uid.
-    pub(crate) fn of_uid(&self, uid: &str) -> impl Iterator<Item = &Arc<Client>> {
-        self.uids.of(uid)
+    /// The numbers of clients that are named, or bound to a uid. One may come several times.
+    pub(crate) fn numbers(&self, clients: &[u64], uids: &[String]) -> impl Iterator<Item = u64> {
+        let bound = uids.iter().flat_map(|uid| self.uids.of(uid));
+        clients.iter().copied().chain(bound.map(|client| client.number))
     }
 
     /// The clients that meet all conditions.
