@@ -311,6 +311,17 @@ impl Node {
         }
     }
 
+    /// Kills master and children at once, and waits until all have let go of what they had, such as their addresses.
+    pub async fn kill_all(&mut self) {
+        let all = self.processes();
+        for pid in &all {
+            processes::signal(*pid, Signal::SIGKILL);
+        }
+        self.ended().await;
+        let over = async || !all.iter().any(|pid| processes::running(*pid));
+        wait_until("all have ended", DEADLINE, over).await;
+    }
+
     /// All processes of the node that run, also those without a parent.
     pub fn processes(&self) -> Vec<u32> {
         processes::marked(&self.mark)

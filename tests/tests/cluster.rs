@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use meepo_tests::{Events, Host, Node, Ws, wait_for, wait_until};
-use nix::sys::signal::Signal;
 
 fn registry(host: &Host) -> meepo_tests::Builder {
     Node::build("meepo-registry").host(host)
@@ -111,10 +110,7 @@ async fn the_loss_of_the_registry_is_not_noticed() {
     let mut a = member(&gateway_1).await;
     let mut b = member(&gateway_2).await;
 
-    for pid in registry.processes() {
-        meepo_tests::processes::signal(pid, Signal::SIGKILL);
-    }
-    registry.ended().await;
+    registry.kill_all().await;
     let mut worker_3 = worker(&place).prepare();
     worker_3.start().await;
     for number in 0..50 {

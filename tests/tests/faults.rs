@@ -255,10 +255,7 @@ async fn workers_that_come_while_a_gateway_drains_help_it_to_finish() {
 #[tokio::test]
 async fn a_registry_that_is_away_disturbs_nobody() {
     let (mut cluster, load) = Cluster::under_load(24).await;
-    for process in cluster.registries[0].processes() {
-        processes::signal(process, Signal::SIGKILL);
-    }
-    cluster.registries[0].ended().await;
+    cluster.registries[0].kill_all().await;
     // Not awaited: the time is the fault's length, more than registrations last.
     sleep(Duration::from_secs(10)).await;
     cluster.more(200).await;

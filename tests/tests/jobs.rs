@@ -10,14 +10,6 @@ use tokio::sync::mpsc;
 /// Longer than a lease lasts.
 const TERM: Duration = Duration::from_secs(6);
 
-/// Kills master and children at once.
-async fn kill(node: &mut Node) {
-    for process in node.processes() {
-        processes::signal(process, Signal::SIGKILL);
-    }
-    node.ended().await;
-}
-
 /// Kills the child that runs the job, and waits for the next one.
 async fn kill_holder(jobs: &Jobs, holder: &Step) -> Step {
     processes::signal(holder.pid, Signal::SIGKILL);
@@ -86,7 +78,7 @@ async fn it_moves_when_its_holder_is_frozen_and_pauses_while_the_registry_is_new
     assert_ne!(holder.pid, frozen.pid);
     processes::signal(frozen.pid, Signal::SIGCONT);
     assert_eq!(jobs.end_of(frozen.term).await.what, "late", "it has noticed");
-    kill(&mut cluster.registries[0]).await;
+    cluster.registries[0].kill_all().await;
     assert_eq!(jobs.end_of(holder.term).await.what, "late", "its lease has run out");
     cluster.registries[0].start().await;
     let holder = jobs.start_after(holder.term).await;
@@ -99,10 +91,10 @@ async fn one_of_three_registries_may_die() {
     let mut cluster = Cluster::start_with_job(&["", "", ""]).await;
     let jobs = cluster.jobs();
     let holder = jobs.start_after(0).await;
-    kill(&mut cluster.registries[0]).await;
+    cluster.registries[0].kill_all().await;
     goes_on(&jobs, &holder).await;
     // Without a majority nobody has it.
-    kill(&mut cluster.registries[1]).await;
+    cluster.registries[1].kill_all().await;
     assert_eq!(jobs.end_of(holder.term).await.what, "late");
     cluster.registries[0].start().await;
     let holder = jobs.start_after(holder.term).await;
@@ -118,11 +110,11 @@ async fn any_registry_over_etcd_and_any_member_may_die() {
     let mut cluster = Cluster::start_with_job(&[&settings, &settings]).await;
     let jobs = cluster.jobs();
     let holder = jobs.start_after(0).await;
-    kill(&mut cluster.registries[0]).await;
+    cluster.registries[0].kill_all().await;
     goes_on(&jobs, &holder).await;
     let holder = kill_holder(&jobs, &holder).await;
     cluster.registries[0].start().await;
-    kill(&mut cluster.registries[1]).await;
+    cluster.registries[1].kill_all().await;
     let leader = etcd.leader().await;
     etcd.kill(leader).await;
     etcd.agree().await;

@@ -80,10 +80,7 @@ async fn strike(fault: Fault, cluster: &mut Cluster, network: &Network, rng: &mu
         Fault::KillRegistryChild => kill_child(&cluster.registries[0], "registry", rng).await,
         Fault::KillWorkerNode => {
             let node = &mut cluster.workers[which];
-            for process in node.processes() {
-                processes::signal(process, Signal::SIGKILL);
-            }
-            node.ended().await;
+            node.kill_all().await;
             sleep(length).await;
             node.start().await;
         }

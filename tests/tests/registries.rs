@@ -11,14 +11,6 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 
-/// Kills master and children at once.
-async fn kill(node: &mut Node) {
-    for process in node.processes() {
-        processes::signal(process, Signal::SIGKILL);
-    }
-    node.ended().await;
-}
-
 /// Nobody noticed anything.
 async fn undisturbed(cluster: Cluster, load: Load) -> Verdict {
     cluster.more(200).await;
@@ -34,7 +26,7 @@ async fn either_of_two_registries_may_be_away() {
     cluster.registered().await;
     let load = cluster.load(16).await;
     for which in [0, 1] {
-        kill(&mut cluster.registries[which]).await;
+        cluster.registries[which].kill_all().await;
         // Nodes that start meanwhile are found through the other one.
         cluster.grow().await;
         cluster.linked().await;
@@ -62,7 +54,7 @@ async fn either_of_two_registries_over_etcd_may_die() {
         return;
     };
     for which in [0, 1] {
-        kill(&mut cluster.registries[which]).await;
+        cluster.registries[which].kill_all().await;
         cluster.grow().await;
         cluster.linked().await;
         // Until what the dead one has put into etcd has gone.

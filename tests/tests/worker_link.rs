@@ -198,10 +198,7 @@ async fn a_client_that_has_gone_is_never_taken_for_another() {
         let mut a = Ws::connect(address).await;
         let id = a.ask("id").await;
         assert!(ids.insert(id.clone()), "{id} comes twice");
-        for pid in gateway.processes() {
-            processes::signal(pid, Signal::SIGKILL);
-        }
-        gateway.ended().await;
+        gateway.kill_all().await;
         gateway.start().await;
         let mut b = Ws::connect(address).await;
         let mut c = Ws::connect(address).await;
