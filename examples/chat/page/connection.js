@@ -55,7 +55,7 @@ export class Connection {
     };
   }
 
-  // Connects now if an attempt is due later. A connection that has ended for good stays ended, until a person calls `connect`.
+  // Connects now if an attempt is due later. A connection that has ended for good stays ended, until `open` is called.
   hurry() {
     if (this.#timer) this.open();
   }
