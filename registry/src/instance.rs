@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
 
-use crate::serve;
+use crate::child;
 use crate::settings::RegistrySection;
 
 /// The registry, for a master to run.
@@ -36,7 +36,7 @@ impl Instance for RegistryInstance {
             own: None,
             effective,
             further: toml::Table::new(),
-            serve: Rc::new(move |child| Box::pin(serve::child(child, settings.clone()))),
+            serve: Rc::new(move |child| Box::pin(child::child(child, settings.clone()))),
         })
     }
 }

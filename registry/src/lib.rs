@@ -3,11 +3,11 @@
 //! # Layout
 //!
 //! - [`settings`]: the section `[registry]`.
-//! - [`store`]: what keeps the nodes, as a trait; [`memory`] is the one that a registry has alone, [`etcd`] the one that
+//! - [`store`]: what keeps the nodes, as a trait; [`memory`](store::memory) is the one that a registry has alone, [`etcd`](store::etcd) the one that
 //!   several share. `feed`: what watchers of either are sent.
-//! - [`grants`]: names that one holder has at a time, as the store `memory` knows them.
+//! - [`leases`](store::memory::leases): names that one holder has at a time, as the store `memory` knows them.
 //! - `service`: the gRPC calls over a store.
-//! - `serve`: a child, from its listener to its drain.
+//! - `child`: a child, from its listener to its drain.
 //!
 //! # Invariants
 //!
@@ -17,21 +17,17 @@
 //! - A registry that stops says of no node that it has left.
 //! - A name is granted to nobody as long as another may have it, be it from an earlier registry at the same address.
 
-pub mod etcd;
-mod feed;
-pub mod grants;
+mod child;
 mod instance;
-pub mod memory;
-mod serve;
 mod service;
 pub mod settings;
 pub mod store;
 #[cfg(test)]
 mod tests;
 
-pub use etcd::Etcd;
-pub use grants::{Grant, Grants};
 pub use instance::{RegistryInstance, instance};
-pub use memory::Memory;
 pub use settings::{EtcdSection, RegistrySection};
-pub use store::{Lease, Refused, Store};
+pub use store::etcd::Etcd;
+pub use store::memory::Memory;
+pub use store::memory::leases::Grants;
+pub use store::{Grant, Lease, Refused, Store};

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::serve;
+use crate::child;
 use crate::settings::RegistrySection;
 
 /// Nothing in these tests takes this long.
@@ -73,7 +73,7 @@ impl Server {
         let secret = secret.to_owned();
         let token = stop.clone();
         runtime.spawn(async move {
-            let _ = end.send(serve::run(listener, settings, &secret, token, stats).await);
+            let _ = end.send(child::run(listener, settings, &secret, token, stats).await);
         });
         Self {
             address,

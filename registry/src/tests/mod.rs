@@ -2,7 +2,7 @@
 
 mod conversation;
 mod harness;
-mod holders;
+mod lease_world;
 mod leases;
 mod members;
 mod strangers;

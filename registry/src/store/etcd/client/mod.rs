@@ -20,7 +20,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::keys::Range;
+use crate::store::etcd::keys::Range;
 
 /// How long one member may take for an answer.
 const ATTEMPT: Duration = Duration::from_millis(1500);

@@ -10,8 +10,8 @@ use meepo_proto::registry::{Node, Record, Snapshot};
 use tokio::sync::broadcast;
 
 use super::keys::Key;
-use crate::feed::MAX_BEHIND;
 use crate::store::Lease;
+use crate::store::changes::MAX_BEHIND;
 
 /// A registration in etcd.
 #[derive(Debug, Clone, PartialEq)]

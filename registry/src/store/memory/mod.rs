@@ -10,9 +10,12 @@ use meepo_proto::registry::change::Change;
 use meepo_proto::registry::{Node, Snapshot, State as NodeState};
 use tokio::sync::broadcast;
 
-use crate::feed::{MAX_BEHIND, feed};
-use crate::grants::{Grant, Grants};
-use crate::store::{Lease, MAX_NODES, MAX_OUSTED, Refused, Store};
+pub mod leases;
+
+use leases::Grants;
+
+use crate::store::changes::{MAX_BEHIND, feed};
+use crate::store::{Grant, Lease, MAX_NODES, MAX_OUSTED, Refused, Store};
 
 /// So many nodes that were done are remembered.
 const MAX_DONE: usize = 1024;

@@ -9,10 +9,10 @@ use meepo_proto::registry::{Node, Record, State};
 use prost::Message;
 use tonic::{Code, Status};
 
+use super::address::{Claim, claim};
 use super::client::why;
 use super::keys::{Key, Keys, Range};
-use super::place::{Claim, claim};
-use super::shared::Shared;
+use super::replica::Shared;
 use super::view::{Entry, Held};
 use crate::store::Refused;
 

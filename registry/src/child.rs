@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::InterceptorLayer;
 
-use crate::etcd::Etcd;
-use crate::memory::Memory;
 use crate::service::Service;
 use crate::settings::{RegistrySection, StoreKind};
 use crate::store::Store;
+use crate::store::etcd::Etcd;
+use crate::store::memory::Memory;
 
 /// How long connections may take to close once their streams have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::client::why;
 use super::registrar::entry;
-use super::shared::Shared;
+use super::replica::Shared;
 use super::view::Event;
 
 /// The longest pause between attempts.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::store::{MAX_NAMES, Refused, TIME};
+use crate::store::{Grant, MAX_NAMES, Refused, TIME};
 
 /// The names that one registry has granted.
 ///
@@ -22,17 +22,6 @@ pub struct Grants {
 struct Holder {
     id: u64,
     until: Duration,
-}
-
-/// An answer to a holder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grant {
-    /// It has the name.
-    pub granted: bool,
-    /// The least that its term may be, or its term.
-    pub term: u64,
-    /// All registries over this store say the same.
-    pub shared: bool,
 }
 
 impl Grants {

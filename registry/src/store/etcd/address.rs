@@ -46,7 +46,7 @@ mod tests {
     use meepo_proto::registry::Record;
 
     use super::*;
-    use crate::etcd::keys::Key;
+    use crate::store::etcd::keys::Key;
 
     fn entry(node: u64, session: i64, ousted: &[u64]) -> Entry {
         Entry {

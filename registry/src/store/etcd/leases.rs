@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::client::Client;
 use super::keys::Keys;
-use crate::grants::Grant;
+use crate::store::Grant;
 use crate::store::{MAX_NAMES, Refused, TIME};
 
 /// What became of a request.

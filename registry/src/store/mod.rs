@@ -7,7 +7,9 @@ use meepo_node::BoxError;
 use meepo_proto::registry::Node;
 use meepo_proto::registry::change::Change;
 
-use crate::grants::Grant;
+pub(crate) mod changes;
+pub mod etcd;
+pub mod memory;
 
 /// More nodes are refused.
 pub(crate) const MAX_NODES: usize = 65_536;
@@ -45,6 +47,17 @@ pub enum Refused {
     /// The store is away; the same may work later.
     #[error("the store does not answer")]
     Unavailable(#[source] BoxError),
+}
+
+/// An answer to a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// It has the name.
+    pub granted: bool,
+    /// The least that its term may be, or its term.
+    pub term: u64,
+    /// All registries over this store say the same.
+    pub shared: bool,
 }
 
 /// Keeps the nodes, and says what changes.

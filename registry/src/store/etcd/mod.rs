@@ -16,13 +16,13 @@
 //! - `holders`: names that one holder has at a time. Nothing of them is kept here: etcd is asked each time.
 //! - `tasks`: the lease, the watch, and the mending of what is not right in etcd.
 
+mod address;
 mod client;
-mod holders;
 mod keys;
-mod place;
+mod leases;
 mod registrar;
-mod shared;
-mod tasks;
+mod replica;
+mod upkeep;
 mod view;
 
 use std::fmt;
@@ -36,11 +36,11 @@ use meepo_proto::registry::{Node, State};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::feed::feed;
-use crate::grants::Grant;
 use crate::settings::EtcdSection;
+use crate::store::Grant;
+use crate::store::changes::feed;
 use crate::store::{Lease, Refused, Store};
-use shared::Shared;
+use replica::Shared;
 use view::Held;
 
 /// How long a node waits for etcd before it is told to come again.
@@ -61,9 +61,9 @@ impl Etcd {
     pub fn start(settings: &EtcdSection, expiry: Duration) -> Result<Self, BoxError> {
         let shared = Arc::new(Shared::new(settings, expiry)?);
         let tasks = [
-            tokio::spawn(tasks::keep_lease(Arc::clone(&shared))),
-            tokio::spawn(tasks::watch(Arc::clone(&shared))),
-            tokio::spawn(tasks::mend(Arc::clone(&shared))),
+            tokio::spawn(upkeep::keep_lease(Arc::clone(&shared))),
+            tokio::spawn(upkeep::watch(Arc::clone(&shared))),
+            tokio::spawn(upkeep::mend(Arc::clone(&shared))),
         ];
         Ok(Self {
             shared,
@@ -141,12 +141,12 @@ impl Store for Etcd {
 
     async fn hold(&self, name: &str, holder: u64, term: u64) -> Result<Grant, Refused> {
         let Shared { client, keys, .. } = &*self.shared;
-        Ok(holders::hold(client, keys, name, holder, term).await?)
+        Ok(leases::hold(client, keys, name, holder, term).await?)
     }
 
     async fn release(&self, name: &str, holder: u64) -> Result<(), Refused> {
         let Shared { client, keys, .. } = &*self.shared;
-        let released = holders::release(client, keys, name, holder).await;
+        let released = leases::release(client, keys, name, holder).await;
         released.map_err(|error| registrar::unavailable(&error))
     }
 }
