@@ -24,7 +24,7 @@ class Registries:
     knows nobody yet must not make the gateways vanish.
     """
 
-    SERVING, DONE = wire.SERVING, wire.DONE
+    SERVING, DRAINED = wire.SERVING, wire.DRAINED
 
     def __init__(self, addresses, metadata):
         self.addresses, self.metadata = addresses, metadata
@@ -35,7 +35,7 @@ class Registries:
     def gateways(self):
         """The gateways that take links: one that leaves may have nobody else to finish what it has."""
         nodes = self._nodes().values()
-        return [node.id for node in nodes if node.kind == wire.GATEWAY and node.state != wire.DONE]
+        return [node.id for node in nodes if node.kind == wire.GATEWAY and node.state != wire.DRAINED]
 
     def word(self, id):
         """What is said of a gateway; None if it has gone."""
@@ -70,7 +70,7 @@ class Registries:
             # A node's state never goes back.
             if node.id not in all or all[node.id].state < node.state:
                 all[node.id] = node
-        taken = {node.address for node in all.values() if node.state != wire.DONE}
+        taken = {node.address for node in all.values() if node.state != wire.DRAINED}
         for node in (node for view in self.before.values() for node in view.values()):
             if node.id in all and all[node.id].state < node.state or node.id not in all and node.address not in taken:
                 all[node.id] = node

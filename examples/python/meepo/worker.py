@@ -118,7 +118,7 @@ class Worker:
         address, pause, gone, attempts = "", PAUSES[0], None, 0
         while True:
             node = self.registries.word(id)
-            if node and node.state == self.registries.DONE:
+            if node and node.state == self.registries.DRAINED:
                 return None
             address = node.address if node else address
             try:

@@ -9,8 +9,8 @@ use meepo_node::quota::REFUSALS;
 use meepo_node::stats::Slot;
 use meepo_proto::registry::registry_server::Registry;
 use meepo_proto::registry::{
-    Ack, Announce, Change, HoldAnswer, HoldRequest, Kind, ListRequest, Node, ReleaseAnswer, ReleaseRequest, Snapshot,
-    State, WatchRequest,
+    Ack, Announce, Change, Grant, HoldReply, HoldRequest, Kind, ListRequest, Node, ReleaseReply, ReleaseRequest,
+    Snapshot, State, WatchRequest,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -95,31 +95,37 @@ impl<S: Store> Registry for Service<S> {
         Ok(Response::new(Snapshot { nodes }))
     }
 
-    async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldAnswer>, Status> {
+    async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldReply>, Status> {
         let HoldRequest { name, holder, term } = request.into_inner();
         check_name(&name, holder)?;
         // It is the largest that a database can keep.
-        if i64::try_from(term).is_err() {
+        if i64::try_from(term.unwrap_or_default()).is_err() {
             return Err(Status::invalid_argument("the term is too large"));
         }
         // A successor may have begun: it counts on it that nothing which was asked for later is granted here.
         if self.shared.stop.is_cancelled() {
             return Err(Status::unavailable("the registry stops"));
         }
-        let grant = self.shared.store.hold(&name, holder, term).await.map_err(status)?;
-        Ok(Response::new(HoldAnswer {
-            granted: grant.granted,
-            term: grant.term,
-            time_ms: u32::try_from(TIME.as_millis()).unwrap_or(u32::MAX),
+        let grant = self
+            .shared
+            .store
+            .hold(&name, holder, term.unwrap_or_default())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(HoldReply {
+            grant: grant.granted.then_some(Grant {
+                term: grant.term,
+                time_ms: u32::try_from(TIME.as_millis()).unwrap_or(u32::MAX),
+            }),
             shared: grant.shared,
         }))
     }
 
-    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseAnswer>, Status> {
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
         let ReleaseRequest { name, holder } = request.into_inner();
         check_name(&name, holder)?;
         self.shared.store.release(&name, holder).await.map_err(status)?;
-        Ok(Response::new(ReleaseAnswer {}))
+        Ok(Response::new(ReleaseReply {}))
     }
 }
 
@@ -243,11 +249,11 @@ fn checked(announce: Announce) -> Result<Node, Status> {
         return Err(Status::invalid_argument("a node's id must not be 0"));
     }
     match node.kind() {
-        Kind::Gateway if node.address.is_empty() => Err(Status::invalid_argument("a gateway needs an address")),
+        Kind::Gateway if node.address().is_empty() => Err(Status::invalid_argument("a gateway needs an address")),
         Kind::Gateway | Kind::Worker => Ok(()),
         Kind::Unspecified => Err(Status::invalid_argument("unknown kind of node")),
     }?;
-    if [&node.address, &node.name, &node.version]
+    if [node.address(), &node.name, &node.version]
         .iter()
         .any(|text| text.len() > MAX_TEXT)
     {

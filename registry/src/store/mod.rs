@@ -74,7 +74,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The node has gone. A lease that another has replaced is left alone.
     ///
-    /// One that was [`Done`](meepo_proto::registry::State::Done) by its last word is remembered for a while: watchers that
+    /// One that was [`Done`](meepo_proto::registry::State::Drained) by its last word is remembered for a while: watchers that
     /// come later are told of it in the snapshot, and hear `Left` only when it is forgotten. It is in no list, and its
     /// address is free.
     fn leave(&self, lease: Lease) -> impl Future<Output = ()> + Send;

@@ -135,7 +135,7 @@ pub(super) fn gateway(id: u64, address: &str) -> Node {
     Node {
         id,
         kind: Kind::Gateway.into(),
-        address: address.into(),
+        address: (!address.is_empty()).then(|| address.into()),
         name: "test".into(),
         pid: 1,
         version: "0".into(),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meepo_node::claim::{Asked, Claim, Phase};
-use meepo_proto::registry::HoldAnswer;
+use meepo_proto::registry::{Grant, HoldReply};
 
 use crate::store::TIME;
 use crate::store::memory::leases::Grants;
@@ -81,7 +81,7 @@ enum Message {
         to: usize,
         id: u64,
         asked: Asked,
-        answer: HoldAnswer,
+        answer: HoldReply,
     },
     Release {
         id: u64,
@@ -214,10 +214,11 @@ impl World {
                     let clock = registry.clock.at(self.now);
                     let Some(grants) = &mut registry.grants else { continue };
                     let grant = grants.hold(NAME, id, asked.term, clock, wall).expect("there is room");
-                    let answer = HoldAnswer {
-                        granted: grant.granted,
-                        term: grant.term,
-                        time_ms: TIME.as_millis() as u32,
+                    let answer = HoldReply {
+                        grant: grant.granted.then_some(Grant {
+                            term: grant.term,
+                            time_ms: TIME.as_millis() as u32,
+                        }),
                         shared: grant.shared,
                     };
                     let (from, to) = (to, from);

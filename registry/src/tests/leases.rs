@@ -1,6 +1,6 @@
 //! Leases over real sockets.
 
-use meepo_proto::registry::{HoldAnswer, HoldRequest, ReleaseRequest};
+use meepo_proto::registry::{HoldReply, HoldRequest, ReleaseRequest};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::harness::*;
 use crate::store::TIME;
 
-async fn hold(server: &Server, name: &str, holder: u64, term: u64) -> Result<HoldAnswer, Status> {
+async fn hold(server: &Server, name: &str, holder: u64, term: Option<u64>) -> Result<HoldReply, Status> {
     let request = HoldRequest {
         name: name.into(),
         holder,
@@ -52,7 +52,7 @@ async fn it_moves_from_one_to_the_next_and_terms_grow() {
         timeout(DEADLINE, lease.lost()).await.unwrap();
         // It is free at once, everywhere.
         for server in &servers {
-            assert!(hold(server, "clock", 77, 0).await.unwrap().granted);
+            assert!(hold(server, "clock", 77, None).await.unwrap().grant.is_some());
             let request = ReleaseRequest {
                 name: "clock".into(),
                 holder: 77,
@@ -86,7 +86,7 @@ async fn a_holder_that_loses_the_registries_stops_before_its_time() {
     assert!(!lease.is_held());
     // It comes back, and knows nothing: for a while nobody gets it.
     let server = Server::start_at(address, brisk(), "").await;
-    assert!(!hold(&server, "clock", 77, 0).await.unwrap().granted);
+    assert!(!hold(&server, "clock", 77, None).await.unwrap().grant.is_some());
     let again = timeout(DEADLINE, membership.acquire("clock", &stop))
         .await
         .unwrap()
@@ -98,17 +98,22 @@ async fn a_holder_that_loses_the_registries_stops_before_its_time() {
 async fn what_cannot_be_is_refused() {
     let server = Server::start(brisk(), "secret").await;
     assert_eq!(
-        hold(&server, "a", 1, 0).await.unwrap_err().code(),
+        hold(&server, "a", 1, None).await.unwrap_err().code(),
         Code::Unauthenticated
     );
     let server = Server::start(brisk(), "").await;
     let long = "x".repeat(129);
-    for (name, holder, term) in [("", 1, 0), (&*long, 1, 0), ("a", 0, 0), ("a", 1, 1 << 63)] {
+    for (name, holder, term) in [
+        ("", 1, None),
+        (&*long, 1, None),
+        ("a", 0, None),
+        ("a", 1, Some(1 << 63)),
+    ] {
         let error = hold(&server, name, holder, term).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "{name:?}");
     }
     let request = ReleaseRequest { name: long, holder: 1 };
     let error = server.client().await.release(request).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
-    assert!(hold(&server, &"x".repeat(128), 1, 0).await.is_ok());
+    assert!(hold(&server, &"x".repeat(128), 1, None).await.is_ok());
 }

@@ -58,19 +58,19 @@ async fn one_that_leaves_is_in_no_list_and_is_remembered_when_it_was_done() {
         let task = tokio::spawn(async move { members.announce_changing(&announced, token).await });
         server.wait_for(&[id]).await;
 
-        node.send_modify(|node| node.set_state(State::Leaving));
+        node.send_modify(|node| node.set_state(State::Draining));
         server.wait_for(&[]).await;
-        wait_for_state(&mut early, id, Some(State::Leaving)).await;
+        wait_for_state(&mut early, id, Some(State::Draining)).await;
         // The last word comes with the goodbye.
         if done {
-            node.send_modify(|node| node.set_state(State::Done));
+            node.send_modify(|node| node.set_state(State::Drained));
         }
         until.cancel();
         tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap();
-        let expected = done.then_some(State::Done);
+        let expected = done.then_some(State::Drained);
         wait_for_state(&mut early, id, expected).await;
         let mut late = membership.watch(CancellationToken::new());
-        wait_for_state(&mut late, 1, Some(State::Done)).await;
+        wait_for_state(&mut late, 1, Some(State::Drained)).await;
         wait_for_state(&mut late, id, expected).await;
         assert_eq!(server.ids().await, [0u64; 0]);
     }

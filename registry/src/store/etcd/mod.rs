@@ -116,7 +116,7 @@ impl Store for Etcd {
     async fn leave(&self, lease: Lease) {
         let held = self.shared.view().held(lease.node).cloned();
         if let Some(Held { node, .. }) = held.filter(|held| held.lease == lease)
-            && node.state() == State::Done
+            && node.state() == State::Drained
         {
             // If etcd is away, those who come later take it for lost.
             let _ = timeout(PATIENCE, self.shared.remember(&node)).await;
@@ -129,7 +129,7 @@ impl Store for Etcd {
     async fn list(&self) -> Result<Vec<Node>, Refused> {
         self.shared.loaded().await?;
         let view = self.shared.view();
-        let nodes = view.nodes().values().filter(|node| node.state() != State::Done);
+        let nodes = view.nodes().values().filter(|node| node.state() != State::Drained);
         Ok(nodes.cloned().collect())
     }
 

@@ -38,7 +38,7 @@ impl Shared {
                 return Ok(());
             };
             let key = Key {
-                address: held.node.address.clone(),
+                address: held.node.address().to_owned(),
                 node: id,
                 session,
             };
@@ -163,7 +163,7 @@ impl Shared {
         for &other in &put.present {
             let lease = view
                 .held(other)
-                .filter(|other| other.node.address == key.address)
+                .filter(|other| other.node.address() == key.address)
                 .map(|other| other.lease);
             if let Some(lease) = lease {
                 view.release(lease);
@@ -207,7 +207,7 @@ impl From<Status> for Failure {
 pub(crate) fn entry(keys: &Keys, kv: &KeyValue) -> Option<Entry> {
     let key = keys.read(&kv.key)?;
     let record = Record::decode(kv.value.clone()).ok()?;
-    let is_there = |node: &Node| node.address == key.address || node.state() == State::Done;
+    let is_there = |node: &Node| node.address() == key.address || node.state() == State::Drained;
     let is_whole = |node: &Node| node.id == key.node && is_there(node);
     record.node.as_ref().is_some_and(is_whole).then_some(Entry {
         key,

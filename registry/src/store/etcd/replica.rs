@@ -67,7 +67,7 @@ impl Shared {
     /// Holds a node from now on, in place of what was held of it. Also gives whether the same node was put before.
     pub(crate) fn hold(&self, node: Node) -> Result<(Lease, bool), Refused> {
         let mut view = self.view();
-        let there = view.nodes().values().filter(|node| node.state() != State::Done);
+        let there = view.nodes().values().filter(|node| node.state() != State::Drained);
         if !view.nodes().contains_key(&node.id) && there.count() >= MAX_NODES {
             return Err(Refused::Full);
         }

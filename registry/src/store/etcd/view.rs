@@ -108,7 +108,7 @@ impl View {
             None => in_etcd.is_empty(),
             Some(held) => {
                 let [key] = in_etcd[..] else { return false };
-                key.address == held.node.address && self.entries[key].0.node.as_ref() == Some(&held.node)
+                key.address == held.node.address() && self.entries[key].0.node.as_ref() == Some(&held.node)
             }
         }
     }
@@ -208,13 +208,13 @@ impl View {
     /// Whether another has taken the node's address.
     pub(crate) fn is_ousted(&self, node: &Node) -> bool {
         let first = Key {
-            address: node.address.clone(),
+            address: node.address().to_owned(),
             node: 0,
             session: i64::MIN,
         };
         self.entries
             .range(first..)
-            .take_while(|(key, _)| key.address == node.address)
+            .take_while(|(key, _)| key.address == node.address())
             .any(|(key, (record, _))| key.node != node.id && record.ousted.contains(&node.id))
     }
 }
@@ -231,7 +231,7 @@ mod tests {
     fn node(id: u64, address: &str) -> Node {
         Node {
             id,
-            address: address.into(),
+            address: (!address.is_empty()).then(|| address.into()),
             ..Node::default()
         }
     }

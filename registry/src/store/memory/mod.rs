@@ -161,8 +161,8 @@ impl State {
         }
         let unchanged = known == Some(&node);
         let moved_from = known
-            .map(|known| known.address.clone())
-            .filter(|from| *from != node.address);
+            .and_then(|known| known.address.clone())
+            .filter(|from| node.address.as_ref() != Some(from));
         self.take_place(&node)?;
         if let Some(from) = moved_from {
             self.places.remove(&from);
@@ -176,10 +176,10 @@ impl State {
 
     /// Gives a node the address that it announces. A node without one only dials.
     fn take_place(&mut self, node: &Node) -> Result<(), Refused> {
-        if node.address.is_empty() {
+        let Some(address) = &node.address else {
             return Ok(());
-        }
-        let place = self.places.entry(node.address.clone()).or_insert_with(|| Place {
+        };
+        let place = self.places.entry(address.clone()).or_insert_with(|| Place {
             holder: node.id,
             ousted: VecDeque::new(),
         });
@@ -203,8 +203,8 @@ impl State {
         let Some((_, node)) = self.nodes.remove(&id) else {
             return;
         };
-        self.places.remove(&node.address);
-        if node.state() != NodeState::Done {
+        self.places.remove(node.address());
+        if node.state() != NodeState::Drained {
             return self.tell(Change::Left(id));
         }
         self.done.push_back(node);
@@ -225,7 +225,7 @@ mod tests {
     fn node(id: u64, address: &str) -> Node {
         Node {
             id,
-            address: address.into(),
+            address: (!address.is_empty()).then(|| address.into()),
             ..Node::default()
         }
     }
@@ -252,7 +252,7 @@ mod tests {
         let mut changes = store.watch().await.unwrap();
         changes.next().await;
         let done = |id| Node {
-            state: NodeState::Done.into(),
+            state: NodeState::Drained.into(),
             ..node(id, "a:1")
         };
         for id in 1..=MAX_DONE as u64 + 1 {
