@@ -1,4 +1,4 @@
-//! What the tests share.
+//! A registry to test, nodes that register with it, and its log.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::child;
-use crate::settings::RegistrySection;
+use crate::settings::{RegistrySection, RegistrySettings};
 
 /// Nothing in these tests takes this long.
 pub(super) const DEADLINE: Duration = Duration::from_secs(40);
@@ -33,28 +33,29 @@ pub(super) struct Server {
 }
 
 /// Heartbeats that tests have the time for.
-pub(super) fn brisk() -> RegistrySection {
-    RegistrySection {
+pub(super) fn brisk() -> RegistrySettings {
+    let section = RegistrySection {
         heartbeat: Duration::from_millis(100),
         expiry: Duration::from_millis(500),
         ..RegistrySection::default()
-    }
+    };
+    section.check().unwrap()
 }
 
 /// Nobody expires.
-pub(super) fn patient() -> RegistrySection {
-    RegistrySection {
+pub(super) fn patient() -> RegistrySettings {
+    RegistrySettings {
         expiry: Duration::from_secs(3600),
         ..brisk()
     }
 }
 
 impl Server {
-    pub(super) async fn start(settings: RegistrySection, secret: &str) -> Self {
+    pub(super) async fn start(settings: RegistrySettings, secret: &str) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), settings, secret).await
     }
 
-    pub(super) async fn start_at(address: SocketAddr, settings: RegistrySection, secret: &str) -> Self {
+    pub(super) async fn start_at(address: SocketAddr, settings: RegistrySettings, secret: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -73,7 +74,7 @@ impl Server {
         let secret = secret.to_owned();
         let token = stop.clone();
         runtime.spawn(async move {
-            let _ = end.send(child::run(listener, settings, &secret, token, stats).await);
+            let _ = end.send(child::serve(listener, settings, &secret, token, stats).await);
         });
         Self {
             address,

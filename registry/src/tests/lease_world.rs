@@ -1,16 +1,16 @@
 //! Who believes to hold a name, in a world of registries, holders and a network that a random sequence of events drives.
 //!
-//! Real are the rules of both sides, [`Grants`] and [`Claim`]. The world has the time, clocks that run unlike, messages that
+//! Real are the rules of both sides, [`Leases`] and [`Claim`]. The world has the time, clocks that run unlike, messages that
 //! take long or are lost, holders that are frozen, and registries that forget all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meepo_node::claim::{Asked, Claim, Phase};
-use meepo_proto::registry::{Grant, HoldReply};
+use meepo_proto::registry::{Grant, HoldReply, HolderId, Term};
 
-use crate::store::TIME;
-use crate::store::memory::leases::Grants;
+use crate::store::LEASE_TIME;
+use crate::store::memory::leases::Leases;
 
 const NAME: &str = "name";
 const HOLDERS: usize = 4;
@@ -36,7 +36,7 @@ struct World {
 }
 
 struct Registry {
-    grants: Option<Grants>,
+    leases: Option<Leases>,
     clock: Clock,
     /// Of the wall, ahead of the world's; none is wild.
     wall: Option<Duration>,
@@ -104,7 +104,7 @@ impl World {
             rate: random.u32(985..=1015),
         };
         let registries = (0..registries).map(|number| Registry {
-            grants: None,
+            leases: None,
             clock: clock(),
             // Clocks of walls differ by less than a registry is silent for when it starts.
             wall: (!wild).then_some(Duration::from_millis(700 * number as u64)),
@@ -156,7 +156,7 @@ impl World {
                 let which = self.random.usize(..self.registries.len());
                 let registry = &mut self.registries[which];
                 if registry.wall.is_some() {
-                    registry.grants = None;
+                    registry.leases = None;
                 }
             }
             1 => {
@@ -179,10 +179,10 @@ impl World {
 
     fn begin(&mut self, chance: f64) {
         for registry in &mut self.registries {
-            if registry.grants.is_none() && self.random.f64() < chance {
-                let mut grants = Grants::default();
-                grants.begin(registry.clock.at(self.now));
-                registry.grants = Some(grants);
+            if registry.leases.is_none() && self.random.f64() < chance {
+                let mut leases = Leases::default();
+                leases.begin_to_grant(registry.clock.at(self.now));
+                registry.leases = Some(leases);
             }
         }
     }
@@ -212,14 +212,17 @@ impl World {
                         None => self.random.u64(..100),
                     };
                     let clock = registry.clock.at(self.now);
-                    let Some(grants) = &mut registry.grants else { continue };
-                    let grant = grants.hold(NAME, id, asked.term, clock, wall).expect("there is room");
+                    let Some(leases) = &mut registry.leases else { continue };
+                    let term = (asked.term != 0).then_some(Term(asked.term));
+                    let granted = leases
+                        .hold(NAME, HolderId(id), term, clock, wall)
+                        .expect("there is room");
                     let answer = HoldReply {
-                        grant: grant.granted.then_some(Grant {
-                            term: grant.term,
-                            time_ms: TIME.as_millis() as u32,
+                        grant: granted.map(|term| Grant {
+                            term: term.0,
+                            time_ms: LEASE_TIME.as_millis() as u32,
                         }),
-                        shared: grant.shared,
+                        shared: false,
                     };
                     let (from, to) = (to, from);
                     self.send(Message::Answer {
@@ -232,8 +235,8 @@ impl World {
                 }
                 Message::Answer { to, .. } => self.holders[to].waiting.push(message),
                 Message::Release { id, to } => {
-                    if let Some(grants) = &mut self.registries[to].grants {
-                        grants.release(NAME, id);
+                    if let Some(leases) = &mut self.registries[to].leases {
+                        leases.release(NAME, HolderId(id));
                     }
                 }
             }
@@ -338,7 +341,7 @@ fn there_are_never_two_and_it_moves_on() {
             world.faults = false;
             world.begin(1.0);
             let before = world.begun.len();
-            world.run(TIME * 6);
+            world.run(LEASE_TIME * 6);
             let begun = world.begun.len() > before || !world.holding().is_empty();
             assert!(begun, "nobody has it, of {registries} registries with seed {seed}");
         }

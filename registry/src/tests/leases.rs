@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::harness::*;
-use crate::store::TIME;
+use crate::store::LEASE_TIME;
 
 async fn hold(server: &Server, name: &str, holder: u64, term: Option<u64>) -> Result<HoldReply, Status> {
     let request = HoldRequest {
@@ -45,7 +45,7 @@ async fn it_moves_from_one_to_the_next_and_terms_grow() {
         assert!(other.lease().is_held());
         other.release().await;
         // Nobody else gets this one, as long as it is kept.
-        let second = timeout(TIME / 2, membership.acquire("clock", &stop)).await;
+        let second = timeout(LEASE_TIME / 2, membership.acquire("clock", &stop)).await;
         assert!(second.is_err() && lease.is_held());
         held.release().await;
         assert!(!lease.is_held());
@@ -66,7 +66,7 @@ async fn it_moves_from_one_to_the_next_and_terms_grow() {
         let (membership, stop) = (membership.clone(), stop.clone());
         async move { membership.acquire("clock", &stop).await }
     });
-    sleep(TIME / 10).await;
+    sleep(LEASE_TIME / 10).await;
     stop.cancel();
     assert!(timeout(DEADLINE, waiting).await.unwrap().unwrap().is_none());
 }

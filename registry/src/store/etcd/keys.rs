@@ -1,115 +1,107 @@
-//! Where registrations are in etcd: `PREFIX/nodes/ADDRESS/NODE/SESSION`. The holder of a name is at `PREFIX/held/NAME`.
+//! Where things are in etcd: registrations at `PREFIX/nodes/ADDRESS/NODE/LEASE`, holders of leases at `PREFIX/held/NAME`.
 //!
-//! All that is known of an address is one range, so that a transaction can tell whether anything there has changed.
+//! All registrations at an address are one range, so that a transaction can tell whether any of them has changed.
 
 use bytes::Bytes;
+use meepo_proto::registry::NodeId;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What would make a key mean something else.
+use super::client::{EtcdLease, KeyRange};
+
+/// Characters that would change the meaning of a key.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'/').add(b'%');
 
-/// A node as one registry child knows it.
+/// The key of a registration: of one node by one registry child.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
-    /// Where others reach the node; empty for a worker.
-    pub(crate) address: String,
-    /// The node's id.
-    pub(crate) node: u64,
-    /// The etcd lease of the registry child.
-    pub(crate) session: i64,
+pub(crate) struct RegistrationKey {
+    /// Where others reach the node. `None` for a worker, and for a gateway that has drained and gone.
+    pub(crate) address: Option<String>,
+    /// The node.
+    pub(crate) node: NodeId,
+    /// The lease that the key is under: that of the registry child, or one of its own for a drained gateway.
+    pub(crate) lease: EtcdLease,
 }
 
-/// All keys from the first to before the second.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Range(pub(crate) Bytes, pub(crate) Bytes);
-
-/// The names of keys.
+/// Writes and reads keys.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// Ends with a slash.
-    root: String,
-    /// Where names that have a holder are; ends with a slash.
-    held: String,
+    /// The folder of registrations; ends with a slash.
+    nodes: String,
+    /// The folder of leased names; ends with a slash.
+    leases: String,
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str) -> Self {
         let prefix = prefix.trim_end_matches('/');
         Self {
-            root: format!("{prefix}/nodes/"),
-            held: format!("{prefix}/held/"),
+            nodes: format!("{prefix}/nodes/"),
+            leases: format!("{prefix}/held/"),
         }
     }
 
-    /// All names that have a holder.
-    pub(crate) fn all_held(&self) -> Range {
-        below(self.held.clone())
+    /// The keys of all leased names.
+    pub(crate) fn all_leases(&self) -> KeyRange {
+        KeyRange::below(self.leases.clone())
     }
 
-    /// The holder of a name.
-    pub(crate) fn held(&self, name: &str) -> Range {
-        let key = format!("{}{}", self.held, utf8_percent_encode(name, ESCAPED));
-        Range(key.into(), Bytes::new())
+    /// The key of a leased name; its value is the holder's id.
+    pub(crate) fn lease(&self, name: &str) -> Bytes {
+        format!("{}{}", self.leases, utf8_percent_encode(name, ESCAPED)).into()
     }
 
-    /// All registrations.
-    pub(crate) fn all(&self) -> Range {
-        below(self.root.clone())
+    /// The keys of all registrations.
+    pub(crate) fn all_registrations(&self) -> KeyRange {
+        KeyRange::below(self.nodes.clone())
     }
 
-    /// Those at an address.
-    pub(crate) fn at(&self, address: &str) -> Range {
-        below(self.place(address))
+    /// The keys of the registrations at an address.
+    pub(crate) fn at_address(&self, address: &str) -> KeyRange {
+        KeyRange::below(self.folder(address))
     }
 
-    /// Those of a node at an address.
-    pub(crate) fn of(&self, address: &str, node: u64) -> Range {
-        below(format!("{}{node:016x}/", self.place(address)))
+    /// The keys of a node's registrations at an address.
+    pub(crate) fn of_node(&self, address: &str, node: NodeId) -> KeyRange {
+        KeyRange::below(format!("{}{node}/", self.folder(address)))
     }
 
-    pub(crate) fn write(&self, key: &Key) -> Bytes {
-        let place = self.place(&key.address);
-        format!("{place}{:016x}/{:016x}", key.node, key.session).into()
+    /// The key of a registration as etcd has it.
+    pub(crate) fn registration(&self, key: &RegistrationKey) -> Bytes {
+        let folder = self.folder(key.address.as_deref().unwrap_or_default());
+        format!("{folder}{}/{:016x}", key.node, key.lease.0).into()
     }
 
-    /// `None` if it is not one of ours.
-    pub(crate) fn read(&self, key: &[u8]) -> Option<Key> {
-        let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.root)?;
+    /// Reads what [`registration`](Self::registration) has written; `None` if it is another key.
+    pub(crate) fn read(&self, key: &[u8]) -> Option<RegistrationKey> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.nodes)?;
         let mut parts = rest.split('/');
-        let (address, node, session) = (parts.next()?, parts.next()?, parts.next()?);
+        let (address, node, lease) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() {
             return None;
         }
-        Some(Key {
-            address: percent_decode_str(address).decode_utf8().ok()?.into_owned(),
-            node: u64::from_str_radix(node, 16).ok()?,
-            session: i64::from_str_radix(session, 16).ok()?,
+        let address = percent_decode_str(address).decode_utf8().ok()?;
+        Some(RegistrationKey {
+            address: (!address.is_empty()).then(|| address.into_owned()),
+            node: NodeId(u64::from_str_radix(node, 16).ok()?),
+            lease: EtcdLease(i64::from_str_radix(lease, 16).ok()?),
         })
     }
 
-    fn place(&self, address: &str) -> String {
-        format!("{}{}/", self.root, utf8_percent_encode(address, ESCAPED))
+    /// The folder of an address, which is empty for a worker; ends with a slash.
+    fn folder(&self, address: &str) -> String {
+        format!("{}{}/", self.nodes, utf8_percent_encode(address, ESCAPED))
     }
-}
-
-/// All keys that begin with a text, which ends with a slash.
-fn below(text: String) -> Range {
-    let mut end = text.clone();
-    end.pop();
-    // The character after the slash.
-    end.push('0');
-    Range(text.into(), end.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(address: &str, node: u64) -> Key {
-        Key {
-            address: address.into(),
-            node,
-            session: 0x7f00_0000_0000_0001,
+    fn key(address: &str, node: u64) -> RegistrationKey {
+        RegistrationKey {
+            address: (!address.is_empty()).then(|| address.into()),
+            node: NodeId(node),
+            lease: EtcdLease(0x7f00_0000_0000_0001),
         }
     }
 
@@ -118,10 +110,10 @@ mod tests {
         let keys = Keys::new("/meepo");
         for address in ["", "10.0.0.1:19912", "[2001:db8::1]:19912", "a/b%2F\n:1", "höst:1"] {
             let key = key(address, 7);
-            assert_eq!(keys.read(&keys.write(&key)), Some(key));
+            assert_eq!(keys.read(&keys.registration(&key)), Some(key));
         }
         assert_eq!(
-            keys.write(&key("10.0.0.1:19912", 7)),
+            keys.registration(&key("10.0.0.1:19912", 7)),
             "/meepo/nodes/10.0.0.1:19912/0000000000000007/7f00000000000001"
         );
         for other in [
@@ -137,26 +129,28 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_key_whatever_it_has() {
+    fn a_name_is_one_key_whatever_characters_it_has() {
         let keys = Keys::new("/meepo");
-        assert_eq!(keys.held("a/b%").0, "/meepo/held/a%2Fb%25");
-        let Range(first, end) = keys.all_held();
-        assert!((first..end).contains(&keys.held("a/b").0));
-        assert_eq!(keys.read(&keys.held("a").0), None);
+        assert_eq!(keys.lease("a/b%"), "/meepo/held/a%2Fb%25");
+        assert!(keys.all_leases().contains(&keys.lease("a/b")));
+        assert_eq!(keys.read(&keys.lease("a")), None);
     }
 
     #[test]
-    fn ranges_hold_what_they_should_and_nothing_else() {
+    fn ranges_have_their_own_keys_and_no_others() {
         let keys = Keys::new("/meepo/");
-        let holds = |range: &Range, key: &Key| (range.0.clone()..range.1.clone()).contains(&keys.write(key));
+        let has = |range: KeyRange, key: &RegistrationKey| range.contains(&keys.registration(key));
         let here = key("a:1", 7);
         let strangers = [key("a:11", 7), key("a", 7), key("a/:1", 7), key("", 7)];
-        assert!(holds(&keys.all(), &here) && holds(&keys.at("a:1"), &here) && holds(&keys.of("a:1", 7), &here));
+        assert!(has(keys.all_registrations(), &here));
+        assert!(has(keys.at_address("a:1"), &here) && has(keys.of_node("a:1", NodeId(7)), &here));
         for stranger in &strangers {
-            assert!(holds(&keys.all(), stranger) && !holds(&keys.at("a:1"), stranger));
+            assert!(has(keys.all_registrations(), stranger) && !has(keys.at_address("a:1"), stranger));
         }
-        assert!(holds(&keys.at(""), &key("", 7)));
-        assert!(!holds(&keys.of("a:1", 7), &key("a:1", 8)) && !holds(&keys.of("a:1", 7), &key("a:1", 0x77)));
-        assert!(!(keys.all().0..keys.all().1).contains(&Bytes::from("/meepo/other")));
+        assert!(has(keys.at_address(""), &key("", 7)));
+        for other in [8, 0, 0x77] {
+            assert!(!has(keys.of_node("a:1", NodeId(7)), &key("a:1", other)));
+        }
+        assert!(!keys.all_registrations().contains(b"/meepo/other"));
     }
 }

@@ -1,118 +1,87 @@
-//! Names that one holder has at a time, in etcd: a key for each, under a lease of its own. Its revision is the term.
+//! Leases of names in etcd: a key for each name, under an etcd lease of its own. The key's revision is the term. Nothing is
+//! kept here: etcd is asked each time.
 
-use meepo_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
-use meepo_proto::etcd::request_op::Request;
-use meepo_proto::etcd::{Compare, KeyValue, PutRequest, RequestOp, TxnRequest};
-use tonic::Status;
+use meepo_proto::etcd::KeyValue;
+use meepo_proto::registry::{HolderId, Term};
 
-use super::client::Client;
+use super::client::{EtcdClient, EtcdError, EtcdLease, KeyRange, Revision, Transaction};
 use super::keys::Keys;
-use crate::store::Grant;
-use crate::store::{MAX_NAMES, Refused, TIME};
+use crate::store::{LEASE_TIME, MAX_LEASES, StoreError};
 
-/// What became of a request.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    Full,
-    Etcd(Status),
+/// A name that has a holder.
+struct Holding {
+    /// The value of the key: the holder's id.
+    holder: bytes::Bytes,
+    lease: EtcdLease,
+    /// When the key was put.
+    revision: Revision,
 }
 
-impl From<Status> for Failure {
-    fn from(error: Status) -> Self {
-        Self::Etcd(error)
+/// Grants or extends the lease of a name; see [`Store::hold`](crate::store::Store::hold).
+pub(crate) async fn hold(
+    client: &EtcdClient,
+    keys: &Keys,
+    name: &str,
+    holder: HolderId,
+    term: Option<Term>,
+) -> Result<Option<Term>, StoreError> {
+    if let Some(current) = get(client, keys, name).await? {
+        return Ok(extend(client, &current, holder).await?);
     }
-}
-
-/// Grants a name if nobody has it, or keeps it for its holder.
-pub(crate) async fn hold(client: &Client, keys: &Keys, name: &str, holder: u64, term: u64) -> Result<Grant, Failure> {
-    if let Some(known) = get(client, keys, name).await? {
-        return Ok(keep(client, &known, holder).await?);
+    // A holder that had the lease has lost it: another may have had it meanwhile.
+    if term.is_some() {
+        return Ok(None);
     }
-    // One that had it has lost it: another may have had it meanwhile.
-    if term != 0 {
-        return Ok(refused());
+    if client.range(keys.all_leases()).await?.pairs.len() >= MAX_LEASES {
+        return Err(StoreError::Full);
     }
-    let all = client.range(keys.all_held()).await?;
-    if all.kvs.len() >= MAX_NAMES {
-        return Err(Failure::Full);
+    let (lease, _) = client.grant(LEASE_TIME).await?;
+    let key = keys.lease(name);
+    let put = Transaction::new().if_absent(key.clone()).put(key, value(holder), lease);
+    if let Some(revision) = client.commit(put).await? {
+        return Ok(Some(term_of(revision)));
     }
-    let (lease, _) = client.grant(TIME).await?;
-    let key = keys.held(name).0;
-    let absent = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: key.clone(),
-        target_union: Some(TargetUnion::ModRevision(0)),
-        range_end: Default::default(),
-    };
-    let value = holder.to_be_bytes().to_vec().into();
-    let put = RequestOp {
-        request: Some(Request::RequestPut(PutRequest { key, value, lease })),
-    };
-    let answer = client
-        .txn(TxnRequest {
-            compare: vec![absent],
-            success: vec![put],
-        })
-        .await?;
-    if answer.succeeded {
-        let revision = answer.header.unwrap_or_default().revision;
-        return Ok(granted(revision));
-    }
-    // Either another was faster, or this was tried twice and its answer lost.
-    let there = get(client, keys, name).await?;
-    if there.as_ref().is_none_or(|there| there.lease != lease) {
-        // What is left of it ends by itself.
+    // Either another holder was faster, or the answer to a first attempt was lost.
+    let current = get(client, keys, name).await?;
+    if current.as_ref().is_none_or(|current| current.lease != lease) {
+        // If this fails the lease ends by itself.
         let _ = client.revoke(lease).await;
     }
-    match there {
-        Some(there) => Ok(keep(client, &there, holder).await?),
-        None => Ok(refused()),
+    match current {
+        Some(current) => Ok(extend(client, &current, holder).await?),
+        None => Ok(None),
     }
 }
 
-/// Deletes the key of a name, if it is the holder's.
-pub(crate) async fn release(client: &Client, keys: &Keys, name: &str, holder: u64) -> Result<(), Status> {
+/// Ends the lease of a name, if the holder has it.
+pub(crate) async fn release(client: &EtcdClient, keys: &Keys, name: &str, holder: HolderId) -> Result<(), StoreError> {
     match get(client, keys, name).await? {
-        // The lease is for this key alone, so nobody else's goes with it.
-        Some(known) if known.value == holder.to_be_bytes()[..] => client.revoke(known.lease).await,
+        // No other key is under this etcd lease.
+        Some(current) if current.holder == value(holder) => Ok(client.revoke(current.lease).await?),
         _ => Ok(()),
     }
 }
 
-async fn get(client: &Client, keys: &Keys, name: &str) -> Result<Option<KeyValue>, Status> {
-    Ok(client.range(keys.held(name)).await?.kvs.pop())
+async fn get(client: &EtcdClient, keys: &Keys, name: &str) -> Result<Option<Holding>, EtcdError> {
+    let listing = client.range(KeyRange::one(keys.lease(name))).await?;
+    let read = |pair: KeyValue| Holding {
+        holder: pair.value,
+        lease: EtcdLease(pair.lease),
+        revision: Revision(pair.mod_revision),
+    };
+    Ok(listing.pairs.into_iter().next().map(read))
 }
 
-/// Keeps what is there, if it is the holder's.
-async fn keep(client: &Client, known: &KeyValue, holder: u64) -> Result<Grant, Status> {
-    if known.value == holder.to_be_bytes()[..] && client.keep_alive(known.lease).await? {
-        return Ok(granted(known.mod_revision));
-    }
-    Ok(refused())
+/// Extends the lease of a name, if the holder has it.
+async fn extend(client: &EtcdClient, current: &Holding, holder: HolderId) -> Result<Option<Term>, EtcdError> {
+    let extended = current.holder == value(holder) && client.keep_alive(current.lease).await?;
+    Ok(extended.then(|| term_of(current.revision)))
 }
 
-fn granted(revision: i64) -> Grant {
-    Grant {
-        granted: true,
-        term: u64::try_from(revision).unwrap_or_default(),
-        shared: true,
-    }
+fn value(holder: HolderId) -> bytes::Bytes {
+    holder.0.to_be_bytes().to_vec().into()
 }
 
-fn refused() -> Grant {
-    Grant {
-        granted: false,
-        term: 0,
-        shared: true,
-    }
-}
-
-impl From<Failure> for Refused {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Full => Self::Full,
-            Failure::Etcd(error) => super::registrar::unavailable(&error),
-        }
-    }
+fn term_of(revision: Revision) -> Term {
+    Term(u64::try_from(revision.0).unwrap_or_default())
 }

@@ -1,120 +1,123 @@
-//! Puts registrations into etcd, and deletes them.
+//! Puts the registrations of this child into etcd, deletes them, and mends them.
 
 use std::time::Duration;
 
-use meepo_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
-use meepo_proto::etcd::request_op::Request;
-use meepo_proto::etcd::{Compare, DeleteRangeRequest, KeyValue, PutRequest, RequestOp, TxnRequest};
-use meepo_proto::registry::{Node, Record, State};
-use prost::Message;
-use tonic::{Code, Status};
+use meepo_proto::registry::{Node, NodeId};
 
-use super::address::{Claim, claim};
-use super::client::why;
-use super::keys::{Key, Keys, Range};
-use super::replica::Shared;
-use super::view::{Entry, Held};
-use crate::store::Refused;
+use super::address::{Arrival, Decision, decide};
+use super::client::{EtcdError, KeyRange, Revision, Transaction};
+use super::entry::{Entry, record};
+use super::keys::RegistrationKey;
+use super::replica::Replica;
+use super::view::OwnNode;
+use crate::store::StoreError;
 
-/// More conflicts in a row mean that something is wrong.
+/// How often a registration is tried again after a conflict: more conflicts in a row mean that something is wrong.
 const MAX_TRIES: usize = 10;
-/// How long a node that was done is remembered.
-const DONE_KEPT: Duration = Duration::from_secs(3600);
+/// How long a drained gateway is remembered.
+const DRAINED_KEPT: Duration = Duration::from_secs(3600);
 
-/// What was put.
-struct Put {
-    revision: i64,
-    ousted: Vec<u64>,
-    present: Vec<u64>,
+/// What one attempt to put a registration has led to.
+enum Attempt {
+    Put(Put),
+    /// Another registration at the address was put meanwhile: to be tried again.
+    Conflict,
 }
 
-impl Shared {
-    /// Puts what is held of a node, and waits until the view has it. See [`claim`] for the newcomer.
-    pub(crate) async fn register(&self, id: u64, newcomer: bool) -> Result<(), Refused> {
+/// A registration that was put.
+struct Put {
+    revision: Revision,
+    /// Nodes that had the address before.
+    ousted: Vec<NodeId>,
+    /// The nodes of those that were still there.
+    present: Vec<NodeId>,
+}
+
+/// Why a registration was not put.
+enum PutError {
+    Superseded,
+    Etcd(EtcdError),
+}
+
+impl From<EtcdError> for PutError {
+    fn from(error: EtcdError) -> Self {
+        Self::Etcd(error)
+    }
+}
+
+impl Replica {
+    /// Puts an own node into etcd, and waits until the view has it.
+    pub(crate) async fn register(&self, id: NodeId, arrival: Arrival) -> Result<(), StoreError> {
         for _ in 0..MAX_TRIES {
-            let session = self.session().await?;
-            let Some(held) = self.view().held(id).cloned() else {
-                // It has left meanwhile.
+            let lease = self.lease().await?;
+            let Some(own) = self.view().own_node(id).cloned() else {
+                // It left meanwhile.
                 return Ok(());
             };
-            let key = Key {
-                address: held.node.address().to_owned(),
+            let key = RegistrationKey {
+                address: own.node.address.clone(),
                 node: id,
-                session,
+                lease,
             };
-            match self.put(&held, &key, newcomer).await {
-                Ok(None) => {}
-                Ok(Some(put)) => {
-                    self.was_put(held, key, &put);
-                    self.reached(put.revision).await;
+            match self.put(&own, &key, arrival).await {
+                Ok(Attempt::Conflict) => {}
+                Ok(Attempt::Put(put)) => {
+                    let revision = put.revision;
+                    self.was_put(&own, key, put);
+                    self.reached(revision).await;
                     return Ok(());
                 }
-                // The lease has gone, and a new one will come.
-                Err(Failure::Etcd(error)) if error.code() == Code::NotFound => self.lost(session),
-                Err(Failure::Etcd(error)) => return Err(unavailable(&error)),
-                Err(Failure::Superseded) => return Err(Refused::Superseded),
+                // The etcd lease has ended, and a new one will come.
+                Err(PutError::Etcd(error)) if error.is_not_found() => self.lost_lease(lease),
+                Err(PutError::Etcd(error)) => return Err(error.into()),
+                Err(PutError::Superseded) => return Err(StoreError::Superseded),
             }
         }
-        Err(Refused::Unavailable(
-            "others are at the same address all the time".into(),
+        Err(StoreError::Unavailable(
+            "other nodes register at the same address all the time".into(),
         ))
     }
 
-    /// Keeps a node that was done for a while, away from its address, and waits until the view has it.
-    pub(crate) async fn remember(&self, node: &Node) -> Result<(), Refused> {
-        let remembered = async {
-            let (session, _) = self.client.grant(DONE_KEPT).await?;
-            let key = Key {
-                address: String::new(),
-                node: node.id,
-                session,
-            };
-            let record = Record {
-                node: Some(node.clone()),
-                ousted: Vec::new(),
-            };
-            let request = TxnRequest {
-                compare: Vec::new(),
-                success: vec![put(self.keys.write(&key), &record, session)],
-            };
-            self.client.txn(request).await
+    /// Keeps a drained gateway in etcd for a while, away from its address, and waits until the view has it.
+    pub(crate) async fn remember(&self, node: &Node) -> Result<(), StoreError> {
+        let (lease, _) = self.client.grant(DRAINED_KEPT).await?;
+        let key = RegistrationKey {
+            address: None,
+            node: node.node_id(),
+            lease,
         };
-        let answer = remembered.await.map_err(|error| unavailable(&error))?;
-        self.reached(answer.header.unwrap_or_default().revision).await;
-        Ok(())
+        let put = Transaction::new().put(self.keys.registration(&key), record(node, &[]), lease);
+        self.commit_and_see(put).await
     }
 
-    /// Deletes what this child has put of a node.
-    pub(crate) async fn withdraw(&self, id: u64) -> Result<(), Refused> {
+    /// Deletes what this child has put of a node, and waits until the view knows.
+    pub(crate) async fn withdraw(&self, id: NodeId) -> Result<(), StoreError> {
         let own: Vec<_> = self.view().own_keys(id).cloned().collect();
         if own.is_empty() {
             return Ok(());
         }
-        let request = TxnRequest {
-            compare: Vec::new(),
-            success: own.iter().map(|key| delete(exactly(&self.keys, key))).collect(),
-        };
-        let answer = self.client.txn(request).await.map_err(|error| unavailable(&error))?;
-        self.reached(answer.header.unwrap_or_default().revision).await;
-        Ok(())
+        let delete = own
+            .iter()
+            .fold(Transaction::new(), |transaction, key| transaction.delete(self.one(key)));
+        self.commit_and_see(delete).await
     }
 
-    /// Makes etcd have what this child holds of a node, and nothing else.
-    pub(crate) async fn mend(&self, id: u64) -> Result<(), Refused> {
-        let held = {
+    /// Makes etcd have the registration that a node has at this child, or none.
+    pub(crate) async fn mend(&self, id: NodeId) -> Result<(), StoreError> {
+        let own = {
             let view = self.view();
             if view.is_right(id) {
                 return Ok(());
             }
-            view.held(id).cloned()
+            view.own_node(id).cloned()
         };
-        match held {
+        match own {
             None => self.withdraw(id).await,
-            // Whoever holds it is about to put it.
-            Some(held) if held.key.is_none() => Ok(()),
-            Some(held) => match self.register(id, false).await {
-                Err(Refused::Superseded) => {
-                    self.view().release(held.lease);
+            // The call that has added it is about to put it.
+            Some(own) if own.key.is_none() => Ok(()),
+            Some(own) => match self.register(id, Arrival::Restored).await {
+                Err(StoreError::Superseded) => {
+                    self.view().remove_own_node(own.registration);
                     self.withdraw(id).await
                 }
                 mended => mended,
@@ -122,127 +125,79 @@ impl Shared {
         }
     }
 
-    /// One attempt; none when others were faster.
-    async fn put(&self, held: &Held, key: &Key, newcomer: bool) -> Result<Option<Put>, Failure> {
-        let mut compare = Vec::new();
+    async fn put(&self, own: &OwnNode, key: &RegistrationKey, arrival: Arrival) -> Result<Attempt, PutError> {
+        let mut transaction = Transaction::new();
         let (mut ousted, mut present) = (Vec::new(), Vec::new());
-        // Nodes without an address only dial, and are in nobody's way.
-        if !key.address.is_empty() {
-            let place = self.keys.at(&key.address);
-            let answer = self.client.range(place.clone()).await?;
-            let there: Vec<_> = answer.kvs.iter().filter_map(|kv| entry(&self.keys, kv)).collect();
-            match claim(key.node, &there, &held.ousted, newcomer) {
-                Claim::Superseded => return Err(Failure::Superseded),
-                Claim::Granted {
-                    ousted: before,
-                    present: others,
-                } => (ousted, present) = (before, others),
-            }
-            compare.push(unchanged_since(place, answer.header.unwrap_or_default().revision));
+        // A node without an address only dials, and is in no other node's way.
+        if let Some(address) = &key.address {
+            let range = self.keys.at_address(address);
+            let listing = self.client.range(range.clone()).await?;
+            let there = listing.pairs.iter().filter_map(|pair| Entry::read(&self.keys, pair));
+            let there: Vec<_> = there.collect();
+            (ousted, present) = match decide(key.node, &there, &own.ousted, arrival) {
+                Decision::Superseded => return Err(PutError::Superseded),
+                Decision::Granted { ousted, present } => (ousted, present),
+            };
+            transaction = transaction.if_unchanged_since(range, listing.revision);
         }
-        let record = Record {
-            node: Some(held.node.clone()),
-            ousted: ousted.clone(),
-        };
-        let mut success = vec![put(self.keys.write(key), &record, key.session)];
-        success.extend(present.iter().map(|&other| delete(self.keys.of(&key.address, other))));
+        transaction = transaction.put(self.keys.registration(key), record(&own.node, &ousted), key.lease);
+        for &other in &present {
+            let address = key.address.as_deref().unwrap_or_default();
+            transaction = transaction.delete(self.keys.of_node(address, other));
+        }
         // Where it was before it moved.
-        let own: Vec<_> = self.view().own_keys(key.node).cloned().collect();
-        let former = own.iter().filter(|own| *own != key);
-        success.extend(former.map(|former| delete(exactly(&self.keys, former))));
-        let answer = self.client.txn(TxnRequest { compare, success }).await?;
-        Ok(answer.succeeded.then(|| Put {
-            revision: answer.header.unwrap_or_default().revision,
-            ousted,
-            present,
-        }))
+        let own_keys: Vec<_> = self.view().own_keys(key.node).cloned().collect();
+        for former in own_keys.iter().filter(|own| *own != key) {
+            transaction = transaction.delete(self.one(former));
+        }
+        Ok(match self.client.commit(transaction).await? {
+            None => Attempt::Conflict,
+            Some(revision) => Attempt::Put(Put {
+                revision,
+                ousted,
+                present,
+            }),
+        })
     }
 
-    fn was_put(&self, held: Held, key: Key, put: &Put) {
+    /// Takes down what was put: `put_node` is the own node as it was then.
+    fn was_put(&self, put_node: &OwnNode, key: RegistrationKey, put: Put) {
+        let id = key.node;
         let mut view = self.view();
         for &other in &put.present {
-            let lease = view
-                .held(other)
-                .filter(|other| other.node.address() == key.address)
-                .map(|other| other.lease);
-            if let Some(lease) = lease {
-                view.release(lease);
+            let ousted = view.own_node(other).filter(|other| other.node.address == key.address);
+            if let Some(registration) = ousted.map(|other| other.registration) {
+                view.remove_own_node(registration);
             }
         }
-        match view.held(key.node).cloned() {
+        let is_current = match view.own_node(id).cloned() {
             Some(now) => {
-                let put_what_is_held = now.node == held.node;
-                let id = key.node;
-                view.hold(Held {
+                let is_current = now.node == put_node.node;
+                view.set_own_node(OwnNode {
                     key: Some(key),
-                    ousted: put.ousted.clone(),
+                    ousted: put.ousted,
                     ..now
                 });
-                drop(view);
-                if !put_what_is_held {
-                    self.check([id]);
-                }
+                is_current
             }
             // It left while it was put.
-            None => {
-                drop(view);
-                self.check([key.node]);
-            }
+            None => false,
+        };
+        drop(view);
+        if !is_current {
+            self.check([id]);
         }
     }
-}
 
-enum Failure {
-    Superseded,
-    Etcd(Status),
-}
-
-impl From<Status> for Failure {
-    fn from(error: Status) -> Self {
-        Self::Etcd(error)
+    /// Commits a transaction without conditions, and waits until the view has its changes.
+    async fn commit_and_see(&self, transaction: Transaction) -> Result<(), StoreError> {
+        if let Some(revision) = self.client.commit(transaction).await? {
+            self.reached(revision).await;
+        }
+        Ok(())
     }
-}
 
-/// What is in etcd, if it is a registration.
-pub(crate) fn entry(keys: &Keys, kv: &KeyValue) -> Option<Entry> {
-    let key = keys.read(&kv.key)?;
-    let record = Record::decode(kv.value.clone()).ok()?;
-    let is_there = |node: &Node| node.address() == key.address || node.state() == State::Drained;
-    let is_whole = |node: &Node| node.id == key.node && is_there(node);
-    record.node.as_ref().is_some_and(is_whole).then_some(Entry {
-        key,
-        record,
-        revision: kv.mod_revision,
-    })
-}
-
-pub(crate) fn unavailable(error: &Status) -> Refused {
-    Refused::Unavailable(why(error).into())
-}
-
-fn exactly(keys: &Keys, key: &Key) -> Range {
-    Range(keys.write(key), Default::default())
-}
-
-fn unchanged_since(Range(key, range_end): Range, revision: i64) -> Compare {
-    Compare {
-        result: CompareResult::Less.into(),
-        target: CompareTarget::Mod.into(),
-        key,
-        target_union: Some(TargetUnion::ModRevision(revision + 1)),
-        range_end,
-    }
-}
-
-fn put(key: bytes::Bytes, record: &Record, lease: i64) -> RequestOp {
-    let value = record.encode_to_vec().into();
-    RequestOp {
-        request: Some(Request::RequestPut(PutRequest { key, value, lease })),
-    }
-}
-
-fn delete(Range(key, range_end): Range) -> RequestOp {
-    RequestOp {
-        request: Some(Request::RequestDeleteRange(DeleteRangeRequest { key, range_end })),
+    fn one(&self, key: &RegistrationKey) -> KeyRange {
+        KeyRange::one(self.keys.registration(key))
     }
 }

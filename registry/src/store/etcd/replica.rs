@@ -1,4 +1,4 @@
-//! What the tasks of a registry child work on.
+//! What the tasks and the calls of a store work on together: the client, the view, and how far the view is with etcd.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,57 +6,70 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use meepo_node::BoxError;
-use meepo_proto::registry::{Node, State};
+use meepo_proto::registry::{Node, NodeId, State};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::client::Client;
+use super::client::{EtcdClient, EtcdLease, Revision};
 use super::keys::Keys;
-use super::view::{Held, View};
+use super::view::{OwnNode, View};
 use crate::settings::EtcdSection;
-use crate::store::{Lease, MAX_NODES, Refused};
+use crate::store::{MAX_NODES, Registration, StoreError};
 
-/// How long a call waits for the lease, the first list, or the watch.
+/// How long a call waits for the etcd lease, the first listing, or the watch.
 const WAIT: Duration = Duration::from_secs(1);
 
-pub(crate) struct Shared {
-    pub(crate) client: Client,
+/// One registry child's copy of what is in etcd, and its way there.
+pub(crate) struct Replica {
+    pub(crate) client: EtcdClient,
     pub(crate) keys: Keys,
-    /// How long a lease lasts.
-    pub(crate) time: Duration,
+    /// How long the etcd lease of this child lasts.
+    pub(crate) lease_time: Duration,
     view: Mutex<View>,
     progress: watch::Sender<Progress>,
-    numbers: AtomicU64,
-    /// Nodes that have to be looked at.
-    to_check: Mutex<BTreeSet<u64>>,
-    pub(crate) check: Notify,
-    /// The lease may have gone.
-    pub(crate) doubt: Notify,
+    /// How many registrations there have been.
+    registrations: AtomicU64,
+    /// Nodes of which etcd may not have what it should.
+    to_check: Mutex<BTreeSet<NodeId>>,
+    /// There is something to check.
+    pub(crate) check_due: Notify,
+    /// The etcd lease may have ended.
+    pub(crate) lease_in_doubt: Notify,
     /// The watch may be stuck.
-    pub(crate) behind: Notify,
+    pub(crate) watch_behind: Notify,
 }
 
 /// How far this child is with etcd.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
-    session: Option<i64>,
-    /// What the view is up to; 0 before the first list.
-    revision: i64,
+    /// The etcd lease of this child; `None` while it has none.
+    lease: Option<EtcdLease>,
+    /// The revision that the view has reached; `None` before the first listing.
+    revision: Option<Revision>,
 }
 
-impl Shared {
-    pub(crate) fn new(settings: &EtcdSection, expiry: Duration) -> Result<Self, BoxError> {
+/// Whether a node has to be put into etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InEtcd {
+    /// The same was put before.
+    Known,
+    /// The node is new, or has changed.
+    ToPut,
+}
+
+impl Replica {
+    pub(crate) fn new(settings: &EtcdSection, lease_time: Duration) -> Result<Self, BoxError> {
         Ok(Self {
-            client: Client::new(&settings.endpoints)?,
+            client: EtcdClient::new(&settings.endpoints)?,
             keys: Keys::new(&settings.prefix),
-            time: expiry,
+            lease_time,
             view: Mutex::new(View::new()),
             progress: watch::Sender::default(),
-            numbers: AtomicU64::new(0),
+            registrations: AtomicU64::new(0),
             to_check: Mutex::default(),
-            check: Notify::new(),
-            doubt: Notify::new(),
-            behind: Notify::new(),
+            check_due: Notify::new(),
+            lease_in_doubt: Notify::new(),
+            watch_behind: Notify::new(),
         })
     }
 
@@ -64,131 +77,135 @@ impl Shared {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds a node from now on, in place of what was held of it. Also gives whether the same node was put before.
-    pub(crate) fn hold(&self, node: Node) -> Result<(Lease, bool), Refused> {
+    /// Registers a node at this child, in place of its earlier registration here.
+    pub(crate) fn add(&self, node: Node) -> Result<(Registration, InEtcd), StoreError> {
+        let id = node.node_id();
         let mut view = self.view();
         let there = view.nodes().values().filter(|node| node.state() != State::Drained);
-        if !view.nodes().contains_key(&node.id) && there.count() >= MAX_NODES {
-            return Err(Refused::Full);
+        if !view.nodes().contains_key(&id) && there.count() >= MAX_NODES {
+            return Err(StoreError::Full);
         }
-        let lease = Lease {
-            node: node.id,
-            number: 1 + self.numbers.fetch_add(1, Ordering::Relaxed),
+        let registration = Registration {
+            node: id,
+            number: 1 + self.registrations.fetch_add(1, Ordering::Relaxed),
         };
-        let before = view.held(node.id).cloned();
-        let known = before
-            .as_ref()
-            .is_some_and(|held| held.key.is_some() && held.node == node);
-        let (key, ousted) = before.map(|held| (held.key, held.ousted)).unwrap_or_default();
-        view.hold(Held {
-            lease,
+        let before = view.own_node(id).cloned();
+        let in_etcd = match &before {
+            Some(own) if own.key.is_some() && own.node == node => InEtcd::Known,
+            _ => InEtcd::ToPut,
+        };
+        let (key, ousted) = before.map(|own| (own.key, own.ousted)).unwrap_or_default();
+        view.set_own_node(OwnNode {
+            registration,
             node,
             key,
             ousted,
         });
-        Ok((lease, known))
+        Ok((registration, in_etcd))
     }
 
-    /// Whether what is held has to be put again, because the node has changed.
-    pub(crate) fn change(&self, lease: Lease, node: Node) -> Result<bool, Refused> {
+    /// The node is alive, and may have changed.
+    pub(crate) fn update(&self, registration: Registration, node: Node) -> Result<InEtcd, StoreError> {
         let mut view = self.view();
-        let held = match view.held(lease.node) {
-            None => return Err(Refused::Superseded),
-            Some(held) if held.lease != lease => return Err(Refused::Replaced),
-            Some(held) if view.is_ousted(&held.node) => {
-                view.release(lease);
-                return Err(Refused::Superseded);
+        let changed = match view.own_node(registration.node) {
+            None => return Err(StoreError::Superseded),
+            Some(own) if own.registration != registration => return Err(StoreError::Replaced),
+            Some(own) if view.is_ousted(&own.node) => {
+                view.remove_own_node(registration);
+                return Err(StoreError::Superseded);
             }
-            Some(held) if held.node == node => return Ok(false),
-            Some(held) => Held { node, ..held.clone() },
+            Some(own) if own.node == node => return Ok(InEtcd::Known),
+            Some(own) => OwnNode { node, ..own.clone() },
         };
-        view.hold(held);
-        Ok(true)
+        view.set_own_node(changed);
+        Ok(InEtcd::ToPut)
     }
 
-    /// Has nodes looked at: whether etcd has what this child holds of them.
-    pub(crate) fn check(&self, nodes: impl IntoIterator<Item = u64>) {
+    /// Has nodes checked: whether etcd has what it should have of them.
+    pub(crate) fn check(&self, nodes: impl IntoIterator<Item = NodeId>) {
         let mut to_check = self.to_check.lock().unwrap_or_else(PoisonError::into_inner);
         to_check.extend(nodes);
         if !to_check.is_empty() {
-            self.check.notify_one();
+            self.check_due.notify_one();
         }
     }
 
-    pub(crate) fn take_checks(&self) -> BTreeSet<u64> {
+    /// The nodes to check, each once.
+    pub(crate) fn take_checks(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.to_check.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The lease, as soon as there is one.
-    pub(crate) async fn session(&self) -> Result<i64, Refused> {
-        let progress = self.wait(|progress| progress.session.is_some()).await?;
-        progress.session.ok_or_else(away)
+    /// The etcd lease, as soon as there is one.
+    pub(crate) async fn lease(&self) -> Result<EtcdLease, StoreError> {
+        let progress = self.wait(|progress| progress.lease.is_some()).await?;
+        progress.lease.ok_or_else(away)
     }
 
-    /// There is a new lease.
-    pub(crate) fn begin(&self, session: i64) {
-        let held = self.view().begin(session);
-        self.progress.send_modify(|progress| progress.session = Some(session));
-        self.check(held);
+    /// There is a new etcd lease.
+    pub(crate) fn begin_lease(&self, lease: EtcdLease) {
+        let own = self.view().begin_lease(lease);
+        self.progress.send_modify(|progress| progress.lease = Some(lease));
+        self.check(own);
     }
 
-    /// A lease has gone.
-    pub(crate) fn lost(&self, session: i64) {
-        let modified = self.progress.send_if_modified(|progress| {
-            let current = progress.session == Some(session);
-            if current {
-                progress.session = None;
+    /// An etcd lease has ended.
+    pub(crate) fn lost_lease(&self, lease: EtcdLease) {
+        let was_current = self.progress.send_if_modified(|progress| {
+            let is_current = progress.lease == Some(lease);
+            if is_current {
+                progress.lease = None;
             }
-            current
+            is_current
         });
-        if modified {
-            self.doubt.notify_one();
+        if was_current {
+            self.lease_in_doubt.notify_one();
         }
     }
 
-    /// A lease is there, whatever was thought of it.
-    pub(crate) fn confirm(&self, session: i64) {
+    /// The etcd lease is there, although it was in doubt.
+    pub(crate) fn confirm_lease(&self, lease: EtcdLease) {
         self.progress.send_if_modified(|progress| {
-            let lost = progress.session.is_none();
-            progress.session = Some(session);
-            lost
+            let was_lost = progress.lease.is_none();
+            progress.lease = Some(lease);
+            was_lost
         });
     }
 
-    /// The view is up to a revision.
-    pub(crate) fn reach(&self, revision: i64) {
-        self.progress.send_modify(|progress| progress.revision = revision);
+    /// The view has reached a revision.
+    pub(crate) fn reach(&self, revision: Revision) {
+        self.progress.send_modify(|progress| progress.revision = Some(revision));
     }
 
-    /// Waits until nodes can join.
-    pub(crate) async fn ready(&self) -> Result<(), Refused> {
-        self.wait(|progress| progress.session.is_some() && progress.revision > 0)
+    /// Waits until nodes can be registered.
+    pub(crate) async fn ready(&self) -> Result<(), StoreError> {
+        self.wait(|progress| progress.lease.is_some() && progress.revision.is_some())
             .await
             .map(drop)
     }
 
-    /// Waits until there is a list.
-    pub(crate) async fn loaded(&self) -> Result<(), Refused> {
-        self.wait(|progress| progress.revision > 0).await.map(drop)
+    /// Waits for the first listing.
+    pub(crate) async fn loaded(&self) -> Result<(), StoreError> {
+        self.wait(|progress| progress.revision.is_some()).await.map(drop)
     }
 
-    /// Waits until the view has what this child has done, so that it reads its own writes.
-    pub(crate) async fn reached(&self, revision: i64) {
-        if self.wait(|progress| progress.revision >= revision).await.is_err() {
-            self.behind.notify_one();
+    /// Waits until the view has reached a revision that this child has written, so that it reads its own writes.
+    pub(crate) async fn reached(&self, revision: Revision) {
+        let reached = self.wait(|progress| progress.revision >= Some(revision)).await;
+        if reached.is_err() {
+            self.watch_behind.notify_one();
         }
     }
 
-    async fn wait(&self, holds: impl Fn(&Progress) -> bool) -> Result<Progress, Refused> {
+    async fn wait(&self, holds: impl Fn(&Progress) -> bool) -> Result<Progress, StoreError> {
         let mut progress = self.progress.subscribe();
         match timeout(WAIT, progress.wait_for(holds)).await {
             Ok(Ok(progress)) => Ok(*progress),
-            // The sender is ours, so it can only be late.
+            // It is late: the sender is part of this value, so it cannot have been dropped.
             _ => Err(away()),
         }
     }
 }
 
-fn away() -> Refused {
-    Refused::Unavailable("etcd is away".into())
+fn away() -> StoreError {
+    StoreError::Unavailable("etcd is away".into())
 }

@@ -1,57 +1,56 @@
-//! The tasks of a registry child: its lease, its watch, and the mending of what is not right in etcd.
+//! The tasks of a store: they keep its etcd lease, follow its watch, and mend what is not right in etcd.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use meepo_proto::etcd::Event;
 use meepo_proto::etcd::event::EventType;
-use meepo_proto::etcd::{self};
+use meepo_proto::registry::NodeId;
 use tokio::time::{Instant, interval, sleep, sleep_until};
-use tonic::Status;
 
-use super::client::why;
-use super::registrar::entry;
-use super::replica::Shared;
-use super::view::Event;
+use super::client::{EtcdError, EtcdLease, Revision, WatchEnd};
+use super::entry::Entry;
+use super::replica::Replica;
+use super::view::EntryChange;
 
-/// The longest pause between attempts.
+/// The longest pause before an etcd lease, a watch or a registration is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The pause before etcd is asked to keep a lease once more.
+/// The pause before etcd is asked again to extend the etcd lease.
 const RETRY: Duration = Duration::from_millis(300);
-/// How often the member that we watch is asked for a sign of life, for etcd ends connections that are probed more often
-/// than every 5 s by other means.
+/// How often the member that is watched is probed, by a request of the watch: etcd ends connections that are probed by
+/// HTTP/2 more often than every 5 s.
 const PROBE: Duration = Duration::from_secs(2);
-/// A watch that was silent for so long is given up.
+/// How long a watch may be silent before it is given up.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Nodes that are put again at a time.
+/// How many nodes are mended at a time.
 const MENDED_AT_ONCE: usize = 16;
 
-/// Has a lease, as long as etcd is there.
-pub(crate) async fn keep_lease(shared: Arc<Shared>) {
+/// Has an etcd lease as long as etcd is there, for ever.
+pub(crate) async fn keep_lease(replica: Arc<Replica>) {
     loop {
-        let Ok((session, time)) = shared.client.grant(shared.time).await else {
-            // The client has said why.
+        let Ok((lease, time)) = replica.client.grant(replica.lease_time).await else {
+            // The client has logged the error.
             pause().await;
             continue;
         };
-        shared.begin(session);
-        keep(&shared, session, time).await;
-        shared.lost(session);
+        replica.begin_lease(lease);
+        extend_until_lost(&replica, lease, time).await;
+        replica.lost_lease(lease);
         tracing::warn!("the lease at etcd has expired; all nodes are put there again");
     }
 }
 
-/// Keeps a lease until it has gone.
-async fn keep(shared: &Shared, session: i64, time: Duration) {
+async fn extend_until_lost(replica: &Replica, lease: EtcdLease, time: Duration) {
     let mut next = Instant::now() + time / 3;
     loop {
         tokio::select! {
             () = sleep_until(next) => {}
-            () = shared.doubt.notified() => {}
+            () = replica.lease_in_doubt.notified() => {}
         }
-        match shared.client.keep_alive(session).await {
+        match replica.client.keep_alive(lease).await {
             Ok(true) => {
-                shared.confirm(session);
+                replica.confirm_lease(lease);
                 next = Instant::now() + time / 3;
             }
             Ok(false) => return,
@@ -60,91 +59,83 @@ async fn keep(shared: &Shared, session: i64, time: Duration) {
     }
 }
 
-/// Follows what happens in etcd, for ever.
-pub(crate) async fn watch(shared: Arc<Shared>) {
+/// Follows what changes in etcd, for ever.
+pub(crate) async fn watch(replica: Arc<Replica>) {
     loop {
-        if let Err(error) = follow(&shared).await {
-            tracing::debug!(error = why(&error), "the watch at etcd has ended, beginning again");
+        if let Err(error) = list_and_watch(&replica).await {
+            tracing::debug!(%error, "the watch at etcd has ended, beginning again");
         }
         pause().await;
     }
 }
 
-/// Takes all that is there, and then each change, until the watch breaks.
+/// Takes all registrations, and then each change, until the watch ends.
 ///
-/// What has happened since the last watch is never asked for, since etcd may have forgotten it.
-async fn follow(shared: &Shared) -> Result<(), Status> {
-    let answer = shared.client.range(shared.keys.all()).await?;
-    let revision = answer.header.unwrap_or_default().revision;
-    let entries = answer.kvs.iter().filter_map(|kv| entry(&shared.keys, kv)).collect();
-    let wrong = shared.view().load(entries);
-    shared.reach(revision);
-    shared.check(wrong);
+/// Changes since an earlier watch are never asked for, since etcd may have forgotten them.
+async fn list_and_watch(replica: &Replica) -> Result<(), EtcdError> {
+    let range = replica.keys.all_registrations();
+    let listing = replica.client.range(range.clone()).await?;
+    let entries = listing.pairs.iter().filter_map(|pair| Entry::read(&replica.keys, pair));
+    let wrong = replica.view().load(entries.collect());
+    replica.reach(listing.revision);
+    replica.check(wrong);
 
-    let mut watch = shared.client.watch(shared.keys.all(), revision + 1).await?;
+    let after = Revision(listing.revision.0 + 1);
+    let (member, mut watch) = replica.client.watch(range, after).await?;
     let mut probe = interval(PROBE);
-    let mut silent_until = Instant::now() + SILENCE;
+    let mut silent_at = Instant::now() + SILENCE;
     let error = loop {
         tokio::select! {
-            answer = watch.next() => match answer {
-                // No fault of the member.
-                Ok(answer) if answer.canceled => return Err(ended(&answer)),
-                Ok(answer) => {
-                    silent_until = Instant::now() + SILENCE;
-                    take(shared, &answer.events);
+            events = watch.next() => match events {
+                Ok(events) => {
+                    silent_at = Instant::now() + SILENCE;
+                    take(replica, &events);
                 }
-                Err(error) => break error,
+                Err(WatchEnd::Cancelled(error)) => return Err(error),
+                Err(WatchEnd::Broken(error)) => break error,
             },
             _ = probe.tick() => watch.probe(),
-            () = sleep_until(silent_until) => break Status::deadline_exceeded("the watch is silent"),
-            () = shared.behind.notified() => break Status::deadline_exceeded("the watch is behind"),
+            () = sleep_until(silent_at) => break EtcdError::silent("the watch is silent"),
+            () = replica.watch_behind.notified() => break EtcdError::silent("the watch is behind"),
         }
     };
-    shared.client.avoid(&watch, &error);
+    replica.client.avoid(member, &error);
     Err(error)
 }
 
-/// Takes what has happened, revision by revision.
-fn take(shared: &Shared, events: &[etcd::Event]) {
-    let revision = |event: &etcd::Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+/// Takes changes, revision by revision.
+fn take(replica: &Replica, events: &[Event]) {
+    let revision = |event: &Event| Revision(event.kv.as_ref().map_or(0, |pair| pair.mod_revision));
     for at_once in events.chunk_by(|a, b| revision(a) == revision(b)) {
-        let wrong = shared
-            .view()
-            .apply(at_once.iter().filter_map(|event| read(shared, event)).collect());
-        shared.reach(revision(&at_once[0]));
-        shared.check(wrong);
+        let changes = at_once.iter().filter_map(|event| read(replica, event));
+        let wrong = replica.view().apply(changes.collect());
+        replica.reach(revision(&at_once[0]));
+        replica.check(wrong);
     }
 }
 
-fn read(shared: &Shared, event: &etcd::Event) -> Option<Event> {
-    let kv = event.kv.as_ref()?;
+fn read(replica: &Replica, event: &Event) -> Option<EntryChange> {
+    let pair = event.kv.as_ref()?;
     match event.r#type() {
-        EventType::Put => entry(&shared.keys, kv).map(Event::Put),
-        EventType::Delete => shared.keys.read(&kv.key).map(Event::Deleted),
+        EventType::Put => Entry::read(&replica.keys, pair).map(EntryChange::Put),
+        EventType::Delete => replica.keys.read(&pair.key).map(EntryChange::Deleted),
     }
 }
 
-fn ended(answer: &etcd::WatchResponse) -> Status {
-    match answer.compact_revision {
-        0 => Status::unavailable(format!("etcd has ended the watch: {}", answer.cancel_reason)),
-        revision => Status::out_of_range(format!("etcd has forgotten what was before revision {revision}")),
-    }
-}
-
-/// Looks at nodes for which etcd may not be right, and puts or deletes what has to be.
-pub(crate) async fn mend(shared: Arc<Shared>) {
+/// Checks nodes of which etcd may not have what it should, and mends them, for ever.
+pub(crate) async fn mend(replica: Arc<Replica>) {
     loop {
-        shared.check.notified().await;
-        let nodes = shared.take_checks();
-        let mended = stream::iter(nodes).map(async |node| (node, shared.mend(node).await));
-        let failed: Vec<u64> = mended
+        replica.check_due.notified().await;
+        let nodes = replica.take_checks();
+        let mended = stream::iter(nodes).map(async |node| (node, replica.mend(node).await));
+        let failed: Vec<NodeId> = mended
             .buffer_unordered(MENDED_AT_ONCE)
             .filter_map(async |(node, mended)| mended.is_err().then_some(node))
             .collect()
             .await;
         if !failed.is_empty() {
             pause().await;
-            shared.check(failed);
+            replica.check(failed);
         }
     }
 }

@@ -1,54 +1,49 @@
-//! What a registry child knows: what is in etcd, and what it holds itself. Without sockets or clocks.
+//! What a registry child knows: the registrations in etcd, and its own. Without sockets or clocks.
 //!
-//! A node is told to watchers as long as any registry has it in etcd. One that has come to this child, and heartbeats
-//! here, is told as well when etcd has lost it (a lease has expired), unless another has taken its address.
+//! Watchers are told of a node as long as any registry has it in etcd. They are also told of a node that heartbeats at this
+//! child while etcd has lost its registration (a lease has expired), unless another node has taken its address.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use meepo_proto::registry::change::Change;
-use meepo_proto::registry::{Node, Record, Snapshot};
+use meepo_proto::registry::{Node, NodeId, Snapshot};
 use tokio::sync::broadcast;
 
-use super::keys::Key;
-use crate::store::Lease;
+use super::client::EtcdLease;
+use super::entry::Entry;
+use super::keys::RegistrationKey;
+use crate::store::Registration;
 use crate::store::changes::MAX_BEHIND;
 
-/// A registration in etcd.
+/// A change of a registration in etcd.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Entry {
-    pub(crate) key: Key,
-    pub(crate) record: Record,
-    /// Of its last change.
-    pub(crate) revision: i64,
-}
-
-/// What has happened in etcd.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Event {
+pub(crate) enum EntryChange {
     Put(Entry),
-    Deleted(Key),
+    Deleted(RegistrationKey),
 }
 
-/// A registration that this child holds.
+/// A node that is registered at this child.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Held {
-    pub(crate) lease: Lease,
+pub(crate) struct OwnNode {
+    pub(crate) registration: Registration,
     pub(crate) node: Node,
-    /// Where it was put last; none yet if it never was.
-    pub(crate) key: Option<Key>,
-    /// Nodes that had the address before.
-    pub(crate) ousted: Vec<u64>,
+    /// Where it was last put in etcd; `None` if it never was.
+    pub(crate) key: Option<RegistrationKey>,
+    /// Nodes that had the address before, oldest first.
+    pub(crate) ousted: Vec<NodeId>,
 }
 
+/// What a registry child knows.
 #[derive(Debug)]
 pub(crate) struct View {
-    entries: BTreeMap<Key, (Record, i64)>,
-    keys: HashMap<u64, BTreeSet<Key>>,
-    held: BTreeMap<u64, Held>,
-    /// The lease of what is held.
-    session: Option<i64>,
-    /// What watchers know.
-    told: BTreeMap<u64, Node>,
+    entries: BTreeMap<RegistrationKey, Entry>,
+    /// The keys of `entries` by node.
+    keys: HashMap<NodeId, BTreeSet<RegistrationKey>>,
+    own: BTreeMap<NodeId, OwnNode>,
+    /// The etcd lease of the own nodes; `None` before the first one.
+    lease: Option<EtcdLease>,
+    /// The nodes of which watchers are told.
+    shown: BTreeMap<NodeId, Node>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -57,71 +52,74 @@ impl View {
         Self {
             entries: BTreeMap::new(),
             keys: HashMap::new(),
-            held: BTreeMap::new(),
-            session: None,
-            told: BTreeMap::new(),
+            own: BTreeMap::new(),
+            lease: None,
+            shown: BTreeMap::new(),
             changes: broadcast::Sender::new(MAX_BEHIND),
         }
     }
 
-    pub(crate) fn nodes(&self) -> &BTreeMap<u64, Node> {
-        &self.told
+    /// The nodes of which watchers are told.
+    pub(crate) fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.shown
     }
 
     /// A snapshot, and a receiver of all changes after it.
     pub(crate) fn subscribe(&self) -> (Change, broadcast::Receiver<Change>) {
-        let nodes = self.told.values().cloned().collect();
+        let nodes = self.shown.values().cloned().collect();
         (Change::Snapshot(Snapshot { nodes }), self.changes.subscribe())
     }
 
-    pub(crate) fn held(&self, node: u64) -> Option<&Held> {
-        self.held.get(&node)
+    pub(crate) fn own_node(&self, id: NodeId) -> Option<&OwnNode> {
+        self.own.get(&id)
     }
 
-    /// Holds a node, or knows more of one that it holds.
-    pub(crate) fn hold(&mut self, held: Held) {
-        let id = held.node.id;
-        self.held.insert(id, held);
-        self.tell([id]);
+    /// Adds or changes an own node.
+    pub(crate) fn set_own_node(&mut self, own: OwnNode) {
+        let id = own.registration.node;
+        self.own.insert(id, own);
+        self.show([id]);
     }
 
-    /// No longer holds a node, if the lease is still its.
-    pub(crate) fn release(&mut self, lease: Lease) -> Option<Held> {
-        if self.held.get(&lease.node)?.lease != lease {
+    /// Removes an own node, unless another registration of it has replaced this one.
+    pub(crate) fn remove_own_node(&mut self, registration: Registration) -> Option<OwnNode> {
+        let id = registration.node;
+        if self.own.get(&id)?.registration != registration {
             return None;
         }
-        let held = self.held.remove(&lease.node);
-        self.tell([lease.node]);
-        held
+        let own = self.own.remove(&id);
+        self.show([id]);
+        own
     }
 
-    /// What is held is under this lease from now on. Gives all that has to be put again.
-    pub(crate) fn begin(&mut self, session: i64) -> Vec<u64> {
-        self.session = Some(session);
-        self.held.keys().copied().collect()
+    /// Own nodes are under this etcd lease from now on. Returns all of them: each has to be put again.
+    pub(crate) fn begin_lease(&mut self, lease: EtcdLease) -> Vec<NodeId> {
+        self.lease = Some(lease);
+        self.own.keys().copied().collect()
     }
 
-    /// Whether etcd has what is held of a node, or nothing if nothing is.
-    pub(crate) fn is_right(&self, node: u64) -> bool {
-        let in_etcd: Vec<_> = self.own_keys(node).collect();
-        match self.held.get(&node) {
+    /// Whether etcd has exactly what this child should have put there of a node: its registration here, or nothing.
+    pub(crate) fn is_right(&self, id: NodeId) -> bool {
+        let in_etcd: Vec<_> = self.own_keys(id).collect();
+        match self.own.get(&id) {
             None => in_etcd.is_empty(),
-            Some(held) => {
+            Some(own) => {
                 let [key] = in_etcd[..] else { return false };
-                key.address == held.node.address() && self.entries[key].0.node.as_ref() == Some(&held.node)
+                key.address == own.node.address && self.entries[key].node == own.node
             }
         }
     }
 
-    /// The keys of a node under this child's lease.
-    pub(crate) fn own_keys(&self, node: u64) -> impl Iterator<Item = &Key> {
-        let keys = self.keys.get(&node).into_iter().flatten();
-        keys.filter(|key| Some(key.session) == self.session)
+    /// The keys of a node that are under this child's lease.
+    pub(crate) fn own_keys(&self, id: NodeId) -> impl Iterator<Item = &RegistrationKey> {
+        let keys = self.keys.get(&id).into_iter().flatten();
+        keys.filter(|key| Some(key.lease) == self.lease)
     }
 
-    /// All that is in etcd. Gives the nodes for which it is not right.
-    pub(crate) fn load(&mut self, entries: Vec<Entry>) -> Vec<u64> {
-        let mut touched: BTreeSet<u64> = self.held.keys().chain(self.keys.keys()).copied().collect();
+    /// Takes all registrations that are in etcd, in place of those known so far. Returns the nodes for which etcd is not
+    /// [right](Self::is_right).
+    pub(crate) fn load(&mut self, entries: Vec<Entry>) -> Vec<NodeId> {
+        let mut touched: BTreeSet<NodeId> = self.own.keys().chain(self.keys.keys()).copied().collect();
         self.entries.clear();
         self.keys.clear();
         for entry in entries {
@@ -131,16 +129,16 @@ impl View {
         self.settle(touched)
     }
 
-    /// What has happened at once. Gives the nodes for which etcd is not right.
-    pub(crate) fn apply(&mut self, events: Vec<Event>) -> Vec<u64> {
+    /// Takes changes that were made at once. Returns the nodes for which etcd is not [right](Self::is_right).
+    pub(crate) fn apply(&mut self, changes: Vec<EntryChange>) -> Vec<NodeId> {
         let mut touched = BTreeSet::new();
-        for event in events {
-            match event {
-                Event::Put(entry) => {
+        for change in changes {
+            match change {
+                EntryChange::Put(entry) => {
                     touched.insert(entry.key.node);
                     self.put(entry);
                 }
-                Event::Deleted(key) => {
+                EntryChange::Deleted(key) => {
                     touched.insert(key.node);
                     self.delete(&key);
                 }
@@ -150,12 +148,11 @@ impl View {
     }
 
     fn put(&mut self, entry: Entry) {
-        let Entry { key, record, revision } = entry;
-        self.keys.entry(key.node).or_default().insert(key.clone());
-        self.entries.insert(key, (record, revision));
+        self.keys.entry(entry.key.node).or_default().insert(entry.key.clone());
+        self.entries.insert(entry.key.clone(), entry);
     }
 
-    fn delete(&mut self, key: &Key) {
+    fn delete(&mut self, key: &RegistrationKey) {
         self.entries.remove(key);
         if let Some(keys) = self.keys.get_mut(&key.node) {
             keys.remove(key);
@@ -165,68 +162,72 @@ impl View {
         }
     }
 
-    fn settle(&mut self, touched: BTreeSet<u64>) -> Vec<u64> {
-        self.tell(touched.iter().copied());
-        touched.into_iter().filter(|&node| !self.is_right(node)).collect()
+    fn settle(&mut self, touched: BTreeSet<NodeId>) -> Vec<NodeId> {
+        self.show(touched.iter().copied());
+        touched.into_iter().filter(|&id| !self.is_right(id)).collect()
     }
 
-    /// Tells watchers what has become of nodes, the departures first.
-    fn tell(&mut self, nodes: impl IntoIterator<Item = u64>) {
+    /// Tells watchers how nodes have changed, departures first.
+    fn show(&mut self, ids: impl IntoIterator<Item = NodeId>) {
         let mut joined = Vec::new();
-        for id in nodes {
-            match self.current(id) {
-                Some(node) if self.told.get(&id) == Some(node) => {}
+        for id in ids {
+            match self.latest(id) {
+                Some(node) if self.shown.get(&id) == Some(node) => {}
                 Some(node) => joined.push(node.clone()),
                 None => {
-                    if self.told.remove(&id).is_some() {
-                        // An error means that nobody watches.
-                        let _ = self.changes.send(Change::Left(id));
+                    if self.shown.remove(&id).is_some() {
+                        // An error means that there is no watcher.
+                        let _ = self.changes.send(Change::Left(id.0));
                     }
                 }
             }
         }
         for node in joined {
-            self.told.insert(node.id, node.clone());
+            self.shown.insert(node.node_id(), node.clone());
             let _ = self.changes.send(Change::Joined(node));
         }
     }
 
-    /// What is known of a node last.
-    fn current(&self, id: u64) -> Option<&Node> {
-        let held = self.held.get(&id);
+    /// The last that is known of a node; `None` if it has gone.
+    fn latest(&self, id: NodeId) -> Option<&Node> {
+        let own = self.own.get(&id);
         let keys = self.keys.get(&id).into_iter().flatten();
-        // What this child has put there counts as long as it is held.
-        let keys = keys.filter(|key| Some(key.session) != self.session || held.is_some());
-        let latest = keys.map(|key| &self.entries[key]).max_by_key(|(_, revision)| *revision);
-        if let Some((record, _)) = latest {
-            return record.node.as_ref();
+        // What this child has put counts only as long as the node is registered here.
+        let keys = keys.filter(|key| Some(key.lease) != self.lease || own.is_some());
+        let latest = keys.map(|key| &self.entries[key]).max_by_key(|entry| entry.revision);
+        if let Some(entry) = latest {
+            return Some(&entry.node);
         }
-        held.filter(|held| held.key.is_some() && !self.is_ousted(&held.node))
-            .map(|held| &held.node)
+        own.filter(|own| own.key.is_some() && !self.is_ousted(&own.node))
+            .map(|own| &own.node)
     }
 
-    /// Whether another has taken the node's address.
+    /// Whether another node has taken the node's address.
     pub(crate) fn is_ousted(&self, node: &Node) -> bool {
-        let first = Key {
-            address: node.address().to_owned(),
-            node: 0,
-            session: i64::MIN,
+        let id = node.node_id();
+        let first = RegistrationKey {
+            address: node.address.clone(),
+            node: NodeId(0),
+            lease: EtcdLease(i64::MIN),
         };
         self.entries
             .range(first..)
-            .take_while(|(key, _)| key.address == node.address())
-            .any(|(key, (record, _))| key.node != node.id && record.ousted.contains(&node.id))
+            .take_while(|(key, _)| key.address == node.address)
+            .any(|(key, entry)| key.node != id && entry.ousted.contains(&id))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::etcd::client::Revision;
 
-    const MINE: i64 = 10;
-    const OTHERS: i64 = 20;
+    const MINE: EtcdLease = EtcdLease(10);
+    const OTHERS: EtcdLease = EtcdLease(20);
+    /// Another lease of another registry.
+    const THIRD: EtcdLease = EtcdLease(21);
     /// No node has to be put or deleted.
-    const NOBODY: [u64; 0] = [];
+    const NONE: [NodeId; 0] = [];
 
     fn node(id: u64, address: &str) -> Node {
         Node {
@@ -236,42 +237,41 @@ mod tests {
         }
     }
 
-    fn key(id: u64, address: &str, session: i64) -> Key {
-        Key {
-            address: address.into(),
-            node: id,
-            session,
+    fn key(id: u64, address: &str, lease: EtcdLease) -> RegistrationKey {
+        RegistrationKey {
+            address: node(id, address).address,
+            node: NodeId(id),
+            lease,
         }
     }
 
-    fn entry(id: u64, address: &str, session: i64, ousted: &[u64]) -> Entry {
+    fn entry(id: u64, address: &str, lease: EtcdLease, ousted: &[u64]) -> Entry {
         Entry {
-            key: key(id, address, session),
-            record: Record {
-                node: Some(node(id, address)),
-                ousted: ousted.to_vec(),
-            },
-            revision: 1,
+            key: key(id, address, lease),
+            node: node(id, address),
+            ousted: ousted.iter().copied().map(NodeId).collect(),
+            revision: Revision(1),
         }
     }
 
-    fn lease(node: u64, number: u64) -> Lease {
-        Lease { node, number }
+    fn registration(node: u64, number: u64) -> Registration {
+        let node = NodeId(node);
+        Registration { node, number }
     }
 
-    fn held(id: u64, address: &str, put: bool) -> Held {
-        Held {
-            lease: lease(id, 1),
+    fn own(id: u64, address: &str, put: bool) -> OwnNode {
+        OwnNode {
+            registration: registration(id, 1),
             node: node(id, address),
             key: put.then(|| key(id, address, MINE)),
             ousted: Vec::new(),
         }
     }
 
-    /// A view, and what it tells.
+    /// A view, and a watcher of it.
     fn view() -> (View, broadcast::Receiver<Change>) {
         let mut view = View::new();
-        view.begin(MINE);
+        view.begin_lease(MINE);
         let (_, changes) = view.subscribe();
         (view, changes)
     }
@@ -287,14 +287,14 @@ mod tests {
     #[test]
     fn a_node_is_there_as_long_as_any_registry_has_it() {
         let (mut view, mut changes) = view();
-        view.apply(vec![Event::Put(entry(1, "", OTHERS, &[]))]);
-        view.apply(vec![Event::Put(entry(1, "", OTHERS + 1, &[]))]);
+        view.apply(vec![EntryChange::Put(entry(1, "", OTHERS, &[]))]);
+        view.apply(vec![EntryChange::Put(entry(1, "", THIRD, &[]))]);
         assert_eq!(told(&mut changes), [joined(1, "")]);
-        view.apply(vec![Event::Deleted(key(1, "", OTHERS))]);
+        view.apply(vec![EntryChange::Deleted(key(1, "", OTHERS))]);
         assert_eq!(told(&mut changes), []);
-        view.apply(vec![Event::Deleted(key(1, "", OTHERS + 1))]);
+        view.apply(vec![EntryChange::Deleted(key(1, "", THIRD))]);
         assert_eq!(told(&mut changes), [Change::Left(1)]);
-        assert!(view.entries.is_empty() && view.keys.is_empty() && view.told.is_empty());
+        assert!(view.entries.is_empty() && view.keys.is_empty() && view.shown.is_empty());
     }
 
     #[test]
@@ -307,59 +307,65 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_stays_when_etcd_has_lost_it_and_is_to_be_put_again() {
+    fn an_own_node_stays_when_etcd_has_lost_it_and_is_to_be_put_again() {
         let (mut view, mut changes) = view();
-        view.hold(held(1, "a:1", false));
+        view.set_own_node(own(1, "a:1", false));
         assert_eq!(told(&mut changes), [], "etcd has not taken it yet");
-        assert_eq!(view.apply(vec![Event::Put(entry(1, "a:1", MINE, &[]))]), NOBODY);
-        view.hold(held(1, "a:1", true));
+        let put = vec![EntryChange::Put(entry(1, "a:1", MINE, &[]))];
+        assert_eq!(view.apply(put), NONE);
+        view.set_own_node(own(1, "a:1", true));
         assert_eq!(told(&mut changes), [joined(1, "a:1")]);
-        assert_eq!(view.apply(vec![Event::Deleted(key(1, "a:1", MINE))]), [1]);
-        assert_eq!(view.load(vec![]), [1]);
-        assert_eq!(view.begin(MINE + 1), [1]);
+        let deleted = vec![EntryChange::Deleted(key(1, "a:1", MINE))];
+        assert_eq!(view.apply(deleted), [NodeId(1)]);
+        assert_eq!(view.load(vec![]), [NodeId(1)]);
+        let next = EtcdLease(MINE.0 + 1);
+        assert_eq!(view.begin_lease(next), [NodeId(1)]);
         assert_eq!(told(&mut changes), []);
-        assert_eq!(view.apply(vec![Event::Put(entry(1, "a:1", MINE + 1, &[]))]), NOBODY);
+        let put = vec![EntryChange::Put(entry(1, "a:1", next, &[]))];
+        assert_eq!(view.apply(put), NONE);
         assert_eq!(told(&mut changes), []);
     }
 
     #[test]
-    fn what_has_lost_its_address_is_gone_although_it_is_held() {
+    fn an_own_node_that_has_lost_its_address_is_gone() {
         let (mut view, mut changes) = view();
-        view.hold(held(1, "a:1", true));
-        view.apply(vec![Event::Put(entry(1, "a:1", MINE, &[]))]);
+        view.set_own_node(own(1, "a:1", true));
+        view.apply(vec![EntryChange::Put(entry(1, "a:1", MINE, &[]))]);
         told(&mut changes);
         let taken = vec![
-            Event::Put(entry(2, "a:1", OTHERS, &[1])),
-            Event::Deleted(key(1, "a:1", MINE)),
+            EntryChange::Put(entry(2, "a:1", OTHERS, &[1])),
+            EntryChange::Deleted(key(1, "a:1", MINE)),
         ];
-        assert_eq!(view.apply(taken), [1]);
+        assert_eq!(view.apply(taken), [NodeId(1)]);
         assert_eq!(told(&mut changes), [Change::Left(1), joined(2, "a:1")]);
-        // A stranger elsewhere changes nothing.
-        view.hold(held(3, "b:1", true));
+        // A node at another address changes nothing.
+        view.set_own_node(own(3, "b:1", true));
         assert_eq!(told(&mut changes), [joined(3, "b:1")]);
     }
 
     #[test]
-    fn what_is_released_is_gone_before_etcd_knows() {
+    fn an_own_node_that_is_removed_is_gone_before_etcd_knows() {
         let (mut view, mut changes) = view();
-        view.hold(held(1, "", true));
-        view.apply(vec![Event::Put(entry(1, "", MINE, &[]))]);
-        assert!(view.release(lease(1, 2)).is_none(), "it is another registration");
-        assert!(view.release(lease(1, 1)).is_some());
+        view.set_own_node(own(1, "", true));
+        view.apply(vec![EntryChange::Put(entry(1, "", MINE, &[]))]);
+        let other = view.remove_own_node(registration(1, 2));
+        assert!(other.is_none(), "it is another registration");
+        assert!(view.remove_own_node(registration(1, 1)).is_some());
         assert_eq!(told(&mut changes), [joined(1, ""), Change::Left(1)]);
         // It is in etcd still, or came there late: it has to be deleted.
-        assert_eq!(view.load(vec![entry(1, "", MINE, &[])]), [1]);
+        assert_eq!(view.load(vec![entry(1, "", MINE, &[])]), [NodeId(1)]);
         assert_eq!(told(&mut changes), []);
-        assert_eq!(view.own_keys(1).count(), 1);
-        assert_eq!(view.apply(vec![Event::Deleted(key(1, "", MINE))]), NOBODY);
+        assert_eq!(view.own_keys(NodeId(1)).count(), 1);
+        let deleted = vec![EntryChange::Deleted(key(1, "", MINE))];
+        assert_eq!(view.apply(deleted), NONE);
     }
 
     #[test]
-    fn a_node_that_has_moved_is_where_it_said_last() {
+    fn a_node_that_has_moved_is_where_it_was_put_last() {
         let (mut view, mut changes) = view();
         let moved = Entry {
-            revision: 2,
-            ..entry(1, "b:1", OTHERS + 1, &[])
+            revision: Revision(2),
+            ..entry(1, "b:1", THIRD, &[])
         };
         view.load(vec![entry(1, "a:1", OTHERS, &[]), moved]);
         assert_eq!(told(&mut changes), [joined(1, "b:1")]);

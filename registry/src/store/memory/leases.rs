@@ -1,69 +1,76 @@
-//! Which holder has which name, as far as one registry knows: the rules, without sockets or clocks.
+//! The leases that one registry has granted, and the rules by which it grants them. Without sockets or clocks.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::store::{Grant, MAX_NAMES, Refused, TIME};
+use meepo_proto::registry::{HolderId, Term};
 
-/// The names that one registry has granted.
+use crate::store::{LEASE_TIME, MAX_LEASES, StoreError};
+
+/// The leases that one registry has granted.
 ///
-/// It grants nothing for one lease's time after it has begun: until then somebody may have what an earlier registry at
-/// this address has granted.
+/// It grants nothing for the time of one lease after it has begun: until then a holder may have what an earlier registry
+/// at this address has granted.
 #[derive(Debug, Default)]
-pub struct Grants {
-    /// When others had stopped to grant at this address.
+pub(crate) struct Leases {
+    /// When earlier registries at this address had ceased to grant; `None` as long as one may still grant.
     begun: Option<Duration>,
-    holders: HashMap<String, Holder>,
-    /// The largest term that a holder has had.
-    last: u64,
+    granted: HashMap<String, Lease>,
+    /// The largest term that a holder has told.
+    largest_term: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Holder {
-    id: u64,
+struct Lease {
+    holder: HolderId,
     until: Duration,
 }
 
-impl Grants {
-    /// Nobody else grants at this address any more.
-    pub fn begin(&mut self, now: Duration) {
+impl Leases {
+    /// No earlier registry at this address grants any more.
+    pub(crate) fn begin_to_grant(&mut self, now: Duration) {
         self.begun.get_or_insert(now);
     }
 
-    /// Grants a name, or keeps it, if no other holder has it. The wall clock, in milliseconds, is where terms begin, so that
-    /// they grow although a registry forgets all when it ends.
-    pub fn hold(&mut self, name: &str, holder: u64, term: u64, now: Duration, wall: u64) -> Result<Grant, Refused> {
-        let least = wall.max(self.last + 1);
-        let quiet = self.begun.is_none_or(|begun| now < begun + TIME);
-        let known = self.holders.get(name).filter(|known| now < known.until);
-        let granted = !quiet && known.is_none_or(|known| known.id == holder);
-        if granted {
-            if known.is_none() {
-                self.make_room(name, now)?;
-            }
-            let until = now + TIME;
-            self.holders.insert(name.into(), Holder { id: holder, until });
-            self.last = self.last.max(term);
+    /// Grants or extends the lease of a name; see [`Store::hold`](crate::store::Store::hold). Terms begin at the wall clock, in
+    /// milliseconds, so that they grow although a registry forgets all when it ends.
+    pub(crate) fn hold(
+        &mut self,
+        name: &str,
+        holder: HolderId,
+        term: Option<Term>,
+        now: Duration,
+        wall_ms: u64,
+    ) -> Result<Option<Term>, StoreError> {
+        let smallest = wall_ms.max(self.largest_term + 1);
+        let may_grant = self.begun.is_some_and(|begun| now >= begun + LEASE_TIME);
+        let current = self.granted.get(name).filter(|lease| now < lease.until);
+        if !may_grant || current.is_some_and(|lease| lease.holder != holder) {
+            return Ok(None);
         }
-        Ok(Grant {
-            granted,
-            term: if granted && term != 0 { term } else { least },
-            shared: false,
-        })
+        if current.is_none() {
+            self.make_room(name, now)?;
+        }
+        let until = now + LEASE_TIME;
+        self.granted.insert(name.into(), Lease { holder, until });
+        if let Some(Term(told)) = term {
+            self.largest_term = self.largest_term.max(told);
+        }
+        Ok(Some(term.unwrap_or(Term(smallest))))
     }
 
-    /// Takes a name from its holder.
-    pub fn release(&mut self, name: &str, holder: u64) {
-        if self.holders.get(name).is_some_and(|known| known.id == holder) {
-            self.holders.remove(name);
+    /// Ends the lease of a name, if the holder has it.
+    pub(crate) fn release(&mut self, name: &str, holder: HolderId) {
+        if self.granted.get(name).is_some_and(|lease| lease.holder == holder) {
+            self.granted.remove(name);
         }
     }
 
-    fn make_room(&mut self, name: &str, now: Duration) -> Result<(), Refused> {
-        if self.holders.len() >= MAX_NAMES && !self.holders.contains_key(name) {
-            self.holders.retain(|_, known| now < known.until);
-            if self.holders.len() >= MAX_NAMES {
-                return Err(Refused::Full);
+    fn make_room(&mut self, name: &str, now: Duration) -> Result<(), StoreError> {
+        if self.granted.len() >= MAX_LEASES && !self.granted.contains_key(name) {
+            self.granted.retain(|_, lease| now < lease.until);
+            if self.granted.len() >= MAX_LEASES {
+                return Err(StoreError::Full);
             }
         }
         Ok(())
@@ -78,73 +85,65 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const WALL: u64 = 5000;
 
-    /// A registry that may grant, and the time then.
-    fn grants() -> (Grants, Duration) {
-        let mut grants = Grants::default();
-        grants.begin(START);
-        (grants, START + TIME)
+    /// A registry that may grant, and the time at which it may.
+    fn leases() -> (Leases, Duration) {
+        let mut leases = Leases::default();
+        leases.begin_to_grant(START);
+        (leases, START + LEASE_TIME)
     }
 
-    fn granted(term: u64) -> Grant {
-        Grant {
-            granted: true,
-            term,
-            shared: false,
-        }
-    }
-
-    fn refused(term: u64) -> Grant {
-        Grant {
-            granted: false,
-            ..granted(term)
-        }
+    /// The term with which a lease is granted.
+    fn hold(leases: &mut Leases, name: &str, holder: u64, term: Option<u64>, now: Duration) -> Option<u64> {
+        let granted = leases.hold(name, HolderId(holder), term.map(Term), now, WALL).unwrap();
+        granted.map(|Term(term)| term)
     }
 
     #[test]
-    fn a_name_has_one_holder_until_its_time_is_over_or_it_gives_it_back() {
-        let (mut grants, now) = grants();
-        assert_eq!(grants.hold("a", 1, 0, now, WALL).unwrap(), granted(WALL));
-        assert_eq!(grants.hold("a", 1, WALL, now + SECOND, WALL).unwrap(), granted(WALL));
-        let end = now + SECOND + TIME;
-        assert_eq!(grants.hold("a", 2, 0, end - SECOND, WALL).unwrap(), refused(WALL + 1));
-        assert_eq!(grants.hold("b", 2, 0, now, WALL).unwrap(), granted(WALL + 1));
-        grants.release("a", 2);
-        assert_eq!(grants.hold("a", 2, 0, end - SECOND, WALL).unwrap(), refused(WALL + 1));
-        assert_eq!(grants.hold("a", 2, 0, end, WALL).unwrap(), granted(WALL + 1));
-        grants.release("a", 2);
-        assert_eq!(grants.hold("a", 3, 0, end, WALL).unwrap(), granted(WALL + 1));
+    fn a_name_has_one_holder_until_its_time_is_over_or_it_is_released() {
+        let (mut leases, now) = leases();
+        let leases = &mut leases;
+        assert_eq!(hold(leases, "a", 1, None, now), Some(WALL));
+        assert_eq!(hold(leases, "a", 1, Some(WALL), now + SECOND), Some(WALL));
+        let end = now + SECOND + LEASE_TIME;
+        assert_eq!(hold(leases, "a", 2, None, end - SECOND), None);
+        assert_eq!(hold(leases, "b", 2, None, now), Some(WALL + 1));
+        leases.release("a", HolderId(2));
+        assert_eq!(hold(leases, "a", 2, None, end - SECOND), None);
+        assert_eq!(hold(leases, "a", 2, None, end), Some(WALL + 1));
+        leases.release("a", HolderId(2));
+        assert_eq!(hold(leases, "a", 3, None, end), Some(WALL + 1));
     }
 
     #[test]
-    fn one_that_has_just_begun_grants_nothing() {
-        let mut grants = Grants::default();
-        assert_eq!(grants.hold("a", 1, 0, START, WALL).unwrap(), refused(WALL));
-        grants.begin(START);
-        grants.begin(START + SECOND);
-        assert_eq!(
-            grants.hold("a", 1, 7, START + TIME - SECOND, WALL).unwrap(),
-            refused(WALL)
-        );
-        assert_eq!(grants.hold("a", 1, 7, START + TIME, WALL).unwrap(), granted(7));
+    fn a_registry_that_has_just_begun_grants_nothing() {
+        let mut leases = Leases::default();
+        assert_eq!(hold(&mut leases, "a", 1, None, START), None);
+        leases.begin_to_grant(START);
+        leases.begin_to_grant(START + SECOND);
+        let end = START + LEASE_TIME;
+        assert_eq!(hold(&mut leases, "a", 1, Some(7), end - SECOND), None);
+        assert_eq!(hold(&mut leases, "a", 1, Some(7), end), Some(7));
     }
 
     #[test]
     fn terms_grow_also_when_the_wall_clock_goes_back() {
-        let (mut grants, now) = grants();
-        grants.hold("a", 1, WALL + 50, now, WALL).unwrap();
-        grants.release("a", 1);
-        assert_eq!(grants.hold("a", 2, 0, now, 1).unwrap(), granted(WALL + 51));
+        let (mut leases, now) = leases();
+        hold(&mut leases, "a", 1, Some(WALL + 50), now);
+        leases.release("a", HolderId(1));
+        let granted = leases.hold("a", HolderId(2), None, now, 1).unwrap();
+        assert_eq!(granted, Some(Term(WALL + 51)));
     }
 
     #[test]
-    fn names_are_bounded_and_those_whose_time_is_over_make_room() {
-        let (mut grants, now) = grants();
-        for number in 0..MAX_NAMES {
-            grants.hold(&number.to_string(), 1, 0, now, WALL).unwrap();
+    fn names_are_bounded_and_leases_that_have_ended_make_room() {
+        let (mut leases, now) = leases();
+        for number in 0..MAX_LEASES {
+            hold(&mut leases, &number.to_string(), 1, None, now);
         }
-        assert!(matches!(grants.hold("one more", 1, 0, now, WALL), Err(Refused::Full)));
-        grants.hold("0", 1, WALL, now + SECOND, WALL).unwrap();
-        grants.hold("one more", 1, 0, now + TIME, WALL).unwrap();
-        assert_eq!(grants.holders.len(), 2);
+        let refused = leases.hold("one more", HolderId(1), None, now, WALL);
+        assert!(matches!(refused, Err(StoreError::Full)));
+        hold(&mut leases, "0", 1, Some(WALL), now + SECOND);
+        hold(&mut leases, "one more", 1, None, now + LEASE_TIME);
+        assert_eq!(leases.granted.len(), 2);
     }
 }

@@ -1,188 +1,171 @@
-//! Calls of etcd: each has a time limit, and is tried at another member when one does not answer.
+//! Calls of etcd: each has a time limit, and is tried at another member when one does not answer. The rest of the store calls
+//! them; nothing here knows what the keys mean.
 
-use std::error::Error;
+mod error;
+mod ids;
+mod member;
+mod transaction;
+mod watch;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use meepo_node::rpc;
 use meepo_proto::etcd::kv_client::KvClient;
 use meepo_proto::etcd::lease_client::LeaseClient;
-use meepo_proto::etcd::watch_client::WatchClient;
 use meepo_proto::etcd::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
-    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
+    KeyValue, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest, ResponseHeader,
 };
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::Status;
+use tonic::transport::Channel;
 
-use crate::store::etcd::keys::Range;
+pub(crate) use error::EtcdError;
+pub(crate) use ids::{EtcdLease, KeyRange, Revision};
+use member::Member;
+pub(crate) use transaction::Transaction;
+pub(crate) use watch::{Watch, WatchEnd};
 
 /// How long one member may take for an answer.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 /// How long a call may take, however many members are tried.
 const CALL: Duration = Duration::from_secs(3);
-/// At most this long before another member is tried.
+/// The longest pause before another member is tried.
 const PAUSE: Duration = Duration::from_millis(200);
-/// etcd ends connections that are probed more often than every 5 s, or while nothing is under way.
-const KEEP_ALIVE: Duration = Duration::from_secs(6);
-/// A member that stays away is logged again after this.
-const REMIND: Duration = Duration::from_secs(300);
-/// The list of many nodes is long.
-const MAX_ANSWER: usize = 64 << 20;
+/// The longest response, in bytes: the list of all nodes is long.
+const MAX_RESPONSE: usize = 64 << 20;
 
-/// The members of a cluster of etcd.
+/// The members of one etcd.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct EtcdClient {
     members: Vec<Member>,
-    /// The member that is asked: the same as long as it answers.
+    /// The member that is asked: the same one as long as it answers.
     current: AtomicUsize,
 }
 
+/// The number of a member in the configuration, counted from 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MemberIndex(usize);
+
+/// All pairs of a range, and the revision at which they were read.
 #[derive(Debug)]
-struct Member {
-    address: String,
-    endpoint: Endpoint,
-    channel: Mutex<Channel>,
-    /// It does not answer, and this was logged then.
-    trouble: Mutex<Option<Instant>>,
+pub(crate) struct Listing {
+    pub(crate) revision: Revision,
+    pub(crate) pairs: Vec<KeyValue>,
 }
 
-/// A watch that one member has begun.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    member: usize,
-    requests: mpsc::Sender<WatchRequest>,
-    answers: Streaming<WatchResponse>,
-}
-
-impl Client {
-    /// Of the members at these addresses, host and port. Connects when it is first used.
+impl EtcdClient {
+    /// A client of the members at these addresses, host and port each. It connects when it is first used.
     pub(crate) fn new(endpoints: &[String]) -> Result<Self, tonic::transport::Error> {
-        let members = endpoints.iter().map(|address| Member::new(address));
+        let members = endpoints.iter().map(|address| Member::new(address, ATTEMPT));
         let members = members.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            // Not all registries ask the same one.
+            // Random, so that not all registries ask the same one.
             current: AtomicUsize::new(fastrand::usize(..members.len().max(1))),
             members,
         })
     }
 
     /// All pairs of a range, as the majority of the members has them.
-    pub(crate) async fn range(&self, Range(key, range_end): Range) -> Result<RangeResponse, Status> {
+    pub(crate) async fn range(&self, range: KeyRange) -> Result<Listing, EtcdError> {
+        let (key, range_end) = range.into_parts();
         let request = RangeRequest { key, range_end };
         self.call(|channel| {
             let request = request.clone();
             async move {
-                let mut client = KvClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-                Ok(client.range(request).await?.into_inner())
+                let mut client = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
+                let response = client.range(request).await?.into_inner();
+                Ok(Listing {
+                    revision: revision(response.header)?,
+                    pairs: response.kvs,
+                })
             }
         })
         .await
     }
 
-    /// Carries out a transaction, which may happen twice, or later, when there was no answer.
-    pub(crate) async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+    /// Carries out a transaction: the revision of its changes, or `None` if a condition did not hold. If there is no answer, the
+    /// transaction may have been carried out all the same, once or twice, or may be later.
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<Option<Revision>, EtcdError> {
+        let request = transaction.into_request();
         self.call(|channel| {
             let request = request.clone();
-            async move { Ok(KvClient::new(channel).txn(request).await?.into_inner()) }
+            async move {
+                let response = KvClient::new(channel).txn(request).await?.into_inner();
+                let revision = revision(response.header)?;
+                Ok(response.succeeded.then_some(revision))
+            }
         })
         .await
     }
 
-    /// A new lease, and how long it lasts.
-    pub(crate) async fn grant(&self, time: Duration) -> Result<(i64, Duration), Status> {
+    /// A new lease, and how long it lasts without [`keep_alive`](Self::keep_alive).
+    pub(crate) async fn grant(&self, time: Duration) -> Result<(EtcdLease, Duration), EtcdError> {
         let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
         let request = LeaseGrantRequest {
             ttl: i64::try_from(whole).unwrap_or(i64::MAX),
             id: 0,
         };
-        let answer = self
+        let response = self
             .call(|channel| async move { Ok(LeaseClient::new(channel).lease_grant(request).await?.into_inner()) })
             .await?;
-        Ok((answer.id, seconds(answer.ttl)))
+        let time = Duration::from_secs(u64::try_from(response.ttl).unwrap_or_default());
+        Ok((EtcdLease(response.id), time))
     }
 
-    /// Keeps a lease. Whether there still is one.
-    pub(crate) async fn keep_alive(&self, lease: i64) -> Result<bool, Status> {
-        let request = LeaseKeepAliveRequest { id: lease };
+    /// Extends a lease. Whether it was still there.
+    pub(crate) async fn keep_alive(&self, lease: EtcdLease) -> Result<bool, EtcdError> {
+        let request = LeaseKeepAliveRequest { id: lease.0 };
         self.call(|channel| async move {
-            // A stream for each: it cannot hang unnoticed at a member that has gone.
-            let answers = LeaseClient::new(channel)
+            // A stream for each request: it cannot hang unnoticed at a member that has gone.
+            let responses = LeaseClient::new(channel)
                 .lease_keep_alive(tokio_stream::iter([request]))
                 .await?;
-            let answer = answers.into_inner().message().await?;
-            let answer = answer.ok_or_else(|| Status::unavailable("it did not answer"))?;
-            Ok(answer.ttl > 0)
+            let response = responses.into_inner().message().await?;
+            let response = response.ok_or_else(|| Status::unavailable("the member has not answered"))?;
+            Ok(response.ttl > 0)
         })
         .await
     }
 
-    /// Ends a lease, and deletes what goes with it. It is fine if there is none.
-    pub(crate) async fn revoke(&self, lease: i64) -> Result<(), Status> {
-        let request = LeaseRevokeRequest { id: lease };
+    /// Ends a lease, and so deletes the keys under it. No error if there is no such lease.
+    pub(crate) async fn revoke(&self, lease: EtcdLease) -> Result<(), EtcdError> {
+        let request = LeaseRevokeRequest { id: lease.0 };
         let revoked = self
             .call(|channel| async move { Ok(LeaseClient::new(channel).lease_revoke(request).await?.into_inner()) })
             .await;
         match revoked {
-            Err(error) if error.code() != Code::NotFound => Err(error),
+            Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// Watches a range from a revision on.
-    pub(crate) async fn watch(&self, Range(key, range_end): Range, from: i64) -> Result<Watch, Status> {
-        let create = WatchCreateRequest {
-            key,
-            range_end,
-            start_revision: from,
-        };
-        let request = WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(create)),
-        };
-        let (member, answer) = self
-            .call_and_say_whom(|channel| {
-                let (requests, outgoing) = mpsc::channel(4);
-                // There is room: nothing was sent yet.
-                let _ = requests.try_send(request.clone());
-                async move {
-                    let mut request = Request::new(ReceiverStream::new(outgoing));
-                    // A member that is cut off from the others ends the watch.
-                    request
-                        .metadata_mut()
-                        .insert("hasleader", MetadataValue::from_static("true"));
-                    let mut client = WatchClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-                    Ok((requests, client.watch(request).await?.into_inner()))
-                }
-            })
-            .await?;
-        let (requests, answers) = answer;
-        Ok(Watch {
-            member,
-            requests,
-            answers,
-        })
+    /// Watches a range from a revision on, at the member that is returned too.
+    pub(crate) async fn watch(&self, range: KeyRange, from: Revision) -> Result<(MemberIndex, Watch), EtcdError> {
+        self.call_at(|channel| Watch::begin(channel, range.clone(), from, MAX_RESPONSE))
+            .await
     }
 
-    /// Does not ask a member again soon, if another can be asked.
-    pub(crate) fn avoid(&self, watch: &Watch, error: &Status) {
-        self.failed(watch.member, error);
+    /// A member has failed: it is not asked again soon, if another can be asked.
+    pub(crate) fn avoid(&self, MemberIndex(index): MemberIndex, error: &EtcdError) {
+        self.members[index].failed(error);
+        let next = (index + 1) % self.members.len();
+        // Nothing happens if another call has gone on to the next member already.
+        let _ = self
+            .current
+            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    async fn call<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, Status>
+    async fn call<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, EtcdError>
     where
-        F: Future<Output = Result<T, Status>>,
+        F: Future<Output = Result<T, EtcdError>>,
     {
-        Ok(self.call_and_say_whom(call).await?.1)
+        Ok(self.call_at(call).await?.1)
     }
 
-    async fn call_and_say_whom<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<(usize, T), Status>
+    /// Tries a call at one member after the other. Also gives the member that answered.
+    async fn call_at<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<(MemberIndex, T), EtcdError>
     where
-        F: Future<Output = Result<T, Status>>,
+        F: Future<Output = Result<T, EtcdError>>,
     {
         let end = Instant::now() + CALL;
         loop {
@@ -190,24 +173,24 @@ impl Client {
             let member = &self.members[index];
             let error = match timeout(ATTEMPT, call(member.channel())).await {
                 Ok(Ok(answer)) => {
-                    member.well();
-                    return Ok((index, answer));
+                    member.answered();
+                    return Ok((MemberIndex(index), answer));
                 }
-                Ok(Err(error)) if error.code() == Code::NotFound => {
-                    member.well();
+                Ok(Err(error)) if error.is_not_found() => {
+                    member.answered();
                     return Err(error);
                 }
-                Ok(Err(error)) if is_refusal(&error) => {
+                Ok(Err(error)) if error.is_refusal() => {
                     member.failed(&error);
                     return Err(error);
                 }
                 Ok(Err(error)) => error,
                 Err(_) => {
                     member.reconnect();
-                    Status::deadline_exceeded("it does not answer")
+                    EtcdError::silent("the member does not answer")
                 }
             };
-            self.failed(index, &error);
+            self.avoid(MemberIndex(index), &error);
             let pause = PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0);
             if Instant::now() + pause >= end {
                 return Err(error);
@@ -215,91 +198,10 @@ impl Client {
             sleep(pause).await;
         }
     }
-
-    /// Goes on to the next member, unless another call has.
-    fn failed(&self, index: usize, error: &Status) {
-        self.members[index].failed(error);
-        let next = (index + 1) % self.members.len();
-        let _ = self
-            .current
-            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
 }
 
-impl Watch {
-    /// The next answer.
-    pub(crate) async fn next(&mut self) -> Result<WatchResponse, Status> {
-        let answer = self.answers.message().await?;
-        answer.ok_or_else(|| Status::unavailable("it ended the watch"))
-    }
-
-    /// Asks for a sign of life.
-    pub(crate) fn probe(&self) {
-        let request = WatchRequest {
-            request_union: Some(RequestUnion::ProgressRequest(Default::default())),
-        };
-        // Full only if the connection is stuck, and then the silence ends it.
-        let _ = self.requests.try_send(request);
-    }
-}
-
-impl Member {
-    fn new(address: &str) -> Result<Self, tonic::transport::Error> {
-        let endpoint = rpc::endpoint(address)?
-            .connect_timeout(ATTEMPT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_while_idle(false);
-        Ok(Self {
-            address: address.into(),
-            channel: Mutex::new(endpoint.connect_lazy()),
-            endpoint,
-            trouble: Mutex::default(),
-        })
-    }
-
-    fn channel(&self) -> Channel {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes a new connection: on the old one nothing may ever come again.
-    fn reconnect(&self) {
-        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = self.endpoint.connect_lazy();
-    }
-
-    fn failed(&self, error: &Status) {
-        let now = Instant::now();
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.is_none_or(|logged| now - logged >= REMIND) {
-            *trouble = Some(now);
-            let error = why(error);
-            tracing::warn!(etcd = self.address, error, "cannot use a member of etcd, still trying");
-        }
-    }
-
-    fn well(&self) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.take().is_some() {
-            tracing::info!(etcd = self.address, "the member of etcd is back");
-        }
-    }
-}
-
-/// Whether all members would answer the same.
-fn is_refusal(error: &Status) -> bool {
-    matches!(
-        error.code(),
-        Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied
-    )
-}
-
-/// What is wrong, in words.
-pub(crate) fn why(error: &Status) -> String {
-    match error.source() {
-        Some(cause) => rpc::causes(cause),
-        None => error.message().into(),
-    }
-}
-
-fn seconds(number: i64) -> Duration {
-    Duration::from_secs(u64::try_from(number).unwrap_or_default())
+/// The revision of a response.
+fn revision(header: Option<ResponseHeader>) -> Result<Revision, EtcdError> {
+    let header = header.ok_or_else(|| Status::internal("the response has no revision"))?;
+    Ok(Revision(header.revision))
 }
