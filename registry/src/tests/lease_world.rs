@@ -1,7 +1,7 @@
-//! Who believes to hold a name, in a world of registries, holders and a network that a random sequence of events drives.
+//! Two holders never have one lease: tried in a simulated world of registries, holders and a network, driven by random events.
 //!
-//! Real are the rules of both sides, [`Leases`] and [`Claim`]. The world has the time, clocks that run unlike, messages that
-//! take long or are lost, holders that are frozen, and registries that forget all.
+//! The rules of both sides, [`Leases`] and [`Claim`], are the real ones. The world simulates the time, clocks that run at
+//! different rates, messages that take long or are lost, holders that freeze, and registries that restart and forget all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,31 +14,34 @@ use crate::store::memory::leases::Leases;
 
 const NAME: &str = "name";
 const HOLDERS: usize = 4;
-/// One step of the world.
+/// How much time passes in one step of the world.
 const STEP: Duration = Duration::from_millis(100);
-/// How often a holder asks.
-const ASKED: Duration = Duration::from_millis(1600);
-/// How long it waits for a majority before it gives back what it got.
-const PATIENCE: Duration = Duration::from_millis(2500);
+/// How often a holder asks for its lease to be extended.
+const RENEWAL: Duration = Duration::from_millis(1600);
+/// How long a holder waits for the grants of a majority before it releases those that it got.
+const MAJORITY_TIMEOUT: Duration = Duration::from_millis(2500);
 
 struct World {
     now: Duration,
     registries: Vec<Registry>,
     holders: Vec<Holder>,
     messages: Vec<(Duration, Message)>,
-    /// Something may go wrong.
+    /// Whether faults happen.
     faults: bool,
-    ids: u64,
-    /// The largest term that anybody began with.
-    last: u64,
+    /// The last id that a holder was given.
+    last_id: u64,
+    /// The largest term with which a holder has begun to work.
+    largest_term: u64,
+    /// The ids of all holders that have begun to work.
     begun: BTreeSet<u64>,
     random: fastrand::Rng,
 }
 
 struct Registry {
+    /// `None` while the registry is down.
     leases: Option<Leases>,
     clock: Clock,
-    /// Of the wall, ahead of the world's; none is wild.
+    /// How far the registry's wall clock is ahead of the world's; `None` if it shows random times.
     wall: Option<Duration>,
 }
 
@@ -46,25 +49,26 @@ struct Holder {
     clock: Clock,
     id: u64,
     claim: Claim,
-    /// It asks nobody before this.
+    /// When it asks for the lease first.
     begins: Duration,
-    /// How far it was when it asked last, and when that was.
+    /// The phase in which it asked last, and when that was.
     round: Option<Phase>,
-    since: Duration,
-    /// Answers that are still to come.
+    asked_at: Duration,
+    /// How many replies are still to come.
     pending: usize,
-    /// Nothing that comes is looked at before this.
-    frozen: Duration,
-    /// What it sends before this is lost.
-    cut: Duration,
+    /// Until when it is frozen: replies wait.
+    frozen_until: Duration,
+    /// Until when all its requests are lost.
+    cut_off_until: Duration,
+    /// Replies that it has not read yet.
     waiting: Vec<Message>,
 }
 
-/// A clock that does not run as the world's does.
+/// A clock that runs at another rate than the world's.
 #[derive(Clone, Copy)]
 struct Clock {
     ahead: Duration,
-    /// Of a thousand.
+    /// Its rate in thousandths of the world's.
     rate: u32,
 }
 
@@ -76,12 +80,12 @@ enum Message {
         to: usize,
         asked: Asked,
     },
-    Answer {
+    Reply {
         from: usize,
         to: usize,
         id: u64,
         asked: Asked,
-        answer: HoldReply,
+        reply: HoldReply,
     },
     Release {
         id: u64,
@@ -96,7 +100,7 @@ impl Clock {
 }
 
 impl World {
-    /// With wild clocks at the walls registries never forget, since terms then depend on what they know.
+    /// With `wild` wall clocks registries never restart: terms then grow only by what the registries remember.
     fn new(registries: usize, wild: bool, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut clock = || Clock {
@@ -106,7 +110,7 @@ impl World {
         let registries = (0..registries).map(|number| Registry {
             leases: None,
             clock: clock(),
-            // Clocks of walls differ by less than a registry is silent for when it starts.
+            // Wall clocks differ by less than the time for which a registry grants nothing when it starts.
             wall: (!wild).then_some(Duration::from_millis(700 * number as u64)),
         });
         let registries: Vec<_> = registries.collect();
@@ -116,10 +120,10 @@ impl World {
             claim: Claim::new(registries.len()),
             begins: Duration::ZERO,
             round: None,
-            since: Duration::ZERO,
+            asked_at: Duration::ZERO,
             pending: 0,
-            frozen: Duration::ZERO,
-            cut: Duration::ZERO,
+            frozen_until: Duration::ZERO,
+            cut_off_until: Duration::ZERO,
             waiting: Vec::new(),
         });
         Self {
@@ -128,8 +132,8 @@ impl World {
             registries,
             messages: Vec::new(),
             faults: true,
-            ids: HOLDERS as u64,
-            last: 0,
+            last_id: HOLDERS as u64,
+            largest_term: 0,
             begun: BTreeSet::new(),
             random,
         }
@@ -144,7 +148,7 @@ impl World {
             }
             self.deliver();
             for holder in 0..HOLDERS {
-                self.turn(holder);
+                self.act(holder);
             }
             self.check();
         }
@@ -161,23 +165,23 @@ impl World {
             }
             1 => {
                 let which = self.random.usize(..HOLDERS);
-                self.holders[which].frozen = self.now + STEP * self.random.u32(1..120);
+                self.holders[which].frozen_until = self.now + STEP * self.random.u32(1..120);
             }
-            // It dies, and another comes in its place.
+            // The holder dies, and another one comes in its place.
             2 => {
                 let which = self.random.usize(..HOLDERS);
-                self.renew_id(which);
+                self.replace_holder(which);
             }
             3 | 4 => {
                 let which = self.random.usize(..HOLDERS);
-                self.holders[which].cut = self.now + STEP * self.random.u32(1..120);
+                self.holders[which].cut_off_until = self.now + STEP * self.random.u32(1..120);
             }
-            // Those that are away come back.
-            _ => self.begin(0.1),
+            // Registries that are down restart.
+            _ => self.restart(0.1),
         }
     }
 
-    fn begin(&mut self, chance: f64) {
+    fn restart(&mut self, chance: f64) {
         for registry in &mut self.registries {
             if registry.leases.is_none() && self.random.f64() < chance {
                 let mut leases = Leases::default();
@@ -217,7 +221,7 @@ impl World {
                     let granted = leases
                         .hold(NAME, HolderId(id), term, clock, wall)
                         .expect("there is room");
-                    let answer = HoldReply {
+                    let reply = HoldReply {
                         grant: granted.map(|term| Grant {
                             term: term.0,
                             time_ms: LEASE_TIME.as_millis() as u32,
@@ -225,15 +229,15 @@ impl World {
                         shared: false,
                     };
                     let (from, to) = (to, from);
-                    self.send(Message::Answer {
+                    self.send(Message::Reply {
                         from,
                         to,
                         id,
                         asked,
-                        answer,
+                        reply,
                     });
                 }
-                Message::Answer { to, .. } => self.holders[to].waiting.push(message),
+                Message::Reply { to, .. } => self.holders[to].waiting.push(message),
                 Message::Release { id, to } => {
                     if let Some(leases) = &mut self.registries[to].leases {
                         leases.release(NAME, HolderId(id));
@@ -243,45 +247,45 @@ impl World {
         }
     }
 
-    /// What a holder does when it is not frozen.
-    fn turn(&mut self, which: usize) {
+    /// Has a holder act, unless it is frozen.
+    fn act(&mut self, which: usize) {
         let now = self.now;
         let holder = &mut self.holders[which];
-        if now < holder.frozen {
+        if now < holder.frozen_until {
             return;
         }
         for message in std::mem::take(&mut holder.waiting) {
-            if let Message::Answer {
-                from,
-                id,
-                asked,
-                answer,
-                ..
+            if let Message::Reply {
+                from, id, asked, reply, ..
             } = message
                 && id == holder.id
             {
                 holder.pending = holder.pending.saturating_sub(1);
-                holder.claim.answer(from, holder.clock.at(now), asked, &answer);
+                holder.claim.answer(from, holder.clock.at(now), asked, &reply);
             }
         }
         let phase = holder.claim.phase(holder.clock.at(now));
         let (id, term) = (holder.id, holder.claim.term());
-        let over = holder.pending == 0 || now > holder.since + PATIENCE;
+        let over = holder.pending == 0 || now > holder.asked_at + MAJORITY_TIMEOUT;
         let failed = phase == Phase::Lost || (phase != Phase::Held && holder.round == Some(phase) && over);
-        let due = holder.round != Some(phase) || (phase == Phase::Held && now > holder.since + ASKED);
+        let due = holder.round != Some(phase) || (phase == Phase::Held && now > holder.asked_at + RENEWAL);
         if phase == Phase::Held {
             if self.begun.insert(id) {
-                assert!(term > self.last, "the term {term} comes after {}", self.last);
-                self.last = term;
+                assert!(
+                    term > self.largest_term,
+                    "the term {term} comes after {}",
+                    self.largest_term
+                );
+                self.largest_term = term;
             }
-            assert_eq!(term, self.last, "another has worked since");
+            assert_eq!(term, self.largest_term, "a later holder has worked since");
         }
-        // It drains now and then.
+        // A holder drains now and then.
         if failed || (phase == Phase::Held && self.random.u32(0..60) == 0) {
             for to in self.holders[which].claim.open() {
                 self.send(Message::Release { id, to });
             }
-            self.renew_id(which);
+            self.replace_holder(which);
         } else if due && now >= self.holders[which].begins {
             self.ask_all(which, phase);
         }
@@ -291,31 +295,31 @@ impl World {
         let now = self.now;
         let holder = &mut self.holders[which];
         holder.round = Some(phase);
-        holder.since = now;
+        holder.asked_at = now;
         holder.pending = self.registries.len();
         for to in 0..self.registries.len() {
             let holder = &mut self.holders[which];
             let (id, asked) = (holder.id, holder.claim.ask(to, holder.clock.at(now)));
             let from = which;
-            if self.faults && now < holder.cut {
+            if self.faults && now < holder.cut_off_until {
                 continue;
             }
             self.send(Message::Hold { from, id, to, asked });
         }
     }
 
-    /// Begins anew after a pause.
-    fn renew_id(&mut self, which: usize) {
-        self.ids += 1;
+    /// Has a new holder begin in the place of this one, after a pause.
+    fn replace_holder(&mut self, which: usize) {
+        self.last_id += 1;
         let pause = STEP * self.random.u32(5..10);
         let holder = &mut self.holders[which];
-        holder.id = self.ids;
+        holder.id = self.last_id;
         holder.claim = Claim::new(self.registries.len());
         holder.begins = self.now + pause;
         holder.round = None;
     }
 
-    /// Those who may work at this moment, be they frozen or not.
+    /// The holders that may work at this moment, frozen or not.
     fn holding(&self) -> Vec<usize> {
         let holds = |which: &usize| {
             let holder = &self.holders[*which];
@@ -327,23 +331,30 @@ impl World {
 
     fn check(&self) {
         let holding = self.holding();
-        assert!(holding.len() < 2, "two hold it at {:?}: {holding:?}", self.now);
+        assert!(
+            holding.len() < 2,
+            "two holders have the lease at {:?}: {holding:?}",
+            self.now
+        );
     }
 }
 
 #[test]
-fn there_are_never_two_and_it_moves_on() {
+fn two_holders_never_have_one_lease_and_it_moves_on() {
     for seed in 0..60 {
         for (registries, wild) in [(1, false), (2, false), (3, false), (3, true), (5, false), (5, true)] {
             let mut world = World::new(registries, wild, seed);
             world.run(Duration::from_secs(120));
-            // From now on all goes well; then somebody begins before long.
+            // Without further faults a holder begins to work before long.
             world.faults = false;
-            world.begin(1.0);
+            world.restart(1.0);
             let before = world.begun.len();
             world.run(LEASE_TIME * 6);
             let begun = world.begun.len() > before || !world.holding().is_empty();
-            assert!(begun, "nobody has it, of {registries} registries with seed {seed}");
+            assert!(
+                begun,
+                "no holder has the lease, of {registries} registries with seed {seed}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Leases over real sockets.
+//! Leases that nodes ask registries for.
 
 use meepo_proto::registry::{HoldReply, HoldRequest, ReleaseRequest};
 use tokio::time::{sleep, timeout};
@@ -18,7 +18,7 @@ async fn hold(server: &Server, name: &str, holder: u64, term: Option<u64>) -> Re
 }
 
 #[tokio::test]
-async fn it_moves_from_one_to_the_next_and_terms_grow() {
+async fn a_lease_moves_from_one_holder_to_the_next_and_terms_grow() {
     let servers = [
         Server::start(brisk(), "").await,
         Server::start(brisk(), "").await,
@@ -37,20 +37,20 @@ async fn it_moves_from_one_to_the_next_and_terms_grow() {
         let lease = held.lease().clone();
         assert!(lease.is_held() && lease.term() > last);
         last = lease.term();
-        // Others have other names.
+        // Another name can be held at the same time.
         let other = timeout(DEADLINE, membership.acquire("other", &stop))
             .await
             .unwrap()
             .unwrap();
         assert!(other.lease().is_held());
         other.release().await;
-        // Nobody else gets this one, as long as it is kept.
+        // No other holder gets this name as long as the lease is kept.
         let second = timeout(LEASE_TIME / 2, membership.acquire("clock", &stop)).await;
         assert!(second.is_err() && lease.is_held());
         held.release().await;
         assert!(!lease.is_held());
         timeout(DEADLINE, lease.lost()).await.unwrap();
-        // It is free at once, everywhere.
+        // The name is free at once, at all registries.
         for server in &servers {
             assert!(hold(server, "clock", 77, None).await.unwrap().grant.is_some());
             let request = ReleaseRequest {
@@ -60,7 +60,7 @@ async fn it_moves_from_one_to_the_next_and_terms_grow() {
             server.client().await.release(request).await.unwrap();
         }
     }
-    // A stop ends the waiting.
+    // The token ends the wait for a lease.
     let _held = acquire().await;
     let waiting = tokio::spawn({
         let (membership, stop) = (membership.clone(), stop.clone());
@@ -84,7 +84,7 @@ async fn a_holder_that_loses_the_registries_stops_before_its_time() {
     let address = server.kill();
     timeout(DEADLINE, lease.lost()).await.unwrap();
     assert!(!lease.is_held());
-    // It comes back, and knows nothing: for a while nobody gets it.
+    // The registry restarts and knows nothing: for a while it grants the lease to no holder.
     let server = Server::start_at(address, brisk(), "").await;
     assert!(!hold(&server, "clock", 77, None).await.unwrap().grant.is_some());
     let again = timeout(DEADLINE, membership.acquire("clock", &stop))
@@ -95,7 +95,7 @@ async fn a_holder_that_loses_the_registries_stops_before_its_time() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused() {
+async fn requests_that_are_not_valid_are_refused() {
     let server = Server::start(brisk(), "secret").await;
     assert_eq!(
         hold(&server, "a", 1, None).await.unwrap_err().code(),

@@ -1,4 +1,4 @@
-//! Registries and nodes in one process, over real sockets.
+//! Registries and nodes in one process: over real sockets, but for `lease_world`, which simulates the network.
 
 mod conversation;
 mod harness;
