@@ -1,6 +1,6 @@
 """The chat of examples/chat in Python: the same groups, sessions and messages, so both can serve one room together.
 
-This program keeps nothing between two events: the gateway keeps each client's name and room in the client's session, and what
+This program keeps nothing between two events. A client's name and room are in its session, which the gateway keeps; what
 several clients are told goes to a group.
 """
 
@@ -134,7 +134,7 @@ def who_is(session):
 
 
 def tell(client, place, event, *values):
-    """Sends an event to a place. The page of the user who caused it gets it too; a telnet user has seen the typed line."""
+    """Sends an event to a place. A page is sent what its own user did, too; a telnet user has seen the typed line."""
     client.cluster.group(f"ws:{place}").send(as_json(event, *values))
     client.cluster.group(f"line:{place}").excluding(client.id).send(as_line(event, *values))
 
