@@ -22,7 +22,7 @@ REGISTRY_DELAY = 3  # seconds after which the registries know that another gatew
 
 @dataclass
 class ClientQueue:
-    """The events of one client, handled one after the other."""
+    """The events of a client, handled one after the other."""
 
     client: "Client | None" = None
     waiting: deque = None
@@ -43,14 +43,14 @@ class Task:
 class LastWords:
     """Tells a gateway when the handlers of all its clients have sent their last words."""
 
-    def __init__(self, link, leaving):
+    def __init__(self, link, event):
         self.link, self.unsent = link, 1
-        self.until = time.monotonic() + leaving.wait_ms / 1000
+        self.until = time.monotonic() + event.wait_ms / 1000
 
     def sent(self):
         self.unsent -= 1
         if not self.unsent:
-            self.link.send(wire.Command(parted=wire.Parted()))
+            self.link.send(wire.Command(last_words_sent=wire.LastWordsSent()))
 
 
 class Worker:
@@ -182,11 +182,12 @@ class Worker:
 
     def _take(self, link, event):
         """Takes an event. Never waits, since a handler may wait for a reply that comes next."""
+        # The number is 0 if the event names no client.
         id, kind = ClientId(link.gateway, event.client), event.WhichOneof("body")
         if event.HasField("attach"):
             client = Client(self.cluster, link, event.client, event.attach, kind != "opened")
             self._queue(id).client = client
-        if kind in ("opened", "message", "closed", "buffered"):
+        if kind in ("opened", "message", "closed", "send_buffer"):
             return self._push(id, link, event)
         if kind == "request":
             return self._spawn(self._respond(link, event))
@@ -195,23 +196,22 @@ class Worker:
             self._forget(id, link)
         elif kind == "session_changed" and client:
             apply(client.session, event.session_changed)
-        elif kind == "reading_changed" and client:
-            client.paused = event.reading_changed.paused
-        elif kind == "leaving":
+        elif kind == "pause_changed" and client:
+            client.paused = event.pause_changed.paused
+        elif kind == "last_words":
             self._last_words(link, event)
         elif kind == "reply":
             link.answer(event.reply)
         elif kind == "refused":
             refused = event.refused
-            client = self.queues.get(ClientId(link.gateway, refused.client), ClientQueue()).client
-            log.debug("refused: %s of client %d: %s", refused.command, refused.client, refused.detail)
+            log.debug("refused: %s of client %d: %s", refused.command, event.client, refused.detail)
             if refused.command == "session" and client:
                 self._spawn(client._fetch_session())
-        link.done(event.seq)
+        link.done(seq_of(event))
 
     def _last_words(self, link, event):
         """Calls `on_last_words` for each client of a gateway that is about to close them."""
-        last_words = LastWords(link, event.leaving)
+        last_words = LastWords(link, event.last_words)
         for id in [id for id, queue in self.queues.items() if queue.client and queue.client.link is link]:
             last_words.unsent += 1
             self._push(id, link, event, last_words=last_words)
@@ -235,7 +235,7 @@ class Worker:
         self._tidy(id)
 
     async def _run(self, id, queue, task):
-        link, seq, limit = task.link, task.event.seq, self.handler_timeout
+        link, seq, limit = task.link, seq_of(task.event), self.handler_timeout
         await link.room.wait()
         if link.ended and not task.lost:
             return  # The gateway delivers the event to another worker.
@@ -259,7 +259,7 @@ class Worker:
 
     async def _handle(self, task):
         client, event = task.client, task.event
-        client.redelivered, kind = event.redelivered, event.WhichOneof("body")
+        client.redelivered, kind = event.delivery.redelivered, event.WhichOneof("body")
         if kind == "opened":
             try:
                 await self.app.on_connect(client, client.hello)
@@ -278,17 +278,18 @@ class Worker:
             if kind == "message":
                 payload, binary = event.message.payload, event.message.binary
                 await self.app.on_message(client, Message(payload if binary else payload.decode()))
-            elif kind == "buffered":
-                await (self.app.on_buffer_full if event.buffered.full else self.app.on_buffer_empty)(client)
-            elif kind == "leaving":
+            elif kind == "send_buffer":
+                await (self.app.on_buffer_full if event.send_buffer.full else self.app.on_buffer_empty)(client)
+            elif kind == "last_words":
                 if client.accepted:
-                    await self.app.on_last_words(client, event.leaving.reload)
+                    await self.app.on_last_words(client, event.last_words.reload)
             elif client.accepted:
                 closed = event.closed
-                await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), closed.code, closed.reason))
+                code = closed.code if closed.HasField("code") else None
+                await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), code, closed.reason))
         except Exception:
             buffer = "on_buffer_full or on_buffer_empty"
-            handlers = {"message": "on_message", "buffered": buffer, "leaving": "on_last_words"}
+            handlers = {"message": "on_message", "send_buffer": buffer, "last_words": "on_last_words"}
             handler = handlers.get(kind, "on_close")
             log.exception("client %s: %s failed", client.id, handler)
         if kind == "closed":
@@ -300,20 +301,20 @@ class Worker:
         await link.room.wait()
         if link.ended:
             return  # The gateway delivers the request to another worker, or has responded itself.
-        request = Request(self.cluster, asked.method, asked.handshake, asked.body, event.redelivered)
+        request = Request(self.cluster, asked.method, asked.handshake, asked.body, event.delivery.redelivered)
         try:
             response = await asyncio.wait_for(self.app.on_request(request), self.handler_timeout)
-            answer = response.to_wire(event.client)
+            answer = response.to_wire(event.request_number)
         except asyncio.TimeoutError:
             log.warning("%s %s: handler has taken too long and was cut off", asked.method, asked.handshake.path)
-            answer = Response(504).to_wire(event.client)
+            answer = Response(504).to_wire(event.request_number)
         except Exception:
             log.exception("%s %s: on_request failed", asked.method, asked.handshake.path)
-            answer = Response(500).to_wire(event.client)
+            answer = Response(500).to_wire(event.request_number)
         if not link.send(answer) and not link.ended:
             log.warning("%s %s: the response is too large", asked.method, asked.handshake.path)
-            link.send(Response(500).to_wire(event.client))
-        link.done(event.seq)
+            link.send(Response(500).to_wire(event.request_number))
+        link.done(seq_of(event))
 
     def _moved(self, gateway):
         """Forgets clients whose link has ended while their gateway is alive: other workers have them."""
@@ -348,6 +349,11 @@ class Worker:
         running = asyncio.create_task(work)
         self.running.add(running)
         running.add_done_callback(self.running.discard)
+
+
+def seq_of(event):
+    """The number of an event on its link, if the worker answers the event with `done`."""
+    return event.delivery.seq if event.HasField("delivery") else None
 
 
 def _why(error):
