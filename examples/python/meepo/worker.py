@@ -22,7 +22,7 @@ REGISTRY_DELAY = 3  # seconds after which the registries know that another gatew
 
 @dataclass
 class ClientQueue:
-    """The events of a client, handled one after the other."""
+    """The events of one client, handled one after the other."""
 
     client: "Client | None" = None
     waiting: deque = None
@@ -182,7 +182,7 @@ class Worker:
 
     def _take(self, link, event):
         """Takes an event. Never waits, since a handler may wait for a reply that comes next."""
-        # The number is 0 if the event names no client.
+        # Number 0 is no client: the event is about the link.
         id, kind = ClientId(link.gateway, event.client), event.WhichOneof("body")
         if event.HasField("attach"):
             client = Client(self.cluster, link, event.client, event.attach, kind != "opened")
