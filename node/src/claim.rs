@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use meepo_proto::registry::HoldAnswer;
+use meepo_proto::registry::HoldReply;
 
 /// The part of a lease that the holder counts, in tenths.
 const COUNTED: u32 = 9;
@@ -114,27 +114,27 @@ impl Claim {
     }
 
     /// A registry has answered.
-    pub fn answer(&mut self, registry: usize, now: Duration, asked: Asked, answer: &HoldAnswer) {
+    pub fn answer(&mut self, registry: usize, now: Duration, asked: Asked, answer: &HoldReply) {
         let phase = self.phase(now);
         let word = &mut self.words[registry];
-        word.open = answer.granted;
+        word.open = answer.grant.is_some();
         if phase == Phase::Lost {
             return;
         }
         // Registries that share a store know whether the holder still has the name: the key that it had is gone, or is new.
-        if answer.shared && asked.term != 0 && (!answer.granted || answer.term != self.term) {
+        if answer.shared && asked.term != 0 && answer.grant.is_none_or(|grant| grant.term != self.term) {
             self.phase = Phase::Lost;
             return;
         }
-        if !answer.granted {
+        let Some(grant) = answer.grant else {
             return;
-        }
-        let time = Duration::from_millis(answer.time_ms.into()).min(LONGEST);
+        };
+        let time = Duration::from_millis(grant.time_ms.into()).min(LONGEST);
         word.until = word.until.max(asked.sent + time * COUNTED / 10);
         word.shared = answer.shared;
         word.told |= asked.term != 0;
         if asked.term == 0 {
-            word.term = answer.term;
+            word.term = grant.term;
         }
         if phase == Phase::Asking && self.are_enough(|word| now < word.until) {
             let granted = self.words.iter().filter(|word| now < word.until);
@@ -159,6 +159,8 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use meepo_proto::registry::Grant;
+
     use super::*;
 
     const TIME: Duration = Duration::from_secs(10);
@@ -167,17 +169,18 @@ mod tests {
         Duration::from_secs(1000 + seconds)
     }
 
-    fn answer(granted: bool, term: u64) -> HoldAnswer {
-        HoldAnswer {
-            granted,
-            term,
-            time_ms: TIME.as_millis() as u32,
+    fn answer(granted: bool, term: u64) -> HoldReply {
+        HoldReply {
+            grant: granted.then_some(Grant {
+                term,
+                time_ms: TIME.as_millis() as u32,
+            }),
             shared: false,
         }
     }
 
-    fn shared(granted: bool, term: u64) -> HoldAnswer {
-        HoldAnswer {
+    fn shared(granted: bool, term: u64) -> HoldReply {
+        HoldReply {
             shared: true,
             ..answer(granted, term)
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use meepo_proto::registry::{HoldAnswer, HoldRequest, ReleaseRequest};
+use meepo_proto::registry::{HoldReply, HoldRequest, ReleaseRequest};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -203,12 +203,12 @@ impl Asking {
     }
 
     /// Asks one registry, and takes down what it says.
-    async fn ask(&self, registry: usize) -> Result<HoldAnswer, Status> {
+    async fn ask(&self, registry: usize) -> Result<HoldReply, Status> {
         let asked = self.claim().ask(registry, since_boot());
         let request = HoldRequest {
             name: self.name.clone(),
             holder: self.holder,
-            term: asked.term,
+            term: (asked.term != 0).then_some(asked.term),
         };
         let call = self.membership.call(registry, ANSWER, async |mut client| {
             client.hold(request).await.map(tonic::Response::into_inner)
@@ -218,7 +218,7 @@ impl Asking {
         Ok(answer)
     }
 
-    fn take(&self, registry: usize, asked: Asked, answer: &HoldAnswer) {
+    fn take(&self, registry: usize, asked: Asked, answer: &HoldReply) {
         self.claim().answer(registry, since_boot(), asked, answer);
     }
 
@@ -264,7 +264,7 @@ impl Asking {
                 later
             });
             let pause = match answer {
-                Ok(answer) if answer.granted => Duration::from_millis(answer.time_ms.into()) / RENEWED,
+                Ok(HoldReply { grant: Some(grant), .. }) => Duration::from_millis(grant.time_ms.into()) / RENEWED,
                 _ => RETRY.mul_f64(0.5 + fastrand::f64() / 2.0),
             };
             sleep(pause).await;

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod codes;
 pub mod id;
 pub mod push;
+pub mod registry;
 
 pub use id::{ClientId, ClientNumber, EventNumber, GatewayId, QueryId, RequestNumber, Seq, WorkerId};
 
@@ -22,12 +23,6 @@ pub use id::{ClientId, ClientNumber, EventNumber, GatewayId, QueryId, RequestNum
 #[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
 pub mod link {
     tonic::include_proto!("meepo.link.v1");
-}
-
-/// How nodes announce themselves and find each other.
-#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
-pub mod registry {
-    tonic::include_proto!("meepo.registry.v1");
 }
 
 /// The part of etcd's API that the registry uses.

@@ -1,4 +1,4 @@
-//! What watchers of a store are sent.
+//! The stream that a store gives to a watcher: a snapshot and then each change.
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -8,8 +8,9 @@ use tokio::sync::broadcast;
 /// A watcher that is this many changes behind is sent a snapshot instead.
 pub(crate) const MAX_BEHIND: usize = 1024;
 
-/// Begins with a snapshot and a receiver of all changes after it, and takes those anew when the watcher has fallen behind.
-pub(crate) fn feed(
+/// Streams what `subscribe` gives: a snapshot, and a receiver of all changes after it. A watcher that has fallen behind is
+/// subscribed anew.
+pub(crate) fn snapshot_then_changes(
     subscribe: impl Fn() -> (Change, broadcast::Receiver<Change>) + Send + 'static,
 ) -> BoxStream<'static, Change> {
     let (snapshot, changes) = subscribe();
