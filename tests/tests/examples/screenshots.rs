@@ -1,6 +1,6 @@
 //! Makes the pictures in the examples' READMEs, from real clients of real nodes in a real browser:
 //!
-//!     MEEPO_SCREENSHOTS=chat,chat_robot,logs,monitor,telnet,web cargo test -p meepo-tests --test screenshots
+//!     MEEPO_SCREENSHOTS=chat,chat_robot,logs,monitor,telnet,web cargo test -p meepo-tests --test examples screenshots
 //!
 //! Without the variable it makes none.
 
