@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::stamp;
+use crate::measure::stamp;
 
 /// Puts load on a realtime gateway, and says what it cost.
 #[derive(Debug, Parser)]

@@ -3,9 +3,8 @@
 use serde::Serialize;
 
 use crate::args::{Common, Load};
-use crate::hold::Missed;
-use crate::pool::Pool;
-use crate::stats::{Latencies, Measured, Usage};
+use crate::connections::pool::Pool;
+use crate::measure::meter::{Latencies, Measured, Usage};
 
 /// Above this share of a core, the generator is what was measured.
 const BUSY_CLIENT: f64 = 0.9;
@@ -87,6 +86,15 @@ pub struct Faults {
     pub ended: u64,
     /// Why the first of them did.
     pub first_failure: Option<String>,
+}
+
+/// What held connections have missed.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// Messages that have not come.
+    pub(crate) messages: u64,
+    /// Connections that have ended.
+    pub(crate) connections: u64,
 }
 
 /// What connections cost while they do nothing.

@@ -12,9 +12,9 @@ use server::Server;
 use workload::Workload;
 
 use crate::args;
+use crate::connections::pool;
+use crate::connections::wire::Target;
 use crate::error::Error;
-use crate::pool;
-use crate::wire::Target;
 
 /// Runs the table and prints it as Markdown. What is going on is told on the standard error.
 pub fn run(args: &args::Table) -> Result<(), Error> {

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::server::{Peer, Server};
 use crate::args;
+use crate::connections::pool;
 use crate::error::Error;
-use crate::pool;
 
 /// What one run has measured.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::result::Results;
+use crate::connections::wire::Target;
 use crate::error::Error;
-use crate::wire::Target;
 
 /// A load, and what it is to show.
 #[derive(Debug)]

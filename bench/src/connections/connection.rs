@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use mio::net::TcpStream;
 
+use super::nats::{self, Said};
+use super::wire::{MAX_MESSAGE, Protocol, Received, Target};
 use crate::error::Failure;
-use crate::nats::{self, Said};
-use crate::wire::{MAX_MESSAGE, Protocol, Received, Target};
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use meepo_node::Master;
 
-use crate::handler::Room;
+mod handler;
+
+use handler::Room;
 
 /// Registry, gateway and worker under one master.
 pub fn cluster(args: Vec<OsString>) -> ExitCode {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use super::processes::{self, Cpu, Procs};
 use crate::error::Error;
-use crate::procs::{self, Cpu, Procs};
 
 /// Latencies above this count as this.
 const MAX_LATENCY: Duration = Duration::from_secs(600);
@@ -55,7 +55,7 @@ impl Reading {
     pub(crate) fn take(procs: &Procs) -> Result<Self, Error> {
         Ok(Self {
             server: procs.cpu()?,
-            client: procs::used(std::process::id()).unwrap_or_default(),
+            client: processes::used(std::process::id()).unwrap_or_default(),
             at: Instant::now(),
         })
     }

@@ -15,11 +15,13 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use socket2::{Domain, Socket, Type};
 
+use super::connection::{Client, Outbox, State};
+use super::wire::Target;
 use crate::args::Common;
-use crate::client::{Client, Outbox, State};
 use crate::error::{Error, Failure};
-use crate::wire::Target;
 
+/// Connections that are opened at the same time, if a load does not say otherwise.
+pub(crate) const OPENING: usize = 128;
 /// An address has about 28,000 ports for outgoing connections, and the system looks for a free one the longer the fewer are left.
 pub(crate) const PER_SOURCE: usize = 5_000;
 /// Open files besides the connections.

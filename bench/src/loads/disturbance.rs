@@ -4,8 +4,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::measure::meter::Latencies;
 use crate::report::{Disturbed, rounded};
-use crate::stats::Latencies;
 
 /// What a command has set going may last this much longer than the command.
 const AFTER: Duration = Duration::from_secs(1);

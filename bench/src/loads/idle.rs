@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::holders::Holders;
 use crate::args::{Common, Idle};
+use crate::connections::pool::{self, Pool};
 use crate::error::Error;
-use crate::hold::Crowd;
-use crate::pool::{self, Pool};
-use crate::procs::Procs;
+use crate::measure::meter::{Latencies, Reading};
+use crate::measure::processes::Procs;
+use crate::measure::stamp::{Kind, Payload, Stamp};
 use crate::report::{Faults, Held, Report, rounded};
-use crate::stamp::{Kind, Payload, Stamp};
-use crate::stats::{Latencies, Reading};
 
 /// Connections with a large message under way at the same time.
 const LARGE_AT_A_TIME: usize = 8;
@@ -27,7 +27,7 @@ pub fn run(idle: &Idle) -> Result<Report, Error> {
     let memory = procs.memory()?;
     let began = Reading::take(&procs)?;
     // They come first: these connections answer no ping while others are opened.
-    let others = Crowd::open(&own, common.conns - own.conns, false)?;
+    let others = Holders::open(&own, common.conns - own.conns, false)?;
     pool.open(&own, idle.opening)?;
     let opened = Reading::take(&procs)?;
     rest(&mut pool, common.secs)?;

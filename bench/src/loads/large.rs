@@ -4,8 +4,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde::Deserialize;
 
+use super::echo;
 use crate::args::{Common, Echo, Large};
-use crate::echo;
 use crate::error::Error;
 use crate::report::{Beside, Report, rounded};
 

@@ -9,7 +9,7 @@ const NAME: usize = 8;
 /// `J` joins the one room, `P…` goes to every member of the room as it is, the sender too, `O…` to every other one; `J` with a
 /// name joins the group of that name, `G` with a name of 8 bytes and more goes to all of that group; all else is echoed.
 #[derive(Debug, Clone, Copy)]
-pub struct Room;
+pub(super) struct Room;
 
 impl Handler for Room {
     async fn on_message(&self, client: &Client, message: Message) -> Result<()> {

@@ -2,19 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use super::disturbance::Disturbance;
+use super::holders::Holders;
 use crate::args;
-use crate::client::Outbox;
-use crate::disturbance::Disturbance;
+use crate::connections::connection::Outbox;
+use crate::connections::pool::{OPENING, Pool};
 use crate::error::Error;
-use crate::hold::Crowd;
-use crate::pool::Pool;
-use crate::procs::Procs;
+use crate::measure::meter::{Meter, Pace};
+use crate::measure::processes::Procs;
+use crate::measure::stamp::{Clock, Kind, Payload, Stamp};
 use crate::report::{Faults, Offered, Report};
-use crate::stamp::{Clock, Kind, Payload, Stamp};
-use crate::stats::{Meter, Pace};
-
-/// Connections that are opened at the same time.
-pub(crate) const OPENING: usize = 128;
 
 /// How often to look whether a command has ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -51,7 +48,7 @@ pub fn run(args: &args::Echo) -> Result<Report, Error> {
     if !pool.echoes() {
         return Err(Error::NoEcho);
     }
-    let held = Crowd::open(common, args.held, false)?;
+    let held = Holders::open(common, args.held, false)?;
     pool.open(common, OPENING)?;
 
     let clock = Clock::start();

@@ -9,8 +9,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::nats;
 use crate::error::{Error, Failure};
-use crate::nats;
 
 /// What is received in one piece has at most so many bytes.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;

@@ -3,20 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use super::holders::Holders;
+use super::joining::{join_groups, join_room};
+use super::rooms::{Deliveries, Rooms};
 use crate::args;
-use crate::echo::OPENING;
+use crate::connections::pool::{OPENING, Pool};
 use crate::error::Error;
-use crate::hold::Crowd;
-use crate::pool::Pool;
-use crate::procs::Procs;
+use crate::measure::meter::{Meter, Pace};
+use crate::measure::processes::Procs;
+use crate::measure::stamp::{Clock, Kind, Payload, Stamp};
 use crate::report::{Faults, Offered, Report};
-use crate::rooms::{Deliveries, Rooms};
-use crate::stamp::{self, Clock, Kind, Payload, Stamp};
-use crate::stats::{Meter, Pace};
-
-const JOIN: &[u8] = b"J";
-/// Connections that join at the same time.
-const JOINING: usize = 1000;
 
 struct Fanout {
     clock: Clock,
@@ -34,7 +30,7 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     let common = &load.common;
     let procs = Procs::watch(&common.pids)?;
     let mut pool = Pool::new(common)?;
-    let crowd = Crowd::open(common, args.held, true)?;
+    let holders = Holders::open(common, args.held, true)?;
     pool.open(common, OPENING)?;
     let rooms = Rooms {
         conns: common.conns,
@@ -101,7 +97,7 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     }
 
     let deliveries = &fanout.deliveries;
-    let missed = crowd.close(u64::from(deliveries.next()))?;
+    let missed = holders.close(u64::from(deliveries.next()))?;
     let faults = Faults::of(&pool, deliveries.lost(), deliveries.reordered, fanout.corrupt).and(&missed);
     let mut measured = fanout.meter.measured().expect("the loop ends with the window");
     // Members elsewhere get what those here get.
@@ -110,58 +106,6 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     report.load = Some(Offered::from(load));
     report.publishes = Some(u64::from(published.1.saturating_sub(published.0)));
     Ok(report)
-}
-
-/// Joins the one room on every connection.
-pub(crate) fn join_room(pool: &mut Pool, timeout: Duration) -> Result<(), Error> {
-    join(pool, timeout, |pool, member| pool.send(member, JOIN))
-}
-
-fn join_groups(pool: &mut Pool, rooms: Rooms, timeout: Duration) -> Result<(), Error> {
-    join(pool, timeout, |pool, member| {
-        for group in rooms.of(member) {
-            pool.send(member, format!("J{group:08x}").as_bytes());
-        }
-    })
-}
-
-/// Joins on every connection. A message that comes back says that what was sent before it is done.
-fn join(pool: &mut Pool, timeout: Duration, send: impl Fn(&mut Pool, usize)) -> Result<(), Error> {
-    // Who cannot be echoed is in the room as soon as it has connected.
-    if !pool.echoes() {
-        return Ok(());
-    }
-    let members = pool.len();
-    let mut payload = Payload::new(stamp::SIZE);
-    let stamp = Stamp {
-        kind: Kind::Echo,
-        group: 0,
-        number: 0,
-        at: Duration::ZERO,
-    };
-    let mut joined = vec![false; members];
-    let (mut sent, mut missing) = (0, members);
-    let mut deadline = Instant::now() + timeout;
-    while missing > 0 {
-        while sent < members && sent - (members - missing) < JOINING {
-            send(pool, sent);
-            pool.send(sent, payload.stamped(stamp));
-            sent += 1;
-        }
-        let before = missing;
-        pool.turn(deadline, |member, answer, _| {
-            if payload.read(Kind::Echo, answer) == Some(stamp) && !joined[member] {
-                joined[member] = true;
-                missing -= 1;
-            }
-        })?;
-        if missing < before {
-            deadline = Instant::now() + timeout;
-        } else if Instant::now() >= deadline || pool.ended > 0 {
-            return Err(Error::Join { missing, members });
-        }
-    }
-    Ok(())
 }
 
 impl Fanout {
