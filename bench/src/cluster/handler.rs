@@ -1,9 +1,9 @@
-//! The business logic that loads are for.
+//! The handler that answers the loads.
 
 use meepo_worker::{Client, Handler, Message, Result};
 
 const ROOM: &str = "room";
-/// Bytes of a group's name.
+/// Length of a group's name, in bytes.
 const NAME: usize = 8;
 
 /// `J` joins the one room, `P…` goes to every member of the room as it is, the sender too, `O…` to every other one; `J` with a

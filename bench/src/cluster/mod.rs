@@ -1,4 +1,6 @@
-//! Servers to put load on.
+//! Meepo as the server to put load on: `meepo-bench cluster` and `meepo-bench worker` are masters like any other.
+//!
+//! `main` hands the command line over. Nothing here knows the loads.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

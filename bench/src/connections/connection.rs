@@ -6,34 +6,34 @@ use std::rc::Rc;
 
 use mio::net::TcpStream;
 
-use super::nats::{self, Said};
+use super::nats::{self, Operation};
 use super::wire::{MAX_MESSAGE, Protocol, Received, Target};
 use crate::error::Failure;
 
-/// How far a connection has come.
+/// The life of a connection, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Connecting,
     Upgrading,
-    /// What comes before the first message inside the WebSocket.
+    /// Inside the WebSocket, before the first message.
     Greeting,
     Open,
     Ended,
 }
 
-/// A connection that never blocks. It is asked to go on when its socket is ready.
+/// A connection that never blocks. The pool calls `advance` when its socket is ready.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct Connection {
     stream: TcpStream,
     state: State,
-    /// The beginning of what has not come whole yet.
+    /// The beginning of a frame or line that is not complete yet.
     partial: Vec<u8>,
-    /// The same of what is inside the WebSocket's frames, if that has borders of its own.
+    /// The same for NATS operations, which frames may cut.
     inner: Vec<u8>,
     outbox: Outbox,
 }
 
-/// What a connection has to send. It grows when the server does not read: at an open loop's rate, for as long as the run.
+/// Bytes that wait for the socket. It grows while the server does not read: at an open loop's rate, for as long as the run.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     /// The connection's number.
@@ -67,7 +67,7 @@ impl Outbox {
     }
 }
 
-impl Client {
+impl Connection {
     /// Takes a socket whose connect has begun.
     pub(crate) fn new(number: usize, stream: TcpStream, target: Rc<Target>) -> Self {
         Self {
@@ -92,12 +92,12 @@ impl Client {
         self.state
     }
 
-    /// Nothing goes in or out any more.
+    /// From now on nothing is read or written.
     pub(crate) fn end(&mut self) {
         self.state = State::Ended;
     }
 
-    /// Gives back the buffers of a large message; what is in them stays.
+    /// Frees the spare room of the buffers after a large message.
     pub(crate) fn shrink(&mut self) {
         self.partial.shrink_to_fit();
         self.inner.shrink_to_fit();
@@ -110,8 +110,8 @@ impl Client {
         self.outbox.flush(&mut self.stream)
     }
 
-    /// Reads what has come, and writes what waits. `ending` says that the server will send no more than what is there.
-    pub(crate) fn go_on(
+    /// Reads what has come, and writes what waits. `ending` says that the server has sent its last byte.
+    pub(crate) fn advance(
         &mut self,
         scratch: &mut [u8],
         ending: bool,
@@ -175,7 +175,7 @@ impl Client {
         Ok(())
     }
 
-    /// Says how much of the input was whole.
+    /// Takes all complete frames or lines of the input, and returns how many bytes they had.
     fn understand(&mut self, input: &[u8], on: &mut impl FnMut(&[u8], &mut Outbox)) -> Result<usize, Failure> {
         let mut used = 0;
         if self.state == State::Upgrading {
@@ -205,21 +205,21 @@ impl Client {
         Ok(used)
     }
 
-    /// A frame of a NATS server has come.
+    /// Takes a frame of a NATS server.
     fn nats(&mut self, bytes: &[u8], on: &mut impl FnMut(&[u8], &mut Outbox)) -> Result<(), Failure> {
         let mut input = mem::take(&mut self.inner);
         input.extend_from_slice(bytes);
         let mut used = 0;
-        while let Some((said, length)) = nats::decode(&input[used..])? {
+        while let Some((operation, length)) = nats::decode(&input[used..])? {
             used += length;
-            match said {
-                Said::Message(payload) => on(payload, &mut self.outbox),
-                Said::Info if self.state == State::Greeting => {
+            match operation {
+                Operation::Message(payload) => on(payload, &mut self.outbox),
+                Operation::Info if self.state == State::Greeting => {
                     self.outbox.command(&nats::greeting(self.outbox.number));
                 }
-                Said::Ping => self.outbox.command(nats::PONG),
-                Said::Pong => self.state = State::Open,
-                Said::Info | Said::Ok => {}
+                Operation::Ping => self.outbox.command(nats::PONG),
+                Operation::Pong => self.state = State::Open,
+                Operation::Info | Operation::Ok => {}
             }
         }
         input.drain(..used);

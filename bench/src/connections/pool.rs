@@ -15,19 +15,19 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use socket2::{Domain, Socket, Type};
 
-use super::connection::{Client, Outbox, State};
+use super::connection::{Connection, Outbox, State};
 use super::wire::Target;
 use crate::args::Common;
 use crate::error::{Error, Failure};
 
 /// Connections that are opened at the same time, if a load does not say otherwise.
 pub(crate) const OPENING: usize = 128;
-/// An address has about 28,000 ports for outgoing connections, and the system looks for a free one the longer the fewer are left.
+/// Connections from one source address. It has about 28,000 ports, and the fewer are free, the longer the system searches for one.
 pub(crate) const PER_SOURCE: usize = 5_000;
 /// Open files besides the connections.
 const SPARE_FILES: u64 = 64;
 const TIMER: Token = Token(usize::MAX);
-/// What is below this is waited for with the timer: a poll counts in milliseconds.
+/// Shorter waits use the timer: a poll counts in milliseconds.
 const COARSE: Duration = Duration::from_millis(2);
 
 /// The connections of a run.
@@ -38,24 +38,24 @@ pub(crate) struct Pool {
     armed: Option<Instant>,
     scratch: Vec<u8>,
     targets: Vec<Rc<Target>>,
-    clients: Vec<Client>,
-    /// The number of the first of them, among those of all processes of a run.
+    connections: Vec<Connection>,
+    /// The number of the first connection, among those of all processes of a run.
     first: usize,
     /// How long each connection took to open.
     pub(crate) opened: Vec<Duration>,
     /// Connections that ended during the run.
     pub(crate) ended: u64,
-    /// Why the first of them did.
+    /// Why the first of these ended.
     pub(crate) first_failure: Option<Failure>,
 }
 
 impl Pool {
-    /// A pool without connections, for addresses that have been looked at, and with enough open files.
+    /// A pool without connections. Checks the URLs, and raises the limit of open files.
     pub(crate) fn new(common: &Common) -> Result<Self, Error> {
         Self::numbered(common, 0)
     }
 
-    /// The same for connections whose numbers begin elsewhere.
+    /// The same for connections whose numbers begin with `first`.
     pub(crate) fn numbered(common: &Common, first: usize) -> Result<Self, Error> {
         allow_files(common.conns as u64 + SPARE_FILES)?;
         let targets = common
@@ -78,7 +78,7 @@ impl Pool {
             armed: None,
             scratch: vec![0; 64 << 10],
             targets,
-            clients: Vec::with_capacity(common.conns),
+            connections: Vec::with_capacity(common.conns),
             first,
             opened: Vec::with_capacity(common.conns),
             ended: 0,
@@ -86,7 +86,7 @@ impl Pool {
         })
     }
 
-    /// Opens all connections, so many at a time. The first that fails is the error.
+    /// Opens all connections, `at_a_time` at the same time. The first failure is the error.
     pub(crate) fn open(&mut self, common: &Common, at_a_time: usize) -> Result<(), Error> {
         let mut begun = Vec::with_capacity(common.conns);
         let mut progress = Instant::now();
@@ -94,38 +94,41 @@ impl Pool {
             while begun.len() < common.conns && begun.len() - self.opened.len() < at_a_time {
                 let number = begun.len();
                 begun.push(Instant::now());
-                let client = self.connect(number, self.first + common.conns > PER_SOURCE);
-                let client = client.map_err(|error| self.open_error(number, error.into()))?;
-                self.clients.push(client);
+                let connection = self.connect(number, self.first + common.conns > PER_SOURCE);
+                let connection = connection.map_err(|error| self.open_error(number, error.into()))?;
+                self.connections.push(connection);
             }
             self.wait(progress + common.connect_timeout)?;
             for event in &self.events {
                 let number = event.token().0;
-                let Some(client) = self.clients.get_mut(number) else {
+                let Some(connection) = self.connections.get_mut(number) else {
                     continue;
                 };
-                let before = client.state();
-                if let Err(failure) = client.go_on(&mut self.scratch, event.is_read_closed(), |_, _| {}) {
+                let before = connection.state();
+                if let Err(failure) = connection.advance(&mut self.scratch, event.is_read_closed(), |_, _| {}) {
                     return Err(self.open_error(number, failure));
                 }
-                if before != State::Open && client.state() == State::Open {
+                if before != State::Open && connection.state() == State::Open {
                     progress = Instant::now();
                     self.opened.push(progress - begun[number]);
                 }
             }
             if progress.elapsed() >= common.connect_timeout {
-                let waiting = self.clients.iter().position(|client| client.state() != State::Open);
+                let waiting = self
+                    .connections
+                    .iter()
+                    .position(|connection| connection.state() != State::Open);
                 return Err(self.open_error(waiting.unwrap_or_default(), Failure::Timeout));
             }
         }
         Ok(())
     }
 
-    fn connect(&self, number: usize, many: bool) -> std::io::Result<Client> {
+    fn connect(&self, number: usize, many: bool) -> std::io::Result<Connection> {
         let target = &self.targets[number % self.targets.len()];
         let socket = Socket::new(Domain::for_address(target.address), Type::STREAM.nonblocking(), None)?;
         if let Some(source) = source(self.first + number, target.address.ip()).filter(|_| many) {
-            // A port that is chosen before the destination is known is nobody else's until long after the end.
+            // A port that is chosen before the destination is known is kept from others until long after its end.
             setsockopt(&socket, IpBindAddressNoPort, &true).map_err(std::io::Error::from)?;
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
@@ -137,7 +140,7 @@ impl Pool {
         self.poll
             .registry()
             .register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Client::new(self.first + number, stream, Rc::clone(target)))
+        Ok(Connection::new(self.first + number, stream, Rc::clone(target)))
     }
 
     fn open_error(&self, number: usize, failure: Failure) -> Error {
@@ -148,21 +151,21 @@ impl Pool {
         }
     }
 
-    /// Waits until something happens, and at most until then; gives every message to `on`, with the number of the
-    /// connection that it came on and a place for answers on the same.
+    /// Waits for sockets that are ready, at most until `until`; gives each message to `on`, with the number of its connection
+    /// and the outbox of that connection.
     pub(crate) fn turn(&mut self, until: Instant, mut on: impl FnMut(usize, &[u8], &mut Outbox)) -> Result<(), Error> {
         self.wait(until)?;
         for event in &self.events {
             let number = event.token().0;
-            let Some(client) = self.clients.get_mut(number) else {
+            let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
-            let took = client.go_on(&mut self.scratch, event.is_read_closed(), |payload, outbox| {
+            let took = connection.advance(&mut self.scratch, event.is_read_closed(), |payload, outbox| {
                 on(number, payload, outbox);
             });
             if let Err(failure) = took {
-                client.end();
-                let _ = self.poll.registry().deregister(client.stream());
+                connection.end();
+                let _ = self.poll.registry().deregister(connection.stream());
                 self.ended += 1;
                 self.first_failure.get_or_insert(failure);
             }
@@ -172,27 +175,27 @@ impl Pool {
 
     /// Sends a message on a connection, unless it has ended.
     pub(crate) fn send(&mut self, number: usize, payload: &[u8]) {
-        let client = &mut self.clients[number];
-        if client.state() != State::Open {
+        let connection = &mut self.connections[number];
+        if connection.state() != State::Open {
             return;
         }
-        if let Err(failure) = client.send(payload) {
-            client.end();
+        if let Err(failure) = connection.send(payload) {
+            connection.end();
             self.ended += 1;
             self.first_failure.get_or_insert(failure);
         }
     }
 
-    /// Gives back the buffers of a connection's large message.
+    /// Frees the spare room of a connection's buffers after a large message.
     pub(crate) fn shrink(&mut self, number: usize) {
-        self.clients[number].shrink();
+        self.connections[number].shrink();
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.clients.len()
+        self.connections.len()
     }
 
-    /// Whether a message can be had back by its sender alone.
+    /// Whether all servers can echo a message to its sender alone.
     pub(crate) fn echoes(&self) -> bool {
         self.targets.iter().all(|target| target.echoes())
     }
@@ -225,30 +228,30 @@ impl Pool {
     }
 }
 
-/// Connections of one source address are limited by its ports; loopback has many addresses.
+/// The source address of a connection: ports limit the connections of one address, and loopback has many addresses.
 fn source(number: usize, to: IpAddr) -> Option<IpAddr> {
     let last = u8::try_from(1 + number / PER_SOURCE).ok().filter(|last| *last < 255)?;
     matches!(to, IpAddr::V4(to) if to.is_loopback()).then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)))
 }
 
-/// Numbers for so many connections, up to where the next source begins.
+/// The next number after this number of connections at which a new source address begins.
 pub(crate) fn whole_sources(conns: usize) -> usize {
     conns.next_multiple_of(PER_SOURCE)
 }
 
-/// How many open files a process can have.
+/// The hard limit of open files of a process.
 pub(crate) fn files() -> Result<u64, Error> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(std::io::Error::from)?;
     Ok(hard)
 }
 
-/// How many connections a process can have.
+/// The most connections that a process can have.
 pub(crate) fn most() -> Result<usize, Error> {
     let files = files()?.saturating_sub(SPARE_FILES);
     Ok(usize::try_from(files).unwrap_or(usize::MAX).max(1))
 }
 
-/// Raises the limit of open files: as far as it is needed where that is allowed, else to the hard limit.
+/// Raises the limit of open files: above the hard limit where that is allowed and needed, else to the hard limit.
 fn allow_files(wanted: u64) -> Result<(), Error> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(std::io::Error::from)?;
     let more = wanted.max(hard);

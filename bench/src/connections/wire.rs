@@ -1,4 +1,4 @@
-//! Messages to bytes and back: WebSocket frames, or lines. What peers say inside the frames is told by the address.
+//! Messages to bytes and back: WebSocket frames, or lines. The scheme of the URL says which protocol is spoken inside frames.
 
 use std::io::Cursor;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use super::nats;
 use crate::error::{Error, Failure};
 
-/// What is received in one piece has at most so many bytes.
+/// The largest message that is received, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;
 const MAX_ANSWER: usize = 16 << 10;
 
@@ -23,11 +23,11 @@ pub(crate) enum Protocol {
     Line,
     /// The commands of a NATS server, in WebSocket frames.
     Nats,
-    /// A channel of nchan: whoever connects is in the room, and what it sends goes to all of it.
+    /// A channel of nchan: each connection is in the room, and each message goes to the whole room.
     Nchan,
 }
 
-/// Where to connect.
+/// A server's URL, and all that connections to it have in common.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) url: String,
@@ -40,7 +40,7 @@ pub(crate) struct Target {
     mask: [u8; 4],
 }
 
-/// What was received.
+/// A frame or line that was received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received<'a> {
     Message(&'a [u8]),
@@ -97,17 +97,17 @@ impl Target {
         })
     }
 
-    /// Whether a message can be had back by its sender alone.
+    /// Whether the server can echo a message to its sender alone.
     pub(crate) fn echoes(&self) -> bool {
         self.protocol != Protocol::Nchan
     }
 
-    /// Whether there are more groups than the one room.
+    /// Whether the server has groups beside the one room.
     pub(crate) fn has_groups(&self) -> bool {
         self.protocol != Protocol::Nchan
     }
 
-    /// Whether a publish can go to all but its sender.
+    /// Whether the server can leave out a publish's sender.
     pub(crate) fn leaves_out(&self) -> bool {
         !matches!(self.protocol, Protocol::Nats | Protocol::Nchan)
     }
@@ -129,7 +129,7 @@ impl Target {
         self.frame(OpCode::Control(Control::Pong), payload, out);
     }
 
-    /// Appends a frame with bytes that are no message by themselves.
+    /// Appends a binary frame, whose bytes need not be one message.
     pub(crate) fn binary(&self, payload: &[u8], out: &mut Vec<u8>) {
         self.frame(OpCode::Data(Data::Binary), payload, out);
     }
@@ -156,7 +156,7 @@ impl Target {
         }
     }
 
-    /// What the input begins with, and how many bytes that takes; nothing if it is not all there yet.
+    /// The frame or line at the beginning of the input, and its length; none if it is not complete yet.
     pub(crate) fn decode<'a>(&self, input: &'a [u8]) -> Result<Option<(Received<'a>, usize)>, Failure> {
         match self.protocol {
             Protocol::Ws | Protocol::Nats | Protocol::Nchan => decode_frame(input),
@@ -167,7 +167,7 @@ impl Target {
         }
     }
 
-    /// The length of the answer to the handshake; nothing if it is not all there yet.
+    /// The length of the answer to the handshake; none if it is not complete yet.
     pub(crate) fn upgraded(&self, input: &[u8]) -> Result<Option<usize>, Failure> {
         let Some(end) = input.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
             return if input.len() > MAX_ANSWER {

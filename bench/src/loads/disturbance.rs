@@ -1,4 +1,4 @@
-//! Something that is done to the servers while they are under load, and how late messages are meanwhile.
+//! A command that disturbs the servers while they are under load, and the latencies meanwhile.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::measure::meter::Latencies;
 use crate::report::{Disturbed, rounded};
 
-/// What a command has set going may last this much longer than the command.
+/// Effects of a command may last this much longer than the command.
 const AFTER: Duration = Duration::from_secs(1);
 
 /// A shell command that runs once, in the middle of the measured time.
@@ -15,7 +15,7 @@ const AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Disturbance {
     command: String,
     child: Option<Child>,
-    /// When it was started, and when it had ended.
+    /// When the command was started, and when it had ended.
     began: Option<Duration>,
     ended: Option<Duration>,
     quiet: Latencies,
@@ -34,13 +34,13 @@ impl Disturbance {
         }
     }
 
-    /// Starts the command if it is time, and looks whether it has ended.
-    pub(crate) fn go_on(&mut self, now: Duration, is_due: bool) -> Result<(), Error> {
+    /// Starts the command if it is due, and checks whether it has ended.
+    pub(crate) fn advance(&mut self, now: Duration, is_due: bool) -> Result<(), Error> {
         if is_due && self.began.is_none() {
             self.began = Some(now);
             let mut shell = Command::new("sh");
             let shell = shell.args(["-c", &self.command]);
-            // What it says goes to where errors go: the output is the report's.
+            // The standard output is for the report alone.
             let shell = shell.stdin(Stdio::null()).stdout(std::io::stderr());
             self.child = Some(shell.spawn()?);
         }
@@ -56,7 +56,7 @@ impl Disturbance {
         Ok(())
     }
 
-    /// A message has come that was due at this time. It is of the disturbed time even if it comes long after it.
+    /// Counts a message that was due at this time: as disturbed by when it was due, however late it came.
     pub(crate) fn record(&mut self, due: Duration, latency: Duration) {
         let before = self.began.is_none_or(|began| due < began);
         let after = self.ended.is_some_and(|ended| due > ended + AFTER);
@@ -67,7 +67,7 @@ impl Disturbance {
         }
     }
 
-    /// What it came to.
+    /// The latencies before and during the command. An error if the command has not ended.
     pub(crate) fn report(&self) -> Result<Disturbed, Error> {
         let (Some(began), Some(ended)) = (self.began, self.ended) else {
             return Err(self.failed("it has not ended within the measured time".into()));
@@ -132,10 +132,10 @@ mod tests {
     fn the_command_runs_once_and_its_failure_is_told() {
         for (command, fine) in [("exit 0", true), ("exit 3", false)] {
             let mut disturbance = Disturbance::new(command);
-            disturbance.go_on(MS, false).unwrap();
+            disturbance.advance(MS, false).unwrap();
             assert!(disturbance.began.is_none());
             let ended = loop {
-                match disturbance.go_on(2 * MS, true) {
+                match disturbance.advance(2 * MS, true) {
                     Ok(()) if disturbance.ended.is_none() => std::thread::sleep(MS),
                     other => break other,
                 }

@@ -9,14 +9,14 @@ use crate::connections::connection::Outbox;
 use crate::connections::pool::{OPENING, Pool};
 use crate::error::Error;
 use crate::measure::meter::{Meter, Pace};
-use crate::measure::processes::Procs;
+use crate::measure::processes::Processes;
 use crate::measure::stamp::{Clock, Kind, Payload, Stamp};
 use crate::report::{Faults, Offered, Report};
 
-/// How often to look whether a command has ended.
-const LOOK: Duration = Duration::from_millis(10);
+/// Between two checks whether the command has ended.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// What one connection has sent and got back.
+/// The messages and answers of one connection.
 #[derive(Debug, Clone, Copy, Default)]
 struct Talk {
     sent: u32,
@@ -33,17 +33,17 @@ struct Echo {
     disturbance: Option<Disturbance>,
     /// Each answer is followed by the next message.
     closed_loop: bool,
-    /// Messages whose answers have not come.
+    /// Messages without an answer.
     waiting: u64,
     reordered: u64,
     corrupt: u64,
 }
 
-/// Runs the load.
+/// Runs the load. Errors: connections that cannot be opened, processes that cannot be watched.
 pub fn run(args: &args::Echo) -> Result<Report, Error> {
     let load = &args.load;
     let common = &load.common;
-    let procs = Procs::watch(&common.pids)?;
+    let processes = Processes::watch(&common.pids)?;
     let mut pool = Pool::new(common)?;
     if !pool.echoes() {
         return Err(Error::NoEcho);
@@ -56,7 +56,7 @@ pub fn run(args: &args::Echo) -> Result<Report, Error> {
         clock,
         payload: Payload::new(load.size),
         talks: vec![Talk::default(); common.conns],
-        meter: Meter::new(procs, load.warmup, common.secs),
+        meter: Meter::new(processes, load.warmup, common.secs),
         disturbance: args.halfway.as_deref().map(Disturbance::new),
         closed_loop: load.rate.is_none(),
         waiting: 0,
@@ -73,8 +73,8 @@ pub fn run(args: &args::Echo) -> Result<Report, Error> {
     while echo.meter.goes_on()? {
         let mut until = echo.meter.until();
         if let Some(disturbance) = &mut echo.disturbance {
-            disturbance.go_on(clock.now(), echo.meter.is_halfway())?;
-            until = until.min(Instant::now() + LOOK);
+            disturbance.advance(clock.now(), echo.meter.is_halfway())?;
+            until = until.min(Instant::now() + PAUSE);
         }
         if let Some(pace) = &mut pace {
             let now = clock.now();

@@ -1,5 +1,5 @@
-//! Every connection joins one room, and the first of them publishes to all, or several take turns to talk to the others; or
-//! there are many groups, which take turns.
+//! Every connection joins one room, and the first of them publishes to all, or several talkers publish in turn to all others;
+//! or there are many groups, which publishes go to in turn.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::args;
 use crate::connections::pool::{OPENING, Pool};
 use crate::error::Error;
 use crate::measure::meter::{Meter, Pace};
-use crate::measure::processes::Procs;
+use crate::measure::processes::Processes;
 use crate::measure::stamp::{Clock, Kind, Payload, Stamp};
 use crate::report::{Faults, Offered, Report};
 
@@ -24,17 +24,17 @@ struct Fanout {
     corrupt: u64,
 }
 
-/// Runs the load.
+/// Runs the load. Errors: connections that cannot be opened, members that do not join, groups that do not fit.
 pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     let load = &args.load;
     let common = &load.common;
-    let procs = Procs::watch(&common.pids)?;
+    let processes = Processes::watch(&common.pids)?;
     let mut pool = Pool::new(common)?;
     let holders = Holders::open(common, args.held, true)?;
     pool.open(common, OPENING)?;
     let rooms = Rooms {
         conns: common.conns,
-        // To each its own order: those who talk in one room are told apart as groups of all its members.
+        // Each talker's messages have an order of their own, so each talker counts as a group of all members.
         groups: args.groups.or(args.talkers).unwrap_or(1),
         members: args.members.unwrap_or(common.conns),
         others: args.talkers.is_some(),
@@ -62,7 +62,7 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
         kind,
         payload: Payload::new(load.size),
         deliveries: Deliveries::new(rooms),
-        meter: Meter::new(procs, load.warmup, common.secs),
+        meter: Meter::new(processes, load.warmup, common.secs),
         corrupt: 0,
     };
     let mut pace = load.rate.map(|rate| Pace::new(clock.now(), rate));
@@ -100,7 +100,7 @@ pub fn run(args: &args::Fanout) -> Result<Report, Error> {
     let missed = holders.close(u64::from(deliveries.next()))?;
     let faults = Faults::of(&pool, deliveries.lost(), deliveries.reordered, fanout.corrupt).and(&missed);
     let mut measured = fanout.meter.measured().expect("the loop ends with the window");
-    // Members elsewhere get what those here get.
+    // Members in other processes get what members here get.
     measured.messages += measured.messages * args.held as u64 / common.conns as u64;
     let mut report = Report::new("fanout", common, &measured, faults);
     report.load = Some(Offered::from(load));

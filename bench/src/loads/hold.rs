@@ -1,4 +1,4 @@
-//! The other end of `holders`: this program again, which opens connections and holds them for a run.
+//! The command that `holders` starts: it opens connections and holds them for a run.
 
 use std::io::{Write, stdin, stdout};
 use std::sync::mpsc::{TryRecvError, channel};
@@ -10,15 +10,16 @@ use crate::args::Hold;
 use crate::connections::pool::{OPENING, Pool};
 use crate::error::Error;
 
-/// What it says once all its connections are open.
+/// The line that says that all connections are open.
 pub(super) const READY: &str = "ready";
-/// How long members may take to get what was published before the end.
+/// How long members may take to get messages that were published before the end.
 const LATE: Duration = Duration::from_secs(10);
-/// How often to look whether the end has come.
-const LOOK: Duration = Duration::from_millis(250);
+/// Between two checks whether the run has ended.
+const PAUSE: Duration = Duration::from_millis(250);
 
-/// Holds connections until the standard input says how many messages there were for each, or ends. Says on the standard
-/// output when all are open, and at the end how many messages have come, and how many connections have ended.
+/// Holds connections until the standard input ends, or has a line with the number of messages that each connection was sent.
+/// The standard output gets a line when all connections are open, and at the end the number of messages that have come and
+/// of connections that have ended.
 pub fn run(hold: &Hold) -> Result<(), Error> {
     let common = &hold.common;
     let mut pool = Pool::numbered(common, hold.first)?;
@@ -32,7 +33,7 @@ pub fn run(hold: &Hold) -> Result<(), Error> {
     thread::spawn(move || tell.send(stdin().lines().next()));
     let mut received = 0;
     let each: u64 = loop {
-        pool.turn(Instant::now() + LOOK, |_, _, _| received += 1)?;
+        pool.turn(Instant::now() + PAUSE, |_, _, _| received += 1)?;
         match told.try_recv() {
             Ok(Some(Ok(line))) => break line.trim().parse().unwrap_or_default(),
             Ok(_) | Err(TryRecvError::Disconnected) => return Ok(()),

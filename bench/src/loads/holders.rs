@@ -1,5 +1,5 @@
-//! Connections beside those of a run, in processes of their own: a process has a limit of open files, and what only holds
-//! connections must cost the run no time.
+//! Processes that hold connections beside those of a run: one process may have too few open files, and connections that are
+//! only held must cost the run no time.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::connections::pool;
 use crate::error::Error;
 use crate::report::Missed;
 
-/// The processes that hold connections. They end when this is dropped.
+/// The processes that hold connections. They end when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Holders {
     processes: Vec<Holder>,
@@ -25,7 +25,7 @@ struct Holder {
 }
 
 impl Holders {
-    /// Opens so many connections beside those of the run; `join` has them be members of the room.
+    /// Opens this number of connections beside those of the run, with `join` as members of the room.
     pub(crate) fn open(common: &Common, conns: usize, join: bool) -> Result<Self, Error> {
         let mut holders = Self::default();
         let most = pool::most()?;
@@ -42,7 +42,7 @@ impl Holders {
         Ok(holders)
     }
 
-    /// Ends it, and says what was missed, if so many messages were for each connection.
+    /// Ends the processes, and says what their connections have missed if each was sent this number of messages.
     pub(crate) fn close(mut self, each: u64) -> Result<Missed, Error> {
         let (mut received, mut ended) = (0, 0);
         for holder in &mut self.processes {
@@ -70,7 +70,7 @@ impl Holders {
 }
 
 impl Holder {
-    /// Comes back when all connections are open.
+    /// Returns once all its connections are open.
     fn start(common: &Common, conns: usize, first: usize, join: bool) -> Result<Self, Error> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -81,7 +81,7 @@ impl Holder {
             .args(&common.urls);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = process.stdin.take();
-        let output = process.stdout.take().expect("it was asked for");
+        let output = process.stdout.take().expect("the output is piped");
         let mut holder = Self {
             process,
             input,

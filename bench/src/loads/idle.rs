@@ -7,37 +7,37 @@ use crate::args::{Common, Idle};
 use crate::connections::pool::{self, Pool};
 use crate::error::Error;
 use crate::measure::meter::{Latencies, Reading};
-use crate::measure::processes::Procs;
+use crate::measure::processes::Processes;
 use crate::measure::stamp::{Kind, Payload, Stamp};
 use crate::report::{Faults, Held, Report, rounded};
 
-/// Connections with a large message under way at the same time.
+/// Connections that have a large message under way at the same time.
 const LARGE_AT_A_TIME: usize = 8;
 
-/// Runs the load.
+/// Runs the load. Errors: connections that cannot be opened, processes that cannot be watched.
 pub fn run(idle: &Idle) -> Result<Report, Error> {
     let common = &idle.common;
-    let procs = Procs::watch(&common.pids)?;
-    // What this process cannot have is held by others.
+    let processes = Processes::watch(&common.pids)?;
+    // Connections above this process's limit are held by others.
     let own = Common {
         conns: common.conns.min(pool::most()?),
         ..common.clone()
     };
     let mut pool = Pool::new(&own)?;
-    let memory = procs.memory()?;
-    let began = Reading::take(&procs)?;
-    // They come first: these connections answer no ping while others are opened.
+    let memory = processes.memory()?;
+    let began = Reading::take(&processes)?;
+    // The others come first: this process answers no ping while they are opened.
     let others = Holders::open(&own, common.conns - own.conns, false)?;
     pool.open(&own, idle.opening)?;
-    let opened = Reading::take(&procs)?;
+    let opened = Reading::take(&processes)?;
     rest(&mut pool, common.secs)?;
-    let ended = Reading::take(&procs)?;
-    let grown = procs.memory()?.saturating_sub(memory);
+    let ended = Reading::take(&processes)?;
+    let grown = processes.memory()?.saturating_sub(memory);
     let (mut lost, mut corrupt, mut after) = (0, 0, None);
     if let Some(size) = idle.large {
         (lost, corrupt) = send_large(&mut pool, size, common.connect_timeout)?;
         rest(&mut pool, idle.quiet)?;
-        after = Some(procs.memory()?.saturating_sub(memory));
+        after = Some(processes.memory()?.saturating_sub(memory));
     }
 
     let mut latencies = Latencies::new();
@@ -45,7 +45,7 @@ pub fn run(idle: &Idle) -> Result<Report, Error> {
         latencies.record(*took);
     }
     let (opening, holding) = (began.until(&opened), opened.until(&ended));
-    let watched = !procs.is_empty();
+    let watched = !processes.is_empty();
     let each = |bytes: u64| rounded(bytes as f64 / common.conns as f64);
     let mut report = Report::of(
         "idle",
@@ -66,7 +66,7 @@ pub fn run(idle: &Idle) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Holds the connections, and sends nothing.
+/// Holds the connections for this time, and sends nothing.
 fn rest(pool: &mut Pool, time: Duration) -> Result<(), Error> {
     let until = Instant::now() + time;
     while Instant::now() < until {
@@ -75,7 +75,7 @@ fn rest(pool: &mut Pool, time: Duration) -> Result<(), Error> {
     Ok(())
 }
 
-/// One message on each connection, and back. Says how many have not come back, and how many were changed.
+/// Sends one message on each connection and waits for its echo. Returns how many echoes are missing, and how many differ.
 fn send_large(pool: &mut Pool, size: usize, timeout: Duration) -> Result<(u64, u64), Error> {
     if !pool.echoes() {
         return Err(Error::NoEcho);

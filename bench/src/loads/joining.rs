@@ -25,9 +25,9 @@ pub(super) fn join_groups(pool: &mut Pool, rooms: Rooms, timeout: Duration) -> R
     })
 }
 
-/// Joins on every connection. A message that comes back says that what was sent before it is done.
+/// Joins on every connection. An echo says that the server has done what was sent before it.
 fn join(pool: &mut Pool, timeout: Duration, send: impl Fn(&mut Pool, usize)) -> Result<(), Error> {
-    // Who cannot be echoed is in the room as soon as it has connected.
+    // Where there is no echo, a connection is in the room as soon as it is open.
     if !pool.echoes() {
         return Ok(());
     }

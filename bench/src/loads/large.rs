@@ -1,4 +1,4 @@
-//! Large messages up and down, and how late small ones of other connections are beside them.
+//! Large messages up and down, and the latency of small ones of other connections beside them.
 
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +9,7 @@ use crate::args::{Common, Echo, Large};
 use crate::error::Error;
 use crate::report::{Beside, Report, rounded};
 
-/// What the small messages' own run has measured.
+/// The figures of the run of small messages.
 #[derive(Debug, Deserialize)]
 struct Small {
     p50_ms: Option<f64>,
@@ -17,8 +17,8 @@ struct Small {
     errors: u64,
 }
 
-/// Runs the load: the small messages alone, then the large ones with the small ones beside them. The small ones are another
-/// process, so that they do not wait for this one to copy.
+/// Runs the load: the small messages alone, then the large ones with the small ones beside them. Another process sends the
+/// small ones, so that they do not wait while this one copies large ones. Errors: those of `echo`, in either process.
 pub fn run(large: &Large) -> Result<Report, Error> {
     let quiet = small(large)?.wait_with_output()?;
     let quiet = Small::parse(&quiet.stdout)?;
@@ -47,6 +47,7 @@ pub fn run(large: &Large) -> Result<Report, Error> {
     Ok(report)
 }
 
+/// Starts the run of small messages.
 fn small(large: &Large) -> Result<Child, Error> {
     let load = &large.load;
     let Common {

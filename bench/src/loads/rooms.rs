@@ -1,4 +1,4 @@
-//! Who is in which group, and which members have which publish.
+//! Which connections are members of which group, and which members have got which publish.
 
 use std::collections::VecDeque;
 
@@ -8,12 +8,12 @@ pub(crate) struct Rooms {
     pub(crate) conns: usize,
     pub(crate) groups: usize,
     pub(crate) members: usize,
-    /// A publish goes to all but the publisher.
+    /// A publish goes to all members but the publisher.
     pub(crate) others: bool,
 }
 
 impl Rooms {
-    /// The group of a publish: they take turns.
+    /// The group of a publish: groups take turns.
     pub(crate) fn group(&self, number: u32) -> usize {
         number as usize % self.groups
     }
@@ -37,7 +37,7 @@ impl Rooms {
         self.members - usize::from(self.others)
     }
 
-    /// Which member of the group a connection is, if it is one that gets what is published.
+    /// A connection's place among the members of a group, if it gets what is published there.
     fn place(&self, conn: usize, group: usize) -> Option<usize> {
         let place = (conn + self.conns - self.publisher(group)) % self.conns;
         (usize::from(self.others)..self.members)
@@ -46,13 +46,13 @@ impl Rooms {
     }
 }
 
-/// Which members have what.
+/// Which members have got which publishes.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
     rooms: Rooms,
-    /// How many publishes to its group each member has had: of all groups, one behind the other.
+    /// Publishes to its group that each member has got: all members of group 0, then of group 1 and so on.
     rounds: Vec<u32>,
-    /// How many members do not have it yet: of the publishes from `first` on.
+    /// Members that have not got a publish yet: one number for each publish from `first` on.
     missing: VecDeque<u32>,
     pub(crate) first: u32,
     pub(crate) reordered: u64,
@@ -69,7 +69,7 @@ impl Deliveries {
         }
     }
 
-    /// Publishes that some member does not have.
+    /// Publishes that some member has not got yet.
     pub(crate) fn in_flight(&self) -> usize {
         self.missing.len()
     }

@@ -1,13 +1,13 @@
-//! The measured window: what was received in it, how late, and what that cost.
+//! The measured time window: the messages in it, their latencies, and the processor time that they cost.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::processes::{self, Cpu, Procs};
+use super::processes::{self, Cpu, Processes};
 use crate::error::Error;
 
-/// Latencies above this count as this.
+/// Larger latencies count as this one.
 const MAX_LATENCY: Duration = Duration::from_secs(600);
 
 /// Latencies, in nanoseconds with three digits.
@@ -24,7 +24,7 @@ impl Latencies {
         self.0.saturating_record(latency.as_nanos() as u64);
     }
 
-    /// In milliseconds; nothing if there was no message.
+    /// In milliseconds; none without a message.
     pub(crate) fn percentile(&self, percent: f64) -> Option<f64> {
         (!self.0.is_empty()).then(|| self.0.value_at_quantile(percent / 100.0) as f64 / 1e6)
     }
@@ -35,7 +35,7 @@ impl Latencies {
     }
 }
 
-/// Processor time of both sides at one moment.
+/// Processor time of servers and generator at one instant.
 #[derive(Debug)]
 pub(crate) struct Reading {
     at: Instant,
@@ -43,7 +43,7 @@ pub(crate) struct Reading {
     client: Duration,
 }
 
-/// What was used between two readings.
+/// Time between two readings: on the clock, and of the processors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) wall: Duration,
@@ -52,9 +52,9 @@ pub(crate) struct Usage {
 }
 
 impl Reading {
-    pub(crate) fn take(procs: &Procs) -> Result<Self, Error> {
+    pub(crate) fn take(processes: &Processes) -> Result<Self, Error> {
         Ok(Self {
-            server: procs.cpu()?,
+            server: processes.cpu()?,
             client: processes::used(std::process::id()).unwrap_or_default(),
             at: Instant::now(),
         })
@@ -69,7 +69,7 @@ impl Reading {
     }
 }
 
-/// Where a run is: before the measured window, in it, after it.
+/// The phases of a run: before the measured window, in it, after it.
 #[derive(Debug)]
 enum Phase {
     Warmup,
@@ -80,7 +80,7 @@ enum Phase {
 /// Counts what is received in the measured window.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    procs: Procs,
+    processes: Processes,
     phase: Phase,
     /// When the phase ends.
     until: Instant,
@@ -89,7 +89,7 @@ pub(crate) struct Meter {
     messages: u64,
 }
 
-/// What a meter has counted.
+/// The count of a meter whose window has ended.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) usage: Usage,
@@ -98,9 +98,9 @@ pub(crate) struct Measured {
 }
 
 impl Meter {
-    pub(crate) fn new(procs: Procs, warmup: Duration, secs: Duration) -> Self {
+    pub(crate) fn new(processes: Processes, warmup: Duration, secs: Duration) -> Self {
         Self {
-            procs,
+            processes,
             phase: Phase::Warmup,
             until: Instant::now() + warmup,
             secs,
@@ -109,16 +109,16 @@ impl Meter {
         }
     }
 
-    /// Begins or ends the window if it is time. It says whether load is still wanted.
+    /// Begins or ends the window when its time has come. Returns whether the load goes on.
     pub(crate) fn goes_on(&mut self) -> Result<bool, Error> {
         if Instant::now() >= self.until {
             match &self.phase {
                 Phase::Warmup => {
-                    self.phase = Phase::Measuring(Reading::take(&self.procs)?);
+                    self.phase = Phase::Measuring(Reading::take(&self.processes)?);
                     self.until = Instant::now() + self.secs;
                 }
                 Phase::Measuring(began) => {
-                    self.phase = Phase::Done(began.until(&Reading::take(&self.procs)?));
+                    self.phase = Phase::Done(began.until(&Reading::take(&self.processes)?));
                 }
                 Phase::Done(_) => {}
             }
@@ -126,7 +126,7 @@ impl Meter {
         Ok(!matches!(self.phase, Phase::Done(_)))
     }
 
-    /// Whether what is received now counts.
+    /// Whether messages that are received now count.
     pub(crate) fn in_window(&self) -> bool {
         matches!(self.phase, Phase::Measuring(_))
     }
@@ -136,12 +136,12 @@ impl Meter {
         self.in_window() && Instant::now() + self.secs / 2 >= self.until
     }
 
-    /// When to look again.
+    /// When the phase ends.
     pub(crate) fn until(&self) -> Instant {
         self.until
     }
 
-    /// A message was received.
+    /// Counts a message, if the window is open.
     pub(crate) fn record(&mut self, latency: Duration) {
         if self.in_window() {
             self.latencies.record(latency);
@@ -149,7 +149,7 @@ impl Meter {
         }
     }
 
-    /// What was counted; nothing before the window has ended.
+    /// The count; none before the window has ended.
     pub(crate) fn measured(self) -> Option<Measured> {
         match self.phase {
             Phase::Done(usage) => Some(Measured {
@@ -179,12 +179,12 @@ impl Pace {
         }
     }
 
-    /// When the next message is to go.
+    /// When the next message is due.
     pub(crate) fn next(&self) -> Duration {
         self.start + Duration::from_secs_f64(self.sent as f64 / self.per_second)
     }
 
-    /// The scheduled time of the next message, if that time has come. It counts as sent.
+    /// When the next message was due, if that time has come; the message then counts as sent.
     pub(crate) fn due(&mut self, now: Duration) -> Option<Duration> {
         let next = self.next();
         (next <= now).then(|| {
@@ -226,8 +226,8 @@ mod tests {
 
     #[test]
     fn only_the_window_counts() {
-        let procs = Procs::watch(&[]).unwrap();
-        let mut meter = Meter::new(procs, Duration::ZERO, Duration::ZERO);
+        let processes = Processes::watch(&[]).unwrap();
+        let mut meter = Meter::new(processes, Duration::ZERO, Duration::ZERO);
         meter.record(Duration::from_millis(1));
         assert!(meter.goes_on().unwrap());
         meter.record(Duration::from_millis(2));

@@ -1,4 +1,4 @@
-//! What processes use: processor time and memory, of a process and all that descend from it.
+//! Processor time and memory of processes and all their descendants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// Linux shows user space a hundred ticks a second, whatever its own clock does.
+/// The unit of processor time in `/proc/PID/stat`: Linux shows user space a hundred ticks a second.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Processes to watch.
 #[derive(Debug, Clone)]
-pub struct Procs {
+pub struct Processes {
     roots: Vec<u32>,
 }
 
@@ -20,8 +20,8 @@ pub struct Procs {
 pub struct Cpu(BTreeMap<u32, Duration>);
 
 impl Cpu {
-    /// What was used between an earlier reading and this one. A process that came meanwhile counts whole; one that ended
-    /// meanwhile does not count.
+    /// Processor time used between an earlier reading and this one. A process that was started meanwhile counts from its start;
+    /// one that ended meanwhile does not count.
     pub fn since(&self, earlier: &Cpu) -> Duration {
         self.0
             .iter()
@@ -30,8 +30,8 @@ impl Cpu {
     }
 }
 
-impl Procs {
-    /// Watches these processes and their descendants. It is an error if one of them does not run.
+impl Processes {
+    /// Watches these processes and their descendants. Error: one of them does not run.
     pub fn watch(pids: &[u32]) -> Result<Self, Error> {
         for pid in pids {
             if !fs::exists(format!("/proc/{pid}/stat"))? {
@@ -46,9 +46,9 @@ impl Procs {
         self.roots.is_empty()
     }
 
-    /// Processor time used so far.
+    /// Processor time that each process has used so far. Error: `/proc` cannot be read.
     pub fn cpu(&self) -> Result<Cpu, Error> {
-        // A process that ends while it is read has no more to tell.
+        // A process that ends while it is read is left out.
         Ok(Cpu(self
             .all()?
             .into_iter()
@@ -56,7 +56,8 @@ impl Procs {
             .collect()))
     }
 
-    /// Memory in bytes: each page divided by the number of processes that share it (PSS).
+    /// Memory in bytes: each page divided by the number of processes that share it (PSS). Error: the files of a process are
+    /// another user's.
     pub fn memory(&self) -> Result<u64, Error> {
         let mut sum = 0;
         for pid in self.all()? {
@@ -104,7 +105,7 @@ impl Procs {
     }
 }
 
-/// Processor time of a process: the scheduler's own sum if there is one, else what was counted in ticks.
+/// Processor time of a process: the scheduler's sum in nanoseconds if there is one, else the count of ticks.
 pub(crate) fn used(pid: u32) -> Option<Duration> {
     match scheduled(pid) {
         Some(used) if !used.is_zero() => Some(used),
@@ -162,16 +163,16 @@ mod tests {
 
     #[test]
     fn this_process_uses_time_and_memory() {
-        let procs = Procs::watch(&[std::process::id()]).unwrap();
-        let earlier = procs.cpu().unwrap();
-        while procs.cpu().unwrap().since(&earlier).is_zero() {}
-        assert!(procs.memory().unwrap() > 100 << 10);
+        let processes = Processes::watch(&[std::process::id()]).unwrap();
+        let earlier = processes.cpu().unwrap();
+        while processes.cpu().unwrap().since(&earlier).is_zero() {}
+        assert!(processes.memory().unwrap() > 100 << 10);
     }
 
     #[test]
     fn a_process_that_does_not_run_is_an_error() {
         assert_eq!(
-            Procs::watch(&[u32::MAX]).unwrap_err().to_string(),
+            Processes::watch(&[u32::MAX]).unwrap_err().to_string(),
             "process 4294967295 is not running"
         );
     }

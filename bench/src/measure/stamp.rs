@@ -1,4 +1,4 @@
-//! What a payload carries: a number, so that lost and reordered messages are seen, and the time that its latency counts from.
+//! The stamp of a payload: a number, so that lost and reordered messages are seen, and the time that its latency counts from.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
 const FILL: u8 = b'x';
 
-/// The first byte says what a server does with a message.
+/// The first byte of a message, which says what a server does with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -22,14 +22,14 @@ pub(crate) enum Kind {
     Others = b'O',
 }
 
-/// The front of a payload.
+/// The first bytes of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) kind: Kind,
     /// Its eight digits are the group's name.
     pub(crate) group: u32,
     pub(crate) number: u32,
-    /// On the clock of this program.
+    /// When the message was due, on the clock of the run.
     pub(crate) at: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Payload {
         &self.0
     }
 
-    /// The stamp of a payload that came back, if it is whole.
+    /// The stamp of a payload that came back; none if the payload was damaged.
     pub(crate) fn read(&self, kind: Kind, payload: &[u8]) -> Option<Stamp> {
         if payload.len() != self.0.len() || payload[0] != kind as u8 || payload[SIZE..] != self.0[SIZE..] {
             return None;
@@ -72,7 +72,7 @@ impl Payload {
     }
 }
 
-/// Time since the program's run began.
+/// The time since a run began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock(Instant);
 
@@ -85,7 +85,7 @@ impl Clock {
         self.0.elapsed()
     }
 
-    /// The moment that this clock shows as that time.
+    /// The instant at which this clock shows that time.
     pub(crate) fn at(self, time: Duration) -> Instant {
         self.0 + time
     }
