@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use meepo_tests::{Endpoint, Hooked, Host, Incoming, Node, Post, Reply, http};
+use meepo_tests::{Endpoint, Host, Incoming, Node, Post, Reply, WebhookCluster, http};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -93,7 +93,7 @@ fn speak(post: &Post) -> Reply {
 async fn a_client_and_an_endpoint_speak() {
     let host = Host::new();
     let endpoint = Endpoint::start(host.endpoint(), speak).await;
-    let cluster = Hooked::start(&host, "session = [\"näme\"]\nsource = \"/test\"").await;
+    let cluster = WebhookCluster::start(&host, "session = [\"näme\"]\nsource = \"/test\"").await;
     let mut client = cluster.client("/ws?name=Ann&x=%20").await;
     assert_eq!(client.text().await, "welcome");
     let opened = &endpoint.of("opened")[0];
@@ -205,7 +205,7 @@ async fn each_status_has_its_consequence() {
         ("gateway", "max_message = \"512B\""),
         ("webhook", "attempts = 3\nmax_response = \"1KiB\""),
     ];
-    let cluster = Hooked::start_with(&host, &sections).await;
+    let cluster = WebhookCluster::start_with(&host, &sections).await;
     let mut client = cluster.client("/").await;
     let opened = endpoint.of("opened");
     let attempts: Vec<_> = opened
@@ -287,7 +287,7 @@ async fn it_takes_pushes_from_outside() {
     })
     .await;
     let push = "push = { address = \"{ip}:19908\", token = \"hush\" }";
-    let cluster = Hooked::start_with(&host, &[("worker", push)]).await;
+    let cluster = WebhookCluster::start_with(&host, &[("worker", push)]).await;
     let mut client = cluster.client("/").await;
     let send = json!({"to": {"groups": ["lobby"]}, "text": "tea is ready"}).to_string();
     let sent = http::post(host.push(), "/api/send", "hush", &send).await;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use meepo_tests::processes::MARK;
-use meepo_tests::{DEADLINE, Endpoint, Hooked, Host, Post, Reply, Ws, binaries, http, processes, wait_for, wait_until};
+use meepo_tests::{
+    DEADLINE, Endpoint, Host, Post, Reply, WebhookCluster, Ws, binaries, http, processes, wait_for, wait_until,
+};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -98,7 +100,7 @@ fn php(host: &Host, secret: &str) -> Command {
 }
 
 /// Two talk in a room.
-async fn talk(cluster: &Hooked) {
+async fn talk(cluster: &WebhookCluster) {
     let address = cluster.front.host().ws();
     assert_eq!(
         Ws::try_connect(address, "/").await.err(),
@@ -129,7 +131,7 @@ async fn talk(cluster: &Hooked) {
 }
 
 /// Posts of a worker with a key: an `opened` and a message.
-async fn recorded(host: &Host, cluster: &Hooked) -> [Post; 2] {
+async fn recorded(host: &Host, cluster: &WebhookCluster) -> [Post; 2] {
     let mut endpoint = Endpoint::start(host.endpoint(), |_| Reply::none()).await;
     let mut client = cluster.client("/?name=Eve").await;
     client.send("once").await;
@@ -188,7 +190,7 @@ async fn replayed(host: &Host, [opened, message]: &[Post; 2]) {
 }
 
 /// Nobody gets in while the keys differ.
-async fn strangers(cluster: &Hooked) {
+async fn strangers(cluster: &WebhookCluster) {
     let refused = Ws::try_connect(cluster.front.host().ws(), "/?name=Ann").await;
     assert_eq!(refused.err(), Some(401));
 }
@@ -200,7 +202,7 @@ async fn the_room_in_python() {
     }
     let host = Host::new();
     // Both keys sign: one is new, the other the application still has.
-    let cluster = Hooked::start(&host, "secret = \"new hush\"\nsession = [\"name\"]").await;
+    let cluster = WebhookCluster::start(&host, "secret = \"new hush\"\nsession = [\"name\"]").await;
     let posts = recorded(&host, &cluster).await;
     let right = Application::start(&host, &mut python(&host, "hush")).await;
     talk(&cluster).await;
@@ -219,7 +221,7 @@ async fn the_room_in_php() {
     }
     let host = Host::new();
     let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let cluster = Hooked::start(&host, &format!("secret = \"{key}\"\nsession = [\"name\"]")).await;
+    let cluster = WebhookCluster::start(&host, &format!("secret = \"{key}\"\nsession = [\"name\"]")).await;
     let posts = recorded(&host, &cluster).await;
     let right = Application::start(&host, &mut php(&host, key)).await;
     talk(&cluster).await;
@@ -318,12 +320,12 @@ async fn an_endpoint_over_tls_needs_a_certificate_that_is_known() {
     let url = format!("https://{address}:{port}/");
 
     let known = format!("ca_file = \"{}\"", file("ca.pem").display());
-    let cluster = Hooked::start_at(&host, &url, &known).await;
+    let cluster = WebhookCluster::start_at(&host, &url, &known).await;
     let mut client = cluster.client("/").await;
     assert_eq!(client.ask("safe").await, "safe");
     drop((client, cluster));
 
-    let cluster = Hooked::start_at(&host, &url, "").await;
+    let cluster = WebhookCluster::start_at(&host, &url, "").await;
     let stranger = tokio::spawn(Ws::try_connect(host.ws(), "/"));
     wait_until("the certificate is refused", DEADLINE, async || {
         cluster.worker.output().contains("UnknownIssuer")

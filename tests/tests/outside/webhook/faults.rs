@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use meepo_tests::{Endpoint, Hooked, Host, Line, Post, Reply, Status, Ws, processes, wait_for};
+use meepo_tests::{Endpoint, Host, Line, Post, Reply, Status, WebhookCluster, Ws, processes, wait_for};
 use nix::sys::signal::Signal;
 use tokio::sync::Semaphore;
 
@@ -29,7 +29,7 @@ async fn an_endpoint_that_dies_loses_nothing_and_keeps_the_order() {
     const MESSAGES: usize = 60;
     let host = Host::new();
     let mut endpoint = Endpoint::start(host.endpoint(), |_| Reply::none()).await;
-    let cluster = Hooked::start(&host, "connections = 8").await;
+    let cluster = WebhookCluster::start(&host, "connections = 8").await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         clients.push(Line::connect(host.line()).await);
@@ -73,7 +73,7 @@ async fn a_slow_answer_holds_up_its_own_client_alone() {
         _ => Reply::none(),
     })
     .await;
-    let cluster = Hooked::start(&host, "connections = 2").await;
+    let cluster = WebhookCluster::start(&host, "connections = 2").await;
     let (mut slow, mut quick) = (cluster.client("/").await, cluster.client("/").await);
     slow.send("slow").await;
     slow.send("behind").await;
@@ -97,7 +97,7 @@ async fn an_answer_that_never_comes_is_asked_for_again() {
         _ => Reply::none(),
     })
     .await;
-    let cluster = Hooked::start(&host, "timeout = \"500ms\"").await;
+    let cluster = WebhookCluster::start(&host, "timeout = \"500ms\"").await;
     let mut client = cluster.client("/").await;
     assert_eq!(client.ask("1").await, "1");
     let posts = endpoint.of("message");
@@ -115,7 +115,7 @@ async fn a_reload_under_load_loses_and_repeats_nothing() {
         _ => Reply::none(),
     })
     .await;
-    let cluster = Hooked::start(&host, "").await;
+    let cluster = WebhookCluster::start(&host, "").await;
     let mut client = cluster.client("/").await;
     let sender = tokio::spawn(async move {
         for number in 0..MESSAGES {
@@ -147,7 +147,7 @@ async fn workers_that_are_replaced_while_the_endpoint_is_away_hand_events_back()
         _ => Reply::none(),
     })
     .await;
-    let cluster = Hooked::start(&host, "").await;
+    let cluster = WebhookCluster::start(&host, "").await;
     let mut client = cluster.client("/").await;
     endpoint.when("opened", 1).await;
     endpoint.down().await;
@@ -190,7 +190,7 @@ async fn a_worker_that_dies_leaves_its_event_to_another_one() {
         _ => Reply::none(),
     })
     .await;
-    let cluster = Hooked::start(&host, "").await;
+    let cluster = WebhookCluster::start(&host, "").await;
     let mut client = cluster.client("/").await;
     client.send("1").await;
     endpoint.when("message", 1).await;
@@ -207,7 +207,7 @@ async fn a_worker_that_dies_leaves_its_event_to_another_one() {
 async fn a_gateway_that_dies_is_told_of() {
     let host = Host::new();
     let endpoint = Endpoint::start(host.endpoint(), |_| Reply::none()).await;
-    let cluster = Hooked::start(&host, "").await;
+    let cluster = WebhookCluster::start(&host, "").await;
     let _client = cluster.client("/").await;
     let opened = endpoint.when("opened", 1).await;
     let gateway = cluster.front.pids("gateway").await[0];
@@ -238,7 +238,7 @@ async fn an_outage_is_not_counted_against_an_event() {
         _ => Reply::none(),
     })
     .await;
-    let cluster = Hooked::start(&host, "attempts = 2").await;
+    let cluster = WebhookCluster::start(&host, "attempts = 2").await;
     let mut client = cluster.client("/").await;
     endpoint.down().await;
     client.send("patience").await;
@@ -264,7 +264,7 @@ async fn an_event_that_is_never_answered_is_given_up_while_others_are() {
         _ => Reply::none(),
     })
     .await;
-    let cluster = Hooked::start(&host, "attempts = 3\ntimeout = \"200ms\"\nconnections = 2").await;
+    let cluster = WebhookCluster::start(&host, "attempts = 3\ntimeout = \"200ms\"\nconnections = 2").await;
     let mut poisons = Vec::new();
     for text in ["poison", "gateway", "poison"] {
         let mut client = cluster.client("/").await;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::events::Record;
-use crate::load::Life;
+use super::events::Record;
+use crate::clients::load::Life;
 
 /// What a run came to, and what was wrong with it.
 #[derive(Debug, Default)]

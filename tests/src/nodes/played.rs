@@ -7,7 +7,10 @@ use meepo_proto::link::{Accept, Command, Done, Event, Hello, Welcome, command, e
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use crate::{Host, Node, Ws, in_time};
+use super::node::Node;
+use crate::clients::ws::Ws;
+use crate::machine::host::Host;
+use crate::wait::in_time;
 
 /// What is on its way to a worker that does not read.
 const WINDOW: u32 = 65_535;

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use crate::ws::{Incoming, Ws};
+use super::ws::{Incoming, Ws};
 
 /// How long a client waits for the last answers.
 const PATIENCE: Duration = Duration::from_secs(60);

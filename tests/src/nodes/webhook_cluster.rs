@@ -1,12 +1,12 @@
 //! A cluster whose worker is `meepo-worker`.
 
-use crate::host::Host;
-use crate::node::{Builder, Node};
-use crate::ws::Ws;
+use super::node::{Builder, Node};
+use crate::clients::ws::Ws;
+use crate::machine::host::Host;
 
 /// A registry with a gateway and a webhook worker.
 #[derive(Debug)]
-pub struct Hooked {
+pub struct WebhookCluster {
     /// The registry.
     pub registry: Node,
     /// The gateway, of one child.
@@ -15,7 +15,7 @@ pub struct Hooked {
     pub worker: Node,
 }
 
-impl Hooked {
+impl WebhookCluster {
     /// Starts all on a host, with further settings of `[webhook]`. The endpoint is there too.
     pub async fn start(host: &Host, settings: &str) -> Self {
         Self::start_at(host, &format!("http://{}/hook?key=1", host.endpoint()), settings).await

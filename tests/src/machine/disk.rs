@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
 use tempfile::TempDir;
 
-use crate::network::enter;
+use super::network::enter;
 
 /// A file system in memory, which only this thread and the processes that it starts see.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::binaries::binary;
-use crate::events::Events;
-use crate::host::Host;
-use crate::processes::{self, MARK};
-use crate::status::Status;
+use crate::checking::events::Events;
+use crate::checking::status::Status;
+use crate::machine::binaries::binary;
+use crate::machine::host::Host;
+use crate::machine::processes::{self, MARK};
 use crate::wait::{DEADLINE, in_time, wait_for, wait_until};
 
 /// What a node is to be. See [`Node::build`].

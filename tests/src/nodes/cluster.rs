@@ -8,13 +8,13 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use crate::checker::{self, Verdict};
-use crate::events::Events;
-use crate::host::Host;
-use crate::jobs::Jobs;
-use crate::load::Load;
-use crate::network::Network;
-use crate::node::{Builder, Node};
+use super::node::{Builder, Node};
+use crate::checking::checker::{self, Verdict};
+use crate::checking::events::Events;
+use crate::checking::jobs::Jobs;
+use crate::clients::load::Load;
+use crate::machine::host::Host;
+use crate::machine::network::Network;
 use crate::wait::{DEADLINE, wait_for};
 
 /// Registries, and gateways and workers of two children each.

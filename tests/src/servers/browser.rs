@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::processes::{self, MARK};
+use crate::machine::processes::{self, MARK};
 use crate::wait::{in_time, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);

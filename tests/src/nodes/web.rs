@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::binaries;
-use crate::node::Node;
+use super::node::Node;
+use crate::machine::binaries;
 
 /// Starts it as its own `meepo.toml` has it, at a place of this test's own.
 ///

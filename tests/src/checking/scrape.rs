@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::http;
+use crate::clients::http;
 
 /// Labels and their values.
 pub type Labels = BTreeMap<String, String>;

@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::host::Host;
-use crate::processes::{self, MARK};
+use crate::machine::host::Host;
+use crate::machine::processes::{self, MARK};
 use crate::wait::{in_time, wait_for};
 
 /// How long a member may take for an answer.
