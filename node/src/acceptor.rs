@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::time::Instant;
 use tokio_util::net::Listener;
 
-use crate::stats::Slot;
+use crate::observe::stats::Slot;
 
 /// How long to wait when no file descriptor is free.
 const EXHAUSTED: Duration = Duration::from_millis(200);

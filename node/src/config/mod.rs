@@ -2,10 +2,10 @@
 //!
 //! Settings come in layers: a type's own defaults, the program's ([`crate::Master::defaults`]), the file, the environment.
 
-mod env;
+mod environment;
 mod error;
 mod layers;
-mod node;
+mod node_section;
 mod section;
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 pub use error::ConfigError;
 pub(crate) use error::Origin;
 use layers::{Layers, Source};
-pub use node::{LogFormat, NodeSection};
+pub use node_section::{LogFormat, NodeSection};
 
 /// Sections that any program may find in its file, as one file serves all programs.
 const SECTIONS: [&str; 5] = ["node", "registry", "gateway", "worker", "webhook"];
@@ -33,7 +33,7 @@ pub struct Config {
     /// What the file says.
     text: Option<String>,
     layers: Layers,
-    environment: Vec<env::Override>,
+    environment: Vec<environment::Override>,
     read: Arc<Mutex<BTreeSet<String>>>,
     program: String,
 }
@@ -91,7 +91,7 @@ impl Config {
             base: folder.unwrap_or(Path::new(".")).into(),
             text,
             layers,
-            environment: env::overrides(variables)?,
+            environment: environment::overrides(variables)?,
             read: Arc::default(),
             program: program.into(),
         })
@@ -146,7 +146,7 @@ impl Config {
 
     /// An error about a setting that was read but cannot be used. The key is as in `gateway.listen[0].address`.
     pub fn invalid(&self, key: &str, why: impl fmt::Display) -> ConfigError {
-        let set_by = |from: &env::Override| {
+        let set_by = |from: &environment::Override| {
             let set = from.key();
             key.strip_prefix(set.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::{Deserializer, Track};
 use toml::{Table, Value};
 
-use super::env::Override;
+use super::environment::Override;
 use super::error::{ConfigError, Origin, unknown};
 use super::layers::{Layers, join};
 

@@ -1,0 +1,373 @@
+//! Names that one holder in the cluster has at a time: asks the registries for one, and keeps it. The rules are in `claim`.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use meepo_proto::registry::{HoldAnswer, HoldRequest, ReleaseRequest};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+use crate::cluster::claim::{Asked, Claim, Phase};
+use crate::cluster::clock::since_boot;
+use crate::cluster::membership::Membership;
+use crate::sys;
+
+/// How long a registry may take for an answer: it may have to try a second member of etcd.
+const ANSWER: Duration = Duration::from_millis(2500);
+/// How long giving a name back may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// The longest pause before a name that another has is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after a registry did not answer.
+const RETRY: Duration = Duration::from_millis(400);
+/// A holder asks again after this part of what it was granted, so that two answers may be missed.
+const RENEWED: u32 = 3;
+/// Registries that are away for less are not worth a line.
+const GRACE: Duration = Duration::from_secs(10);
+/// If they stay away it is logged again after this.
+const REMIND: Duration = Duration::from_secs(300);
+
+/// A name that nobody else in the cluster has, for as long as it lasts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    term: u64,
+    /// Zero when it is over.
+    until: watch::Receiver<Duration>,
+}
+
+/// A lease that is kept until it is lost, given back or dropped.
+#[derive(Debug)]
+pub struct Held {
+    lease: Lease,
+    until: Arc<watch::Sender<Duration>>,
+    asking: Arc<Asking>,
+    kept: AbortOnDropHandle<()>,
+}
+
+/// An attempt to get a name, and to keep it.
+#[derive(Debug)]
+struct Asking {
+    membership: Membership,
+    name: String,
+    /// Another for each attempt, so that no registry takes it for an earlier one.
+    holder: u64,
+    claim: Mutex<Claim>,
+}
+
+/// Not enough registries have answered.
+#[derive(Debug)]
+struct Unreached {
+    answered: usize,
+    needed: usize,
+    error: Option<Status>,
+}
+
+impl Lease {
+    /// A number that grows with each grant of the name: a database that keeps the largest one it was shown can refuse
+    /// whoever comes late with a smaller one. It fits into a signed 64-bit column.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Whether it lasts at this moment. It may be over in the next.
+    pub fn is_held(&self) -> bool {
+        since_boot() < *self.until.borrow()
+    }
+
+    /// Waits until it is over. Cancel safe.
+    pub async fn lost(&self) {
+        let mut until = self.until.clone();
+        loop {
+            let end = *until.borrow_and_update();
+            let Some(left) = end.checked_sub(since_boot()).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            tokio::select! {
+                () = sleep(left) => {}
+                changed = until.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Runs a future as long as the lease lasts: no step of it begins later, not even when this process or machine has
+    /// slept, and timers come late. None if the lease was over first.
+    pub async fn guard<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut lost = pin!(self.lost());
+        poll_fn(|cx| {
+            if !self.is_held() || lost.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+}
+
+impl Held {
+    /// To be handed on.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Gives the name back, so that another can have it at once. Whatever needs the lease has to have ended.
+    pub async fn release(mut self) {
+        self.until.send_replace(Duration::ZERO);
+        // Nothing is asked for after what is given back.
+        self.kept.abort();
+        let _ = (&mut self.kept).await;
+        self.asking.give_back().await;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.until.send_replace(Duration::ZERO);
+    }
+}
+
+impl Membership {
+    /// Waits until this process has a name, of which there are from 1 to 128 bytes. None when the token is cancelled
+    /// first.
+    pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Option<Held> {
+        let mut trouble = Trouble::default();
+        loop {
+            let asking = Arc::new(Asking {
+                membership: self.clone(),
+                name: name.into(),
+                // From the system: generators of several processes may begin with the same seed.
+                holder: sys::random().max(1),
+                claim: Mutex::new(Claim::new(self.size())),
+            });
+            match stop.run_until_cancelled(asking.run()).await {
+                Some(Ok(())) => return Some(asking.keep()),
+                Some(Err(unreached)) => trouble.saw(name, unreached),
+                None => {
+                    asking.give_back().await;
+                    return None;
+                }
+            }
+            // Those who got a part each must not meet again.
+            let pause = sleep(PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0));
+            tokio::join!(asking.give_back(), stop.run_until_cancelled(pause)).1?;
+        }
+    }
+}
+
+impl Asking {
+    /// Tries to get the name. An error if it could not even be asked for.
+    async fn run(&self) -> Result<(), Option<Unreached>> {
+        for phase in [Phase::Asking, Phase::Telling] {
+            let answered = self.round(phase).await;
+            if self.claim().phase(since_boot()) == phase {
+                return Err(answered);
+            }
+        }
+        match self.claim().phase(since_boot()) {
+            Phase::Held => Ok(()),
+            _ => Err(None),
+        }
+    }
+
+    /// Asks all registries once, until that is enough for the next phase.
+    async fn round(&self, phase: Phase) -> Option<Unreached> {
+        let registries = 0..self.membership.size();
+        let mut calls: FuturesUnordered<_> = registries.map(|registry| self.ask(registry)).collect();
+        let (mut answered, mut enough, mut last_error) = (0, false, None);
+        while let Some(result) = calls.next().await {
+            match result {
+                Ok(answer) => {
+                    answered += 1;
+                    enough |= answer.shared;
+                }
+                Err(error) => last_error = Some(error),
+            }
+            if self.claim().phase(since_boot()) != phase {
+                return None;
+            }
+        }
+        let needed = self.claim().majority();
+        (answered < needed && !enough).then_some(Unreached {
+            answered,
+            needed,
+            error: last_error,
+        })
+    }
+
+    /// Asks one registry, and takes down what it says.
+    async fn ask(&self, registry: usize) -> Result<HoldAnswer, Status> {
+        let asked = self.claim().ask(registry, since_boot());
+        let request = HoldRequest {
+            name: self.name.clone(),
+            holder: self.holder,
+            term: asked.term,
+        };
+        let call = self.membership.call(registry, ANSWER, async |mut client| {
+            client.hold(request).await.map(tonic::Response::into_inner)
+        });
+        let answer = call.await?;
+        self.take(registry, asked, &answer);
+        Ok(answer)
+    }
+
+    fn take(&self, registry: usize, asked: Asked, answer: &HoldAnswer) {
+        self.claim().answer(registry, since_boot(), asked, answer);
+    }
+
+    /// Keeps the name from now on.
+    fn keep(self: Arc<Self>) -> Held {
+        let (term, end) = {
+            let claim = self.claim();
+            (claim.term(), claim.until())
+        };
+        let (sender, until) = watch::channel(end);
+        let sender = Arc::new(sender);
+        let (asking, told) = (Arc::clone(&self), Arc::clone(&sender));
+        let kept = tokio::spawn(async move {
+            let registries = 0..asking.membership.size();
+            join_all(registries.map(|registry| asking.renew(registry, &told))).await;
+        });
+        Held {
+            lease: Lease { term, until },
+            until: sender,
+            asking: self,
+            kept: AbortOnDropHandle::new(kept),
+        }
+    }
+
+    /// Keeps the name at one registry, until it is lost.
+    async fn renew(&self, registry: usize, until: &watch::Sender<Duration>) {
+        loop {
+            let answer = self.ask(registry).await;
+            let end = {
+                let mut claim = self.claim();
+                if claim.phase(since_boot()) == Phase::Lost {
+                    until.send_replace(Duration::ZERO);
+                    return;
+                }
+                claim.until()
+            };
+            until.send_if_modified(|known| {
+                // One that was given back stays so.
+                let later = *known < end && !known.is_zero();
+                if later {
+                    *known = end;
+                }
+                later
+            });
+            let pause = match answer {
+                Ok(answer) if answer.granted => Duration::from_millis(answer.time_ms.into()) / RENEWED,
+                _ => RETRY.mul_f64(0.5 + fastrand::f64() / 2.0),
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// Gives back what any registry may have granted.
+    async fn give_back(&self) {
+        let open = self.claim().open();
+        let released = open.into_iter().map(|registry| {
+            let request = ReleaseRequest {
+                name: self.name.clone(),
+                holder: self.holder,
+            };
+            // One that does not answer waits until the lease has run out.
+            self.membership.call(registry, GOODBYE, async |mut client| {
+                client.release(request).await.map(tonic::Response::into_inner)
+            })
+        });
+        join_all(released).await;
+    }
+
+    fn claim(&self) -> MutexGuard<'_, Claim> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For how long not enough registries have answered.
+#[derive(Debug, Default)]
+struct Trouble {
+    since: Option<Instant>,
+    logged: Option<Instant>,
+}
+
+impl Trouble {
+    fn saw(&mut self, name: &str, unreached: Option<Unreached>) {
+        let Some(Unreached {
+            answered,
+            needed,
+            error,
+        }) = unreached
+        else {
+            self.since = None;
+            return;
+        };
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if now - since < GRACE || self.logged.is_some_and(|logged| now - logged < REMIND) {
+            return;
+        }
+        self.logged = Some(now);
+        let error = error.map(|error| error.message().to_owned()).unwrap_or_default();
+        tracing::warn!(
+            job = name,
+            answered,
+            needed,
+            error,
+            "not enough registries answer, so nobody can have the lease; still trying"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(until: Duration) -> (Lease, watch::Sender<Duration>) {
+        let (sender, until) = watch::channel(until);
+        (Lease { term: 1, until }, sender)
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_once_it_is_over() {
+        let (over, _sender) = lease(since_boot());
+        over.lost().await;
+        assert!(!over.is_held());
+        let begun = over.guard(async { panic!("it has begun") }).await;
+        assert_eq!(begun, None::<()>);
+    }
+
+    #[tokio::test]
+    async fn it_is_cut_off_where_it_waits() {
+        let (lease, sender) = lease(since_boot() + REMIND);
+        assert_eq!(lease.guard(async { 7 }).await, Some(7));
+        let cut = lease.guard(async {
+            sender.send_replace(Duration::ZERO);
+            // Not woken by the lease: the runtime comes back by itself.
+            tokio::task::yield_now().await;
+            panic!("it went on");
+        });
+        assert_eq!(cut.await, None::<()>);
+    }
+
+    #[tokio::test]
+    async fn it_lasts_as_long_as_it_is_renewed_and_ends_when_nobody_keeps_it() {
+        let (lease, sender) = lease(since_boot() + Duration::from_millis(50));
+        let later = since_boot() + Duration::from_millis(100);
+        sender.send_replace(later);
+        lease.lost().await;
+        assert!(since_boot() >= later);
+        sender.send_replace(since_boot() + REMIND);
+        assert!(lease.is_held());
+        drop(sender);
+        lease.lost().await;
+    }
+}

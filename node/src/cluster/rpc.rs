@@ -1,0 +1,217 @@
+//! gRPC between nodes: what both ends set on it.
+//!
+//! Both ends find out by HTTP/2 keep-alive that the other has silently gone, and send small messages at once.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::time::Sleep;
+use tokio_util::either::Either;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::{Channel, Endpoint, Server};
+
+use crate::acceptor::Acceptor;
+use crate::cluster::local::LocalStream;
+use crate::observe::quota::REFUSALS;
+use crate::observe::stats::Slot;
+
+/// How often a quiet connection is probed.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// How long the answer to a server's probe may take.
+const SERVER_PATIENCE: Duration = Duration::from_secs(5);
+/// The server may have given up a client that did nothing for this long, and no other: a little less than its patience.
+pub const UNHEARD: Duration = Duration::from_millis(4500);
+const _: () = assert!(UNHEARD.as_millis() < SERVER_PATIENCE.as_millis());
+/// The client waits longer: of a network that is cut the server is to find out by silence, not by a connection that the
+/// client has broken, which looks as if it had died.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// The largest HTTP/2 frame that is taken: what a stream is written at once, small messages and one part of a large one, is not
+/// cut, and what a connection reads at once takes no more.
+const FRAME: u32 = 128 << 10;
+/// How long a connection attempt may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a peer may take to show that it speaks HTTP/2.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client of HTTP/2 sends first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The client's end: a node at `host:port`. A name is resolved at each `connect`.
+pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .max_frame_size(FRAME)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(CLIENT_PATIENCE)
+        .keep_alive_while_idle(true))
+}
+
+/// The client's end over a connection that is there already, and over no other.
+pub fn over(endpoint: &Endpoint, connection: LocalStream) -> Channel {
+    let mut connection = Some(connection);
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+        let connection = connection.take().ok_or(io::ErrorKind::NotConnected);
+        async { connection.map(TokioIo::new).map_err(io::Error::from) }
+    }))
+}
+
+/// The server's end, to be served on [`incoming`].
+pub fn server() -> Server {
+    Server::builder()
+        .max_frame_size(FRAME)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(SERVER_PATIENCE))
+}
+
+/// An error with what caused it: the outermost one of a transport says nothing.
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut error = error.source();
+    while let Some(cause) = error {
+        text = format!("{text}: {cause}");
+        error = cause.source();
+    }
+    text
+}
+
+/// Accepts connections for [`server`].
+///
+/// It lives through a shortage of descriptors without spinning, and ends connections that do not begin to speak HTTP/2
+/// in time.
+pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
+    stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
+        let (socket, peer) = acceptor.accept().await;
+        // Only a hint; a connection that has ended already will say so when it is read.
+        let _ = socket.set_nodelay(true);
+        Some((Ok(Inbound::new(Either::Left(socket), Some(peer))), acceptor))
+    })
+}
+
+/// Accepts those from within this host.
+pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
+    stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
+        loop {
+            let (socket, _) = acceptor.accept().await;
+            // For want of a descriptor or memory. It comes again, over TCP in turn.
+            match LocalStream::new(socket) {
+                Ok(socket) => return Some((Ok(Inbound::new(Either::Right(socket), None)), acceptor)),
+                Err(error) => tracing::warn!(%error, "cannot take a connection of this host"),
+            }
+        }
+    })
+}
+
+/// A connection that [`incoming`] or [`incoming_local`] accepted.
+#[derive(Debug)]
+pub struct Inbound {
+    socket: Either<TcpStream, LocalStream>,
+    /// None within this host.
+    peer: Option<SocketAddr>,
+    /// Until the whole preface has come.
+    preface: Option<Preface>,
+}
+
+#[derive(Debug)]
+struct Preface {
+    seen: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Inbound {
+    fn new(socket: Either<TcpStream, LocalStream>, peer: Option<SocketAddr>) -> Self {
+        let preface = Preface {
+            seen: 0,
+            deadline: Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)),
+        };
+        Self {
+            socket,
+            peer,
+            preface: Some(preface),
+        }
+    }
+
+    /// Ends the connection of a peer that is no node.
+    fn refuse(&self, why: &'static str) -> Poll<io::Result<()>> {
+        if let Some(unlogged) = REFUSALS.take() {
+            let peer = self
+                .peer
+                .map_or_else(|| "this host".to_owned(), |peer| peer.to_string());
+            tracing::warn!(peer, why, unlogged, "refused a peer");
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)))
+    }
+}
+
+impl AsyncRead for Inbound {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+        let Some(preface) = &mut this.preface else {
+            return read;
+        };
+        if read.is_pending() {
+            ready!(preface.deadline.as_mut().poll(cx));
+            return this.refuse("it did not begin to speak HTTP/2 in time");
+        }
+        let came = &buf.filled()[before..];
+        let expected = &PREFACE[preface.seen..];
+        let both = came.len().min(expected.len());
+        if came[..both] != expected[..both] {
+            return this.refuse("it does not speak HTTP/2");
+        }
+        preface.seen += both;
+        if preface.seen == PREFACE.len() {
+            this.preface = None;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Inbound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
+
+impl Connected for Inbound {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        match &self.socket {
+            Either::Left(socket) => socket.connect_info(),
+            Either::Right(_) => TcpConnectInfo {
+                local_addr: None,
+                remote_addr: None,
+            },
+        }
+    }
+}

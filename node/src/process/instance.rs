@@ -1,0 +1,111 @@
+//! What a node type tells its master, and what a child is given.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::{Config, ConfigError, NodeSection};
+use crate::observe::stats::{Siblings, Slot};
+use crate::stop::Stop;
+
+/// Whatever ended a child.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A node type: the registry, a gateway or a worker.
+pub trait Instance {
+    /// Its name in `status`, with `--only` and as a section of the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Reads its section of the configuration. It runs in the master, before anything is bound or forked, and again at
+    /// each reload; it starts no thread and opens nothing.
+    fn plan(&self, config: &Config) -> Result<Plan, ConfigError>;
+
+    /// When it drains as the node stops: those with a lower number go first. What holds clients goes before what handles
+    /// their last events, and the registry is the last.
+    fn stop_order(&self) -> u8 {
+        match self.name() {
+            "gateway" => 0,
+            "registry" => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// The future of a child: it ends when the child has drained, or with the reason why it cannot serve.
+pub type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>>>>;
+
+/// What the master needs to know to run an instance.
+pub struct Plan {
+    /// How many children the master keeps.
+    pub children: usize,
+    /// Threads of a child's runtime; 1 is a current-thread runtime.
+    pub threads: usize,
+    /// Listeners that all children share, opened by the master.
+    pub shared: Vec<Listen>,
+    /// A listener of each child's own: the port is this one plus the child's index (0: any free port). While a reload
+    /// replaces a child, its successor has the next port that is free among those of the instance.
+    pub own: Option<Listen>,
+    /// The effective settings, as `check` prints them.
+    pub effective: toml::Table,
+    /// The same of further sections that the instance reads, by their names.
+    pub further: toml::Table,
+    /// Runs in the child, after the fork, on the child's own runtime.
+    pub serve: Rc<dyn Fn(Child) -> Serving>,
+}
+
+/// A listener that the master is to open.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// What it is for, as `status` shows it: `ws`, `line`, `inner`.
+    pub label: String,
+    /// Where it binds.
+    pub address: SocketAddr,
+    /// The configuration key that asked for it, for errors.
+    pub key: String,
+    /// The scheme and path of a page that a person can open here, such as `http` and `/`.
+    pub page: Option<(&'static str, String)>,
+}
+
+/// What a child is given.
+pub struct Child {
+    /// Counted from 0.
+    pub index: usize,
+    /// As in [`Plan::shared`], in the same order. Not blocking.
+    pub shared: Vec<TcpListener>,
+    /// As [`Plan::own`]. Not blocking.
+    pub own: Option<TcpListener>,
+    /// This child's figures.
+    pub stats: &'static Slot,
+    /// The figures of all children of this instance.
+    pub siblings: Siblings,
+    /// The section `[node]`.
+    pub node: Arc<NodeSection>,
+    /// Tells when to drain.
+    pub stop: Stop,
+}
+
+impl Child {
+    /// Tells the master that this child serves. Until then a start waits, and a reload keeps the child's predecessor.
+    pub fn ready(&self) {
+        crate::process::child::ready();
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("children", &self.children)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! A node that runs, as seen by the commands: its master is found by the lock, and reached by a descriptor of the process.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
+
+use crate::config::NodeSection;
+use crate::process::cli::complain;
+use crate::process::control::{self, Answer, Request};
+use crate::process::pid_file::{self, PidFile};
+use crate::sys::PidFd;
+
+/// How long a master may take to answer before it counts as hung.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take until the kernel has taken away a process that was killed.
+const KILL_TIME: Duration = Duration::from_secs(10);
+
+/// A node that runs: its master cannot be mistaken for another process.
+pub(crate) struct Running {
+    pub(crate) node: NodeSection,
+    pid: Pid,
+    master: PidFd,
+}
+
+/// What the lock of the pid file says.
+pub(crate) enum Found {
+    Running(Running),
+    Not(NodeSection),
+}
+
+/// Finds the master of a node.
+pub(crate) fn find(node: NodeSection) -> Result<Found, String> {
+    let path = node.pid_path();
+    loop {
+        let Some(pid) = holder(&path)? else {
+            return Ok(Found::Not(node));
+        };
+        // The number could have gone to another process before the descriptor was opened: the lock decides again.
+        match PidFd::open(pid) {
+            Ok(master) if holder(&path)? == Some(pid) => {
+                return Ok(Found::Running(Running { node, pid, master }));
+            }
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                return Err(format!("{}, pid {pid}, cannot be reached: {error}", node.name));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn holder(path: &Path) -> Result<Option<Pid>, String> {
+    pid_file::holder(path).map_err(|error| error.to_string())
+}
+
+impl Running {
+    /// Asks the master. Without a limit it waits for the answer as long as the master lives.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, request: Request, limit: Option<Duration>) -> io::Result<T> {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+        let give_up = Instant::now() + limit.unwrap_or(PATIENCE);
+        loop {
+            match control::ask(&self.node.socket_path(), request, limit) {
+                // It has the lock and is about to open its socket, or replaces its binary just now.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        NotFound | ConnectionRefused | ConnectionReset | UnexpectedEof
+                    ) && Instant::now() < give_up
+                        && !self.master.wait(Duration::from_millis(20)) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether the master is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.master.wait(Duration::ZERO)
+    }
+
+    /// Stops gracefully; by force when the master does not keep its time.
+    pub(crate) fn stop(&self) -> Result<(), String> {
+        // A question and not a signal, as a second signal means haste.
+        let asked: Result<Answer, _> = self.ask(Request::Stop, Some(PATIENCE));
+        if asked.is_err() && !self.master.wait(Duration::ZERO) {
+            self.signal(Signal::SIGTERM)?;
+        }
+        // The master's own limit: the settings may have changed since it read them.
+        let limit = asked.ok().and_then(|answer| answer.limit);
+        if self.master.wait(limit.unwrap_or(self.node.stop_timeout) + PATIENCE) {
+            return Ok(());
+        }
+        complain(&format!(
+            "{} does not stop in time and is ended by force",
+            self.node.name
+        ));
+        self.kill()
+    }
+
+    /// Ends master and children.
+    pub(crate) fn kill(&self) -> Result<(), String> {
+        let asked: Result<Answer, _> = self.ask(Request::Kill, Some(PATIENCE / 2));
+        if asked.is_ok() && self.master.wait(KILL_TIME) {
+            return Ok(());
+        }
+        // It hangs. Once it is stopped, it starts no more children, and its list of them holds still.
+        if self.master.wait(Duration::ZERO) {
+            return Ok(());
+        }
+        self.signal(Signal::SIGSTOP)?;
+        let children = children_of(self.pid);
+        self.signal(Signal::SIGKILL)?;
+        for child in &children {
+            // One that has ended in the meantime is no failure.
+            let _ = child.signal(Signal::SIGKILL);
+        }
+        let deadline = Instant::now() + KILL_TIME;
+        let gone = std::iter::once(&self.master)
+            .chain(&children)
+            .all(|process| process.wait(deadline.saturating_duration_since(Instant::now())));
+        if !gone {
+            return Err(format!("{}: some processes cannot be ended", self.node.name));
+        }
+        // What the master would have removed. A new one may have come already: then all is its own.
+        if let Ok(pid_file) = PidFile::take(&self.node.pid_path()) {
+            let _ = std::fs::remove_file(self.node.socket_path());
+            pid_file.remove();
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), String> {
+        if holder(&self.node.pid_path())? != Some(self.pid) {
+            return Ok(());
+        }
+        self.master
+            .signal(signal)
+            .map_err(|error| format!("{}, pid {}: {error}", self.node.name, self.pid))
+    }
+
+    /// What to say when it does not answer.
+    pub(crate) fn no_answer(&self, error: &std::io::Error) -> String {
+        format!("{}, pid {}, does not answer: {error}", self.node.name, self.pid)
+    }
+}
+
+/// The children of a process that has been stopped.
+fn children_of(parent: Pid) -> Vec<PidFd> {
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let pids = list
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .map(Pid::from_raw);
+    pids.filter_map(|pid| PidFd::open(pid).ok()).collect()
+}
