@@ -34,16 +34,18 @@ mod acceptor;
 mod backoff;
 mod cluster;
 pub mod config;
+pub mod error_text;
 mod observe;
 mod process;
 pub mod stop;
 mod sys;
 
 pub use acceptor::Acceptor;
-pub use cluster::election_lock as turn;
-pub use cluster::lease::{Held, Lease};
+
+pub use backoff::Backoff;
+pub use cluster::lease::{HeldLease, Lease};
 pub use cluster::membership::Membership;
-pub use cluster::{advertise, claim, clock, lease, local, membership, rpc, secret};
+pub use cluster::{advertise, claim, clock, election_lock, lease, local, membership, rpc, secret};
 pub use config::{Config, ConfigError, NodeSection};
 /// An allocator that a program may choose as its global one: what it keeps goes back to the system while a child is quiet.
 pub use mimalloc::MiMalloc as Allocator;

@@ -1,4 +1,4 @@
-//! What an only holder of a name may believe: the rules, without sockets or clocks.
+//! The rules by which a holder knows that it alone has a name, without sockets or clocks.
 //!
 //! A registry grants a name to one holder for a time. The holder counts that time from when it sent its request, which is
 //! before the registry counts, and leaves a tenth of it out, for clocks that do not run alike. It has the name as long as
@@ -20,43 +20,44 @@ const COUNTED: u32 = 9;
 /// No registry grants more at once.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What was asked of a registry.
+/// A request for a name that was sent to a registry.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
-    /// When, before it was sent.
+pub struct SentRequest {
+    /// When, just before it was sent.
     pub sent: Duration,
-    /// With which term.
+    /// The term in it; 0 while none is settled.
     pub term: u64,
 }
 
-/// How far a holder is.
+/// How far a claim is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// It does not have the name.
+pub enum ClaimPhase {
+    /// The holder does not have the name.
     Asking,
-    /// It has the name, and has to tell its term before it begins.
+    /// The holder has the name, and has to tell its term before it begins.
     Telling,
-    /// It has the name, and may work.
+    /// The holder has the name, and may work.
     Held,
-    /// It has had the name, and never will again by this claim.
+    /// The holder has had the name, and never will again by this claim.
     Lost,
 }
 
 /// One attempt to get a name, until it is lost.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    words: Vec<Word>,
-    phase: Phase,
+    answers: Vec<RegistryAnswer>,
+    phase: ClaimPhase,
     term: u64,
 }
 
-/// The word of one registry.
+/// The latest answer of one registry.
 #[derive(Debug, Clone, Copy, Default)]
-struct Word {
-    /// The end of what it has granted; zero if it has not.
+struct RegistryAnswer {
+    /// When its grant ends; zero without a grant.
     until: Duration,
     /// The least that the term may be.
     term: u64,
+    /// It shares its store with other registries, and speaks for all of them.
     shared: bool,
     /// It knows the term.
     told: bool,
@@ -65,19 +66,19 @@ struct Word {
 }
 
 impl Claim {
-    /// A claim at so many registries.
+    /// A claim at this number of registries.
     pub fn new(registries: usize) -> Self {
         Self {
-            words: vec![Word::default(); registries],
-            phase: Phase::Asking,
+            answers: vec![RegistryAnswer::default(); registries],
+            phase: ClaimPhase::Asking,
             term: 0,
         }
     }
 
-    /// How far it is at a time.
-    pub fn phase(&mut self, now: Duration) -> Phase {
-        if matches!(self.phase, Phase::Telling | Phase::Held) && now >= self.until() {
-            self.phase = Phase::Lost;
+    /// How far the claim is at a time.
+    pub fn phase(&mut self, now: Duration) -> ClaimPhase {
+        if matches!(self.phase, ClaimPhase::Telling | ClaimPhase::Held) && now >= self.until() {
+            self.phase = ClaimPhase::Lost;
         }
         self.phase
     }
@@ -87,73 +88,77 @@ impl Claim {
         self.term
     }
 
-    /// When it ends, as far as is known. A claim that is lost has ended.
+    /// When the claim ends if no further grant comes. Zero for a claim that is lost.
     pub fn until(&self) -> Duration {
-        if self.phase == Phase::Lost {
+        if self.phase == ClaimPhase::Lost {
             return Duration::ZERO;
         }
-        let mut all: Vec<_> = self.words.iter().map(|word| word.until).collect();
+        let mut all: Vec<_> = self.answers.iter().map(|known| known.until).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
         let of_most = all.get(self.majority() - 1).copied().unwrap_or_default();
-        let shared = self.words.iter().filter(|word| word.shared).map(|word| word.until);
+        let shared = self
+            .answers
+            .iter()
+            .filter(|known| known.shared)
+            .map(|known| known.until);
         shared.fold(of_most, Duration::max)
     }
 
-    /// How many registries are more than half of them.
+    /// The least number of registries that are more than half of them.
     pub fn majority(&self) -> usize {
-        self.words.len() / 2 + 1
+        self.answers.len() / 2 + 1
     }
 
-    /// A registry is asked.
-    pub fn ask(&mut self, registry: usize, now: Duration) -> Asked {
-        self.words[registry].open = true;
-        Asked {
+    /// Notes that a registry is asked at a time, and returns the request.
+    pub fn ask(&mut self, registry: usize, now: Duration) -> SentRequest {
+        self.answers[registry].open = true;
+        SentRequest {
             sent: now,
             term: self.term,
         }
     }
 
-    /// A registry has answered.
-    pub fn answer(&mut self, registry: usize, now: Duration, asked: Asked, answer: &HoldAnswer) {
+    /// Notes the answer of a registry to a request.
+    pub fn answer(&mut self, registry: usize, now: Duration, asked: SentRequest, answer: &HoldAnswer) {
         let phase = self.phase(now);
-        let word = &mut self.words[registry];
-        word.open = answer.granted;
-        if phase == Phase::Lost {
+        let known = &mut self.answers[registry];
+        known.open = answer.granted;
+        if phase == ClaimPhase::Lost {
             return;
         }
-        // Registries that share a store know whether the holder still has the name: the key that it had is gone, or is new.
+        // Registries that share a store know whether the holder still has the name: its key is gone, or another one is there.
         if answer.shared && asked.term != 0 && (!answer.granted || answer.term != self.term) {
-            self.phase = Phase::Lost;
+            self.phase = ClaimPhase::Lost;
             return;
         }
         if !answer.granted {
             return;
         }
         let time = Duration::from_millis(answer.time_ms.into()).min(LONGEST);
-        word.until = word.until.max(asked.sent + time * COUNTED / 10);
-        word.shared = answer.shared;
-        word.told |= asked.term != 0;
+        known.until = known.until.max(asked.sent + time * COUNTED / 10);
+        known.shared = answer.shared;
+        known.told |= asked.term != 0;
         if asked.term == 0 {
-            word.term = answer.term;
+            known.term = answer.term;
         }
-        if phase == Phase::Asking && self.are_enough(|word| now < word.until) {
-            let granted = self.words.iter().filter(|word| now < word.until);
-            self.term = granted.map(|word| word.term).max().unwrap_or_default();
-            self.phase = Phase::Telling;
-        } else if phase == Phase::Telling && self.are_enough(|word| word.told) {
-            self.phase = Phase::Held;
+        if phase == ClaimPhase::Asking && self.are_enough(|known| now < known.until) {
+            let granted = self.answers.iter().filter(|known| now < known.until);
+            self.term = granted.map(|known| known.term).max().unwrap_or_default();
+            self.phase = ClaimPhase::Telling;
+        } else if phase == ClaimPhase::Telling && self.are_enough(|known| known.told) {
+            self.phase = ClaimPhase::Held;
         }
     }
 
-    /// The registries that may have the name down for this holder.
+    /// The registries that may have granted the name to this holder.
     pub fn open(&self) -> Vec<usize> {
-        let open = self.words.iter().enumerate().filter(|(_, word)| word.open);
+        let open = self.answers.iter().enumerate().filter(|(_, known)| known.open);
         open.map(|(registry, _)| registry).collect()
     }
 
-    fn are_enough(&self, holds: impl Fn(&Word) -> bool) -> bool {
-        let those = || self.words.iter().filter(|word| holds(word));
-        those().count() >= self.majority() || those().any(|word| word.shared)
+    fn are_enough(&self, holds: impl Fn(&RegistryAnswer) -> bool) -> bool {
+        let those = || self.answers.iter().filter(|known| holds(known));
+        those().count() >= self.majority() || those().any(|known| known.shared)
     }
 }
 
@@ -188,18 +193,18 @@ mod tests {
         let mut claim = Claim::new(3);
         let asked: Vec<_> = (0..3).map(|registry| claim.ask(registry, at(0))).collect();
         claim.answer(0, at(1), asked[0], &answer(true, 5));
-        assert_eq!(claim.phase(at(1)), Phase::Asking);
+        assert_eq!(claim.phase(at(1)), ClaimPhase::Asking);
         claim.answer(1, at(1), asked[1], &answer(false, 99));
         assert_eq!(claim.open(), [0, 2]);
         claim.answer(2, at(1), asked[2], &answer(true, 7));
-        assert_eq!((claim.phase(at(1)), claim.term()), (Phase::Telling, 7));
+        assert_eq!((claim.phase(at(1)), claim.term()), (ClaimPhase::Telling, 7));
         let asked: Vec<_> = (0..3).map(|registry| claim.ask(registry, at(2))).collect();
         claim.answer(0, at(3), asked[0], &answer(true, 7));
-        assert_eq!(claim.phase(at(3)), Phase::Telling);
+        assert_eq!(claim.phase(at(3)), ClaimPhase::Telling);
         claim.answer(2, at(3), asked[2], &answer(true, 7));
         assert_eq!(
             (claim.phase(at(3)), claim.until()),
-            (Phase::Held, at(2) + TIME * 9 / 10)
+            (ClaimPhase::Held, at(2) + TIME * 9 / 10)
         );
     }
 
@@ -211,10 +216,10 @@ mod tests {
         let lost = claim.ask(1, at(6));
         claim.answer(0, at(8), later, &answer(true, 7));
         assert_eq!(claim.until(), at(9));
-        assert_eq!(claim.phase(at(8)), Phase::Held);
+        assert_eq!(claim.phase(at(8)), ClaimPhase::Held);
         // The answer would have been in time, but was read too late.
         claim.answer(1, at(9), lost, &answer(true, 7));
-        assert_eq!((claim.phase(at(8)), claim.until()), (Phase::Lost, Duration::ZERO));
+        assert_eq!((claim.phase(at(8)), claim.until()), (ClaimPhase::Lost, Duration::ZERO));
         assert_eq!(claim.open(), [0, 1, 2], "it has to be given back");
     }
 
@@ -225,7 +230,7 @@ mod tests {
         claim.answer(0, at(1), asked, &answer(true, 7));
         let asked = claim.ask(0, at(2));
         claim.answer(0, at(9), asked, &answer(true, 7));
-        assert_eq!(claim.phase(at(9)), Phase::Lost);
+        assert_eq!(claim.phase(at(9)), ClaimPhase::Lost);
     }
 
     #[test]
@@ -233,7 +238,7 @@ mod tests {
         let mut claim = held();
         let asked = claim.ask(0, at(1));
         claim.answer(0, at(1), asked, &answer(false, 8));
-        assert_eq!((claim.phase(at(8)), claim.until()), (Phase::Held, at(9)));
+        assert_eq!((claim.phase(at(8)), claim.until()), (ClaimPhase::Held, at(9)));
     }
 
     #[test]
@@ -244,19 +249,22 @@ mod tests {
         let asked = claim.ask(2, at(0));
         assert_eq!(asked.term, 12);
         claim.answer(2, at(0), asked, &shared(true, 12));
-        assert_eq!(claim.phase(at(8)), Phase::Held);
+        assert_eq!(claim.phase(at(8)), ClaimPhase::Held);
         let mut other = claim.clone();
         for (claim, word) in [(&mut claim, shared(false, 13)), (&mut other, shared(true, 13))] {
             let asked = claim.ask(0, at(1));
             claim.answer(0, at(1), asked, &word);
-            assert_eq!(claim.phase(at(1)), Phase::Lost, "another had it meanwhile");
+            assert_eq!(claim.phase(at(1)), ClaimPhase::Lost, "another had it meanwhile");
         }
     }
 
     #[test]
     fn without_registries_nobody_has_it() {
         let mut claim = Claim::new(0);
-        assert_eq!((claim.phase(at(0)), claim.until()), (Phase::Asking, Duration::ZERO));
+        assert_eq!(
+            (claim.phase(at(0)), claim.until()),
+            (ClaimPhase::Asking, Duration::ZERO)
+        );
     }
 
     /// Held at all three of three, with the term 7, until second 9.
@@ -269,7 +277,7 @@ mod tests {
                 claim.answer(registry, at(0), asked, &answer(true, 7));
             }
         }
-        assert_eq!((claim.phase(at(0)), claim.until()), (Phase::Held, at(9)));
+        assert_eq!((claim.phase(at(0)), claim.until()), (ClaimPhase::Held, at(9)));
         claim
     }
 }

@@ -1,4 +1,4 @@
-//! What only one child of an address does at a time, also while a reload has both generations there.
+//! A lock that one child of a listener has at a time, also while a reload has both generations there.
 
 use std::io;
 use std::net::TcpListener;
@@ -13,19 +13,20 @@ use tokio::time::sleep;
 /// How often a child that waits looks again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The turn of the one child that has it. It ends when this is dropped, or when the process closes the listener in any
-/// other way.
+/// The lock, in the one child that has it. It ends when this is dropped, or when the process closes the listener in any other
+/// way.
 ///
 /// It is a record lock on the listening socket: all generations of children have the same socket, also those of an
 /// earlier binary of the master, and such a lock belongs to one process and goes with it.
 #[derive(Debug)]
-pub struct Turn {
+pub struct ElectionLock {
     _listener: TcpListener,
 }
 
-impl Turn {
-    /// Waits until no other process has the turn at this listener. Cancel safe.
-    pub async fn wait(listener: TcpListener) -> io::Result<Self> {
+impl ElectionLock {
+    /// Waits until no other process has the lock of this listener. Cancel safe. An error if the listener cannot be locked at
+    /// all.
+    pub async fn acquire(listener: TcpListener) -> io::Result<Self> {
         loop {
             match lock(&listener) {
                 Ok(()) => return Ok(Self { _listener: listener }),
@@ -57,21 +58,21 @@ mod tests {
 
     use super::*;
 
-    /// In the other process: says that the input is locked.
-    const OTHER: &str = "MEEPO_TEST_TURN";
+    /// Set in the other process, which says when its input is locked.
+    const OTHER: &str = "MEEPO_TEST_ELECTION_LOCK";
 
     #[tokio::test]
-    async fn it_is_the_other_process_s_until_that_is_gone() {
+    async fn another_process_has_it_until_that_is_gone() {
         if std::env::var_os(OTHER).is_some() {
             let listener = TcpListener::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
-            let _turn = Turn::wait(listener).await.unwrap();
+            let _lock = ElectionLock::acquire(listener).await.unwrap();
             println!("\nlocked");
             std::future::pending::<()>().await;
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut other = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture"])
-            .arg("cluster::election_lock::tests::it_is_the_other_process_s_until_that_is_gone")
+            .arg("cluster::election_lock::tests::another_process_has_it_until_that_is_gone")
             .env(OTHER, "1")
             .stdin(OwnedFd::from(listener.try_clone().unwrap()))
             .stdout(Stdio::piped())
@@ -79,11 +80,11 @@ mod tests {
             .unwrap();
         let output = BufReader::new(other.stdout.take().unwrap());
         assert!(output.lines().any(|line| line.unwrap() == "locked"));
-        let turn = timeout(PAUSE * 4, Turn::wait(listener.try_clone().unwrap())).await;
-        assert!(turn.is_err(), "{turn:?}");
+        let lock = timeout(PAUSE * 4, ElectionLock::acquire(listener.try_clone().unwrap())).await;
+        assert!(lock.is_err(), "{lock:?}");
         other.kill().unwrap();
         other.wait().unwrap();
-        timeout(Duration::from_secs(30), Turn::wait(listener))
+        timeout(Duration::from_secs(30), ElectionLock::acquire(listener))
             .await
             .unwrap()
             .unwrap();

@@ -1,4 +1,4 @@
-//! Names that one holder in the cluster has at a time: asks the registries for one, and keeps it. The rules are in `claim`.
+//! Names that one holder in the cluster has at a time: asks the registries for a name, and keeps it. The rules are in `claim`.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -15,49 +15,50 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use crate::cluster::claim::{Asked, Claim, Phase};
+use crate::backoff::Backoff;
+use crate::cluster::claim::{Claim, ClaimPhase};
 use crate::cluster::clock::since_boot;
 use crate::cluster::membership::Membership;
 use crate::sys;
 
 /// How long a registry may take for an answer: it may have to try a second member of etcd.
-const ANSWER: Duration = Duration::from_millis(2500);
+const ANSWER_TIME: Duration = Duration::from_millis(2500);
 /// How long giving a name back may take.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// The longest pause before a name that another has is asked for again.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
+/// The longest pause before a name that another holder has is asked for again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after a registry did not answer.
 const RETRY: Duration = Duration::from_millis(400);
 /// A holder asks again after this part of what it was granted, so that two answers may be missed.
 const RENEWED: u32 = 3;
-/// Registries that are away for less are not worth a line.
+/// An outage that is shorter is not logged.
 const GRACE: Duration = Duration::from_secs(10);
-/// If they stay away it is logged again after this.
+/// An outage that lasts is logged again after this.
 const REMIND: Duration = Duration::from_secs(300);
 
 /// A name that nobody else in the cluster has, for as long as it lasts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lease {
     term: u64,
-    /// Zero when it is over.
+    /// When it ends, as the time since the machine started. Zero when it is over.
     until: watch::Receiver<Duration>,
 }
 
 /// A lease that is kept until it is lost, given back or dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldLease {
     lease: Lease,
     until: Arc<watch::Sender<Duration>>,
-    asking: Arc<Asking>,
+    attempt: Arc<Attempt>,
     kept: AbortOnDropHandle<()>,
 }
 
 /// An attempt to get a name, and to keep it.
 #[derive(Debug)]
-struct Asking {
+struct Attempt {
     membership: Membership,
     name: String,
-    /// Another for each attempt, so that no registry takes it for an earlier one.
+    /// The id of this attempt's holder: another for each attempt, so that no registry takes it for an earlier one.
     holder: u64,
     claim: Mutex<Claim>,
 }
@@ -112,8 +113,8 @@ impl Lease {
     }
 }
 
-impl Held {
-    /// To be handed on.
+impl HeldLease {
+    /// The lease, to be handed on to whatever needs it.
     pub fn lease(&self) -> &Lease {
         &self.lease
     }
@@ -121,14 +122,14 @@ impl Held {
     /// Gives the name back, so that another can have it at once. Whatever needs the lease has to have ended.
     pub async fn release(mut self) {
         self.until.send_replace(Duration::ZERO);
-        // Nothing is asked for after what is given back.
+        // The name is not asked for again once it is given back.
         self.kept.abort();
         let _ = (&mut self.kept).await;
-        self.asking.give_back().await;
+        self.attempt.give_back().await;
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLease {
     fn drop(&mut self) {
         self.until.send_replace(Duration::ZERO);
     }
@@ -137,48 +138,49 @@ impl Drop for Held {
 impl Membership {
     /// Waits until this process has a name, of which there are from 1 to 128 bytes. None when the token is cancelled
     /// first.
-    pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Option<Held> {
-        let mut trouble = Trouble::default();
+    pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Option<HeldLease> {
+        let mut outage = Outage::default();
+        let mut backoff = Backoff::steady(PAUSE);
         loop {
-            let asking = Arc::new(Asking {
+            let attempt = Arc::new(Attempt {
                 membership: self.clone(),
                 name: name.into(),
                 // From the system: generators of several processes may begin with the same seed.
                 holder: sys::random().max(1),
                 claim: Mutex::new(Claim::new(self.size())),
             });
-            match stop.run_until_cancelled(asking.run()).await {
-                Some(Ok(())) => return Some(asking.keep()),
-                Some(Err(unreached)) => trouble.saw(name, unreached),
+            match stop.run_until_cancelled(attempt.run()).await {
+                Some(Ok(())) => return Some(attempt.keep()),
+                Some(Err(unreached)) => outage.saw(name, unreached),
                 None => {
-                    asking.give_back().await;
+                    attempt.give_back().await;
                     return None;
                 }
             }
-            // Those who got a part each must not meet again.
-            let pause = sleep(PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0));
-            tokio::join!(asking.give_back(), stop.run_until_cancelled(pause)).1?;
+            // Holders that got a part of the registries each must not meet again.
+            let pause = sleep(backoff.pause());
+            tokio::join!(attempt.give_back(), stop.run_until_cancelled(pause)).1?;
         }
     }
 }
 
-impl Asking {
-    /// Tries to get the name. An error if it could not even be asked for.
+impl Attempt {
+    /// Tries to get the name. An error has the outage, if not enough registries answered.
     async fn run(&self) -> Result<(), Option<Unreached>> {
-        for phase in [Phase::Asking, Phase::Telling] {
+        for phase in [ClaimPhase::Asking, ClaimPhase::Telling] {
             let answered = self.round(phase).await;
             if self.claim().phase(since_boot()) == phase {
                 return Err(answered);
             }
         }
         match self.claim().phase(since_boot()) {
-            Phase::Held => Ok(()),
+            ClaimPhase::Held => Ok(()),
             _ => Err(None),
         }
     }
 
-    /// Asks all registries once, until that is enough for the next phase.
-    async fn round(&self, phase: Phase) -> Option<Unreached> {
+    /// Asks all registries once, until their answers are enough for the next phase.
+    async fn round(&self, phase: ClaimPhase) -> Option<Unreached> {
         let registries = 0..self.membership.size();
         let mut calls: FuturesUnordered<_> = registries.map(|registry| self.ask(registry)).collect();
         let (mut answered, mut enough, mut last_error) = (0, false, None);
@@ -202,61 +204,58 @@ impl Asking {
         })
     }
 
-    /// Asks one registry, and takes down what it says.
+    /// Asks one registry, and notes its answer.
     async fn ask(&self, registry: usize) -> Result<HoldAnswer, Status> {
-        let asked = self.claim().ask(registry, since_boot());
+        let sent = self.claim().ask(registry, since_boot());
         let request = HoldRequest {
             name: self.name.clone(),
             holder: self.holder,
-            term: asked.term,
+            term: sent.term,
         };
-        let call = self.membership.call(registry, ANSWER, async |mut client| {
+        let call = self.membership.call(registry, ANSWER_TIME, async |mut client| {
             client.hold(request).await.map(tonic::Response::into_inner)
         });
         let answer = call.await?;
-        self.take(registry, asked, &answer);
+        self.claim().answer(registry, since_boot(), sent, &answer);
         Ok(answer)
     }
 
-    fn take(&self, registry: usize, asked: Asked, answer: &HoldAnswer) {
-        self.claim().answer(registry, since_boot(), asked, answer);
-    }
-
     /// Keeps the name from now on.
-    fn keep(self: Arc<Self>) -> Held {
+    fn keep(self: Arc<Self>) -> HeldLease {
         let (term, end) = {
             let claim = self.claim();
             (claim.term(), claim.until())
         };
         let (sender, until) = watch::channel(end);
         let sender = Arc::new(sender);
-        let (asking, told) = (Arc::clone(&self), Arc::clone(&sender));
+        let (attempt, told) = (Arc::clone(&self), Arc::clone(&sender));
         let kept = tokio::spawn(async move {
-            let registries = 0..asking.membership.size();
-            join_all(registries.map(|registry| asking.renew(registry, &told))).await;
+            let registries = 0..attempt.membership.size();
+            join_all(registries.map(|registry| attempt.renew(registry, &told))).await;
         });
-        Held {
+        HeldLease {
             lease: Lease { term, until },
             until: sender,
-            asking: self,
+            attempt: self,
             kept: AbortOnDropHandle::new(kept),
         }
     }
 
     /// Keeps the name at one registry, until it is lost.
     async fn renew(&self, registry: usize, until: &watch::Sender<Duration>) {
+        let mut backoff = Backoff::steady(RETRY);
         loop {
             let answer = self.ask(registry).await;
             let end = {
                 let mut claim = self.claim();
-                if claim.phase(since_boot()) == Phase::Lost {
+                if claim.phase(since_boot()) == ClaimPhase::Lost {
                     until.send_replace(Duration::ZERO);
                     return;
                 }
                 claim.until()
             };
             until.send_if_modified(|known| {
-                // One that was given back stays so.
+                // A lease that was given back stays over.
                 let later = *known < end && !known.is_zero();
                 if later {
                     *known = end;
@@ -265,13 +264,13 @@ impl Asking {
             });
             let pause = match answer {
                 Ok(answer) if answer.granted => Duration::from_millis(answer.time_ms.into()) / RENEWED,
-                _ => RETRY.mul_f64(0.5 + fastrand::f64() / 2.0),
+                _ => backoff.pause(),
             };
             sleep(pause).await;
         }
     }
 
-    /// Gives back what any registry may have granted.
+    /// Gives the name back to all registries that may have granted it.
     async fn give_back(&self) {
         let open = self.claim().open();
         let released = open.into_iter().map(|registry| {
@@ -279,8 +278,8 @@ impl Asking {
                 name: self.name.clone(),
                 holder: self.holder,
             };
-            // One that does not answer waits until the lease has run out.
-            self.membership.call(registry, GOODBYE, async |mut client| {
+            // A registry that does not answer frees the name when the lease has run out.
+            self.membership.call(registry, RELEASE_TIME, async |mut client| {
                 client.release(request).await.map(tonic::Response::into_inner)
             })
         });
@@ -292,14 +291,14 @@ impl Asking {
     }
 }
 
-/// For how long not enough registries have answered.
+/// Since when not enough registries have answered.
 #[derive(Debug, Default)]
-struct Trouble {
+struct Outage {
     since: Option<Instant>,
     logged: Option<Instant>,
 }
 
-impl Trouble {
+impl Outage {
     fn saw(&mut self, name: &str, unreached: Option<Unreached>) {
         let Some(Unreached {
             answered,

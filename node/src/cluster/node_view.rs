@@ -1,4 +1,4 @@
-//! What several registries say, put together.
+//! The nodes that all registries together know.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -6,40 +6,39 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use meepo_proto::registry::change::Change;
 use meepo_proto::registry::{Node, State};
 
-/// The words of all registries.
+/// The nodes that all registries together know.
 ///
-/// The last word of a registry that is away, or has just come back, counts where no registry that is there contradicts
-/// it: a registry that was restarted and knows nobody yet must not make the nodes vanish.
+/// What a registry said before it was lost counts until it has settled, where no registry that is there contradicts it: a registry that was restarted and knows nobody yet must not make the nodes vanish.
 #[derive(Debug)]
-pub(crate) struct Roster {
-    views: Vec<View>,
+pub(crate) struct NodeView {
+    registries: Vec<RegistryView>,
 }
 
-/// The word of one registry.
+/// The nodes that one registry knows.
 #[derive(Debug, Default, Clone)]
-struct View {
-    /// What it says now.
+struct RegistryView {
+    /// The nodes that it lists now.
     now: BTreeMap<u64, Node>,
-    /// What it said before it was lost.
+    /// The nodes that it listed before it was lost.
     before: BTreeMap<u64, Node>,
 }
 
-impl Roster {
+impl NodeView {
     pub(crate) fn new(registries: usize) -> Self {
         Self {
-            views: vec![View::default(); registries],
+            registries: vec![RegistryView::default(); registries],
         }
     }
 
-    /// The registry is away.
+    /// The registry was lost.
     pub(crate) fn lost(&mut self, registry: usize) {
-        let view = &mut self.views[registry];
+        let view = &mut self.registries[registry];
         view.before.append(&mut view.now);
     }
 
-    /// The registry said something.
+    /// The registry told a change.
     pub(crate) fn said(&mut self, registry: usize, change: Change) {
-        let now = &mut self.views[registry].now;
+        let now = &mut self.registries[registry].now;
         match change {
             Change::Snapshot(snapshot) => *now = snapshot.nodes.into_iter().map(|node| (node.id, node)).collect(),
             Change::Joined(node) => {
@@ -47,27 +46,27 @@ impl Roster {
             }
             Change::Left(id) => {
                 now.remove(&id);
-                for view in &mut self.views {
+                for view in &mut self.registries {
                     view.before.remove(&id);
                 }
             }
         }
     }
 
-    /// The registry is back for so long that all nodes have come to it: what it said before is of no more use.
+    /// The registry is back for so long that all nodes have come to it: forgets what it said before it was lost.
     pub(crate) fn settled(&mut self, registry: usize) {
-        self.views[registry].before.clear();
+        self.registries[registry].before.clear();
     }
 
-    /// All nodes.
+    /// All nodes, by their ids.
     pub(crate) fn nodes(&self) -> BTreeMap<u64, Node> {
         let mut all = BTreeMap::new();
-        for node in self.views.iter().flat_map(|view| view.now.values()) {
+        for node in self.registries.iter().flat_map(|view| view.now.values()) {
             add(&mut all, node);
         }
         let there = all.values().filter(|node| node.state() != State::Done);
         let taken: BTreeSet<String> = there.map(|node| node.address.clone()).collect();
-        for node in self.views.iter().flat_map(|view| view.before.values()) {
+        for node in self.registries.iter().flat_map(|view| view.before.values()) {
             if node.address.is_empty() || !taken.contains(&node.address) || all.contains_key(&node.id) {
                 add(&mut all, node);
             }
@@ -76,7 +75,7 @@ impl Roster {
     }
 }
 
-/// Adds a node. What one registry has heard later of it counts: a node's state never goes back.
+/// Adds a node. Of several registries the one with the latest state counts: a node's state never goes back.
 fn add(all: &mut BTreeMap<u64, Node>, node: &Node) {
     match all.entry(node.id) {
         Entry::Vacant(entry) => {
@@ -107,34 +106,34 @@ mod tests {
         Change::Snapshot(Snapshot { nodes: nodes.to_vec() })
     }
 
-    fn ids(roster: &Roster) -> Vec<u64> {
-        roster.nodes().into_keys().collect()
+    fn ids(view: &NodeView) -> Vec<u64> {
+        view.nodes().into_keys().collect()
     }
 
     #[test]
     fn it_is_the_union() {
-        let mut roster = Roster::new(2);
-        roster.said(0, snapshot(&[node(1, "a:1"), node(2, "b:1")]));
-        roster.said(1, snapshot(&[node(2, "b:1"), node(3, "")]));
-        assert_eq!(ids(&roster), [1, 2, 3]);
-        roster.said(0, Change::Left(2));
-        assert_eq!(ids(&roster), [1, 2, 3], "the other registry has it still");
-        roster.said(1, Change::Left(2));
-        roster.said(1, Change::Joined(node(4, "")));
-        assert_eq!(ids(&roster), [1, 3, 4]);
+        let mut view = NodeView::new(2);
+        view.said(0, snapshot(&[node(1, "a:1"), node(2, "b:1")]));
+        view.said(1, snapshot(&[node(2, "b:1"), node(3, "")]));
+        assert_eq!(ids(&view), [1, 2, 3]);
+        view.said(0, Change::Left(2));
+        assert_eq!(ids(&view), [1, 2, 3], "the other registry has it still");
+        view.said(1, Change::Left(2));
+        view.said(1, Change::Joined(node(4, "")));
+        assert_eq!(ids(&view), [1, 3, 4]);
     }
 
     #[test]
     fn an_absent_registry_keeps_its_word_until_it_has_settled() {
-        let mut roster = Roster::new(1);
-        roster.said(0, snapshot(&[node(1, "a:1"), node(2, "")]));
-        roster.lost(0);
-        assert_eq!(ids(&roster), [1, 2]);
-        roster.said(0, snapshot(&[]));
-        assert_eq!(ids(&roster), [1, 2], "nobody had the time to come");
-        roster.said(0, Change::Joined(node(2, "")));
-        roster.settled(0);
-        assert_eq!(ids(&roster), [2]);
+        let mut view = NodeView::new(1);
+        view.said(0, snapshot(&[node(1, "a:1"), node(2, "")]));
+        view.lost(0);
+        assert_eq!(ids(&view), [1, 2]);
+        view.said(0, snapshot(&[]));
+        assert_eq!(ids(&view), [1, 2], "nobody had the time to come");
+        view.said(0, Change::Joined(node(2, "")));
+        view.settled(0);
+        assert_eq!(ids(&view), [2]);
     }
 
     #[test]
@@ -143,41 +142,41 @@ mod tests {
             state: state.into(),
             ..node(1, "a:1")
         };
-        let mut roster = Roster::new(2);
+        let mut view = NodeView::new(2);
         for registry in [0, 1] {
-            roster.said(registry, snapshot(&[in_state(State::Serving)]));
+            view.said(registry, snapshot(&[in_state(State::Serving)]));
         }
         for state in [State::Leaving, State::Done] {
-            roster.said(0, Change::Joined(in_state(state)));
-            assert_eq!(roster.nodes()[&1].state(), state);
+            view.said(0, Change::Joined(in_state(state)));
+            assert_eq!(view.nodes()[&1].state(), state);
         }
         // One registry lost the node before it was done, the other remembers.
-        roster.said(1, Change::Left(1));
-        assert_eq!(roster.nodes()[&1].state(), State::Done);
+        view.said(1, Change::Left(1));
+        assert_eq!(view.nodes()[&1].state(), State::Done);
 
         // The last word of a registry that was away is older than its new one.
-        let mut roster = Roster::new(1);
-        roster.said(0, snapshot(&[in_state(State::Serving)]));
-        roster.lost(0);
-        roster.said(0, snapshot(&[in_state(State::Done)]));
-        assert_eq!(roster.nodes()[&1].state(), State::Done);
+        let mut view = NodeView::new(1);
+        view.said(0, snapshot(&[in_state(State::Serving)]));
+        view.lost(0);
+        view.said(0, snapshot(&[in_state(State::Done)]));
+        assert_eq!(view.nodes()[&1].state(), State::Done);
         // And the address of one that is done is nobody's.
-        roster.said(0, snapshot(&[node(2, "a:1")]));
-        roster.lost(0);
-        roster.said(0, snapshot(&[in_state(State::Done)]));
-        assert_eq!(ids(&roster), [1, 2]);
+        view.said(0, snapshot(&[node(2, "a:1")]));
+        view.lost(0);
+        view.said(0, snapshot(&[in_state(State::Done)]));
+        assert_eq!(ids(&view), [1, 2]);
     }
 
     #[test]
     fn a_registry_that_is_there_knows_better() {
-        let mut roster = Roster::new(2);
+        let mut view = NodeView::new(2);
         for registry in [0, 1] {
-            roster.said(registry, snapshot(&[node(1, "a:1"), node(2, ""), node(3, "")]));
+            view.said(registry, snapshot(&[node(1, "a:1"), node(2, ""), node(3, "")]));
         }
-        roster.lost(0);
-        roster.said(1, Change::Left(2));
-        assert_eq!(ids(&roster), [1, 3], "it left while the other was away");
-        roster.said(1, snapshot(&[node(3, ""), node(4, "a:1")]));
-        assert_eq!(ids(&roster), [3, 4], "another node is at its address");
+        view.lost(0);
+        view.said(1, Change::Left(2));
+        assert_eq!(ids(&view), [1, 3], "it left while the other was away");
+        view.said(1, snapshot(&[node(3, ""), node(4, "a:1")]));
+        assert_eq!(ids(&view), [3, 4], "another node is at its address");
     }
 }

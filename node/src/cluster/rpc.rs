@@ -2,7 +2,6 @@
 //!
 //! Both ends find out by HTTP/2 keep-alive that the other has silently gone, and send small messages at once.
 
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,6 +19,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::acceptor::Acceptor;
 use crate::cluster::local::LocalStream;
+pub use crate::error_text::with_causes as causes;
 use crate::observe::quota::REFUSALS;
 use crate::observe::stats::Slot;
 
@@ -69,17 +69,6 @@ pub fn server() -> Server {
         .max_frame_size(FRAME)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(SERVER_PATIENCE))
-}
-
-/// An error with what caused it: the outermost one of a transport says nothing.
-pub fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut error = error.source();
-    while let Some(cause) = error {
-        text = format!("{text}: {cause}");
-        error = cause.source();
-    }
-    text
 }
 
 /// Accepts connections for [`server`].

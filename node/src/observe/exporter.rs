@@ -1,6 +1,6 @@
 //! Serves `/metrics` and `/health` of the whole node over plain HTTP, in every child.
 //!
-//! A node that has run out of descriptors is one that people look at, so some descriptors are kept back for that.
+//! People look at a node that has run out of descriptors, so some descriptors are kept back for that.
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -20,11 +20,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::observe::metrics::{self, About};
+use crate::observe::metrics::{self, NodeInfo};
 use crate::observe::stats::Board;
 use crate::stop::Stop;
 
-/// How many are answered at a time; more of them wait.
+/// Requests that are answered at a time; more of them wait.
 const AT_A_TIME: usize = 16;
 /// How long a request and its answer may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -38,18 +38,18 @@ const MAX_HEAD: usize = 16 * 1024;
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// What a child serves metrics with.
+/// A child's part in serving the node's metrics.
 #[derive(Debug)]
 pub(crate) struct Exporter {
     pub(crate) listener: TcpListener,
-    pub(crate) source: Source,
+    pub(crate) source: MetricsSource,
 }
 
-/// Where metrics come from.
+/// The figures and facts that metrics are made of.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub(crate) struct MetricsSource {
     pub(crate) board: Board,
-    pub(crate) about: About,
+    pub(crate) info: NodeInfo,
 }
 
 impl Exporter {
@@ -90,7 +90,7 @@ struct Reserve {
 }
 
 impl Reserve {
-    /// Keeps some back, of this process.
+    /// Keeps some descriptors of this process back.
     fn new() -> Self {
         let (_, above) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
         let reserve = Self {
@@ -101,7 +101,7 @@ impl Reserve {
         reserve
     }
 
-    /// Does something for which descriptors are there, if nothing else of this process takes them at the same instant.
+    /// Does something with the descriptors that are kept back, unless the rest of this process takes them at that instant.
     fn lend<T>(self, act: impl FnOnce() -> T) -> T {
         self.set(self.above);
         let done = act();
@@ -110,15 +110,15 @@ impl Reserve {
     }
 
     fn set(self, limit: rlim_t) {
-        // It is never above what this process may have.
+        // The limit is never above what this process may have.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, limit, self.above);
     }
 }
 
 /// Answers one request.
-async fn answer(stream: TcpStream, source: Source, reserve: Reserve) {
+async fn answer(stream: TcpStream, source: MetricsSource, reserve: Reserve) {
     let service = service_fn(|request| {
-        // Memory is read from files.
+        // The memory of processes is read from files, which takes descriptors.
         let response = reserve.lend(|| respond(&request, &source));
         async move { Ok::<_, Infallible>(response) }
     });
@@ -126,18 +126,18 @@ async fn answer(stream: TcpStream, source: Source, reserve: Reserve) {
         .keep_alive(false)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    // Who does not ask, or does not read, is nobody's concern.
+    // A peer that sends no request, or does not read, is no failure of this node.
     let _ = timeout(LIMIT, connection).await;
 }
 
-fn respond(request: &Request<Incoming>, source: &Source) -> Response<Full<Bytes>> {
-    let Source { board, about } = source;
+fn respond(request: &Request<Incoming>, source: &MetricsSource) -> Response<Full<Bytes>> {
+    let MetricsSource { board, info } = source;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "Only GET is answered.\n".into());
     }
     match request.uri().path() {
-        "/metrics" => response(StatusCode::OK, METRICS, metrics::text(&board.read(), about)),
-        "/health" => match &metrics::not_serving(&board.read(), about)[..] {
+        "/metrics" => response(StatusCode::OK, METRICS, metrics::text(&board.read(), info)),
+        "/health" => match &metrics::not_serving(&board.read(), info)[..] {
             [] => response(StatusCode::OK, PLAIN, "ok\n".into()),
             missing => {
                 let text = format!("no child serves: {}\n", missing.join(", "));

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing_subscriber::fmt::MakeWriter;
@@ -21,7 +22,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{LogFormat, NodeSection};
+use crate::error_text;
 use crate::observe::stats::Slot;
+
+/// How often [`mend`] is to be called while lines are lost.
+pub(crate) const MEND_EVERY: Duration = Duration::from_secs(1);
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -76,7 +81,7 @@ pub(crate) fn start(node: &NodeSection, redirect: bool) -> io::Result<()> {
     if subscriber.try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            let text = crate::process::child::text_of(panic.payload());
+            let text = error_text::of_panic(panic.payload()).unwrap_or("no text");
             tracing::error!(place, text, "panicked");
         }));
     }

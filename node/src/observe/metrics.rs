@@ -1,19 +1,19 @@
 //! The figures of a node in the text format of Prometheus.
 //!
 //! Counters are of all children of a kind, those that are gone included, so that they never go back while the master
-//! lives. Gauges are of one place for a child; while a reload replaces the child, those of both generations are added.
+//! lives. Gauges are of one child slot; while a reload replaces the child, those of both generations are added.
 //! The label is `kind`: Prometheus gives its targets a label `instance` of its own.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use crate::observe::stats::{Figures, Seen, SeenInstance, Use};
+use crate::observe::stats::{ChildState, Figures, InstanceSnapshot, NodeSnapshot};
 use crate::observe::usage::usage;
 
-/// What the statistics do not know of their node.
+/// Facts about a node that are not in its statistics.
 #[derive(Debug, Clone)]
-pub(crate) struct About {
+pub(crate) struct NodeInfo {
     pub(crate) name: String,
     pub(crate) version: String,
     /// The names of the instances, in their order.
@@ -127,18 +127,18 @@ const LOST_LINES: (&str, &str) = ("meepo_lost_log_lines_total", "Log lines that 
 const LOG_FAILS: (&str, &str) = ("meepo_log_failing", "1 while log lines cannot be written.");
 
 /// All metrics of a node.
-pub(crate) fn text(seen: &Seen, about: &About) -> String {
+pub(crate) fn text(seen: &NodeSnapshot, info: &NodeInfo) -> String {
     let mut text = Text(String::new());
     // Writing to a string does not fail.
-    let _ = all(&mut text, seen, about);
+    let _ = all(&mut text, seen, info);
     text.0
 }
 
-fn all(text: &mut Text, seen: &Seen, about: &About) -> fmt::Result {
+fn all(text: &mut Text, seen: &NodeSnapshot, info: &NodeInfo) -> fmt::Result {
     text.family("meepo_node_info", "gauge", "The node's name and version.")?;
     text.sample(
         "meepo_node_info",
-        &[("name", &about.name), ("version", &about.version)],
+        &[("name", &info.name), ("version", &info.version)],
         1,
     )?;
     text.family(
@@ -147,32 +147,32 @@ fn all(text: &mut Text, seen: &Seen, about: &About) -> fmt::Result {
         "When the master started, in Unix time.",
     )?;
     text.sample("meepo_start_time_seconds", &[], seen.started)?;
-    master(text, seen, about)?;
+    master(text, seen, info)?;
 
-    let by_kind = by_kind(seen, about);
+    let by_kind = by_kind(seen, info);
     for Metric(name, help, of) in COUNTERS {
         text.family(name, "counter", help)?;
         for (kind, figures) in &by_kind {
             text.sample(name, &[("kind", kind)], of(figures))?;
         }
     }
-    let places = places(seen, about);
+    let slots = by_slot(seen, info);
     for Metric(name, help, of) in GAUGES {
         text.family(name, "gauge", help)?;
-        for ((kind, child), place) in &places {
+        for ((kind, child), slot) in &slots {
             text.sample(
                 name,
                 &[("kind", kind), ("child", &child.to_string())],
-                of(&place.figures),
+                of(&slot.figures),
             )?;
         }
     }
     text.family("meepo_memory_bytes", "gauge", "Memory of a child that is resident.")?;
-    for ((kind, child), place) in &places {
-        // A process that has no descriptor left cannot ask.
-        if place.memory > 0 {
+    for ((kind, child), slot) in &slots {
+        // A process that has no free descriptor cannot read it.
+        if slot.memory > 0 {
             let labels = [("kind", *kind), ("child", &child.to_string())];
-            text.sample("meepo_memory_bytes", &labels, place.memory)?;
+            text.sample("meepo_memory_bytes", &labels, slot.memory)?;
         }
     }
     let (name, help) = LOST_LINES;
@@ -182,29 +182,29 @@ fn all(text: &mut Text, seen: &Seen, about: &About) -> fmt::Result {
     }
     let (name, help) = LOG_FAILS;
     text.family(name, "gauge", help)?;
-    for ((kind, child), place) in &places {
+    for ((kind, child), slot) in &slots {
         text.sample(
             name,
             &[("kind", kind), ("child", &child.to_string())],
-            place.figures.log_fails,
+            slot.figures.log_fails,
         )?;
     }
     text.sample(name, &[("kind", "master")], seen.master.log_fails)
 }
 
-/// What the master does with its children.
-fn master(text: &mut Text, seen: &Seen, about: &About) -> fmt::Result {
+/// The metrics that the master publishes of its children.
+fn master(text: &mut Text, seen: &NodeSnapshot, info: &NodeInfo) -> fmt::Result {
     text.family("meepo_children", "gauge", "Children in each state.")?;
-    for (number, kind) in about.instances.iter().enumerate() {
+    for (number, kind) in info.instances.iter().enumerate() {
         let in_state = |state| {
             let children = seen.children.iter().filter(|child| child.instance == number);
             children.filter(|child| child.state == state).count() as u64
         };
         let backing_off = seen.instances.get(number).map_or(0, |of| of.backing_off);
         for (state, count) in [
-            ("starting", in_state(Use::Starting)),
-            ("serving", in_state(Use::Serving)),
-            ("draining", in_state(Use::Draining)),
+            (ChildState::Starting.name(), in_state(ChildState::Starting)),
+            (ChildState::Serving.name(), in_state(ChildState::Serving)),
+            (ChildState::Draining.name(), in_state(ChildState::Draining)),
             ("backing_off", backing_off),
         ] {
             text.sample("meepo_children", &[("kind", kind), ("state", state)], count)?;
@@ -212,64 +212,58 @@ fn master(text: &mut Text, seen: &Seen, about: &About) -> fmt::Result {
     }
     let help = "Children that were started in the place of one that had died.";
     text.family("meepo_restarts_total", "counter", help)?;
-    for (kind, of) in about.instances.iter().zip(&seen.instances) {
+    for (kind, of) in info.instances.iter().zip(&seen.instances) {
         text.sample("meepo_restarts_total", &[("kind", kind)], of.restarts)?;
     }
     Ok(())
 }
 
 /// The instances that have no child that serves.
-pub(crate) fn not_serving(seen: &Seen, about: &About) -> Vec<&'static str> {
+pub(crate) fn not_serving(seen: &NodeSnapshot, info: &NodeInfo) -> Vec<&'static str> {
     let serves = |number| {
         let mut children = seen.children.iter();
-        children.any(|child| child.instance == number && child.state == Use::Serving)
+        children.any(|child| child.instance == number && child.state == ChildState::Serving)
     };
-    let instances = about.instances.iter().enumerate();
+    let instances = info.instances.iter().enumerate();
     instances
         .filter(|(number, _)| !serves(*number))
         .map(|(_, name)| *name)
         .collect()
 }
 
-/// The figures of all children of an instance, and of those that are gone.
-fn by_kind(seen: &Seen, about: &About) -> Vec<(&'static str, Figures)> {
-    let of = |(number, (kind, of)): (usize, (&&'static str, &SeenInstance))| {
+/// The figures of each instance: of all its children, and the counters of those that are gone.
+fn by_kind(seen: &NodeSnapshot, info: &NodeInfo) -> Vec<(&'static str, Figures)> {
+    let of = |(number, (kind, of)): (usize, (&&'static str, &InstanceSnapshot))| {
         let mut figures = of.totals;
         let children = seen.children.iter().filter(|child| child.instance == number);
         children.for_each(|child| figures.add(&child.figures));
         (*kind, figures)
     };
-    about
-        .instances
-        .iter()
-        .zip(&seen.instances)
-        .enumerate()
-        .map(of)
-        .collect()
+    info.instances.iter().zip(&seen.instances).enumerate().map(of).collect()
 }
 
-/// A place for a child.
+/// The child slot of an instance: all generations of the child together.
 #[derive(Default)]
-struct Place {
+struct SlotFigures {
     figures: Figures,
     memory: u64,
 }
 
-/// Every place that has a child, by its instance and index.
-fn places(seen: &Seen, about: &About) -> BTreeMap<(&'static str, usize), Place> {
-    let mut places = BTreeMap::<_, Place>::new();
+/// The figures of every child slot that has a child, by its instance and index.
+fn by_slot(seen: &NodeSnapshot, info: &NodeInfo) -> BTreeMap<(&'static str, usize), SlotFigures> {
+    let mut slots = BTreeMap::<_, SlotFigures>::new();
     for child in &seen.children {
-        let Some(kind) = about.instances.get(child.instance) else {
+        let Some(kind) = info.instances.get(child.instance) else {
             continue;
         };
-        let place = places.entry((*kind, child.index)).or_default();
-        place.figures.add(&child.figures);
+        let slot = slots.entry((*kind, child.index)).or_default();
+        slot.figures.add(&child.figures);
         if child.pid > 0 {
             let (_, memory) = usage(child.pid);
-            place.memory += memory;
+            slot.memory += memory;
         }
     }
-    places
+    slots
 }
 
 /// Text in the format of Prometheus, version 0.0.4.
@@ -300,23 +294,23 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::stats::SeenChild;
+    use crate::observe::stats::ChildSnapshot;
 
-    fn about() -> About {
-        About {
+    fn info() -> NodeInfo {
+        NodeInfo {
             name: "chat".into(),
             version: "a\\b\"c\nd".into(),
             instances: Arc::new(["gateway", "worker"]),
         }
     }
 
-    fn child(instance: usize, state: Use, messages_in: u64, connections: u64) -> SeenChild {
+    fn child(instance: usize, state: ChildState, messages_in: u64, connections: u64) -> ChildSnapshot {
         let figures = Figures {
             messages_in,
             connections,
             ..Figures::default()
         };
-        SeenChild {
+        ChildSnapshot {
             instance,
             index: 0,
             pid: std::process::id(),
@@ -325,22 +319,25 @@ mod tests {
         }
     }
 
-    fn seen() -> Seen {
-        let mut instances = vec![SeenInstance::default(); 16];
+    fn seen() -> NodeSnapshot {
+        let mut instances = vec![InstanceSnapshot::default(); 16];
         instances[0].totals.messages_in = 100;
         instances[0].restarts = 2;
         instances[1].backing_off = 1;
-        Seen {
+        NodeSnapshot {
             started: 1_700_000_000,
             master: Figures::default(),
             instances,
-            children: vec![child(0, Use::Draining, 10, 3), child(0, Use::Serving, 1, 4)],
+            children: vec![
+                child(0, ChildState::Draining, 10, 3),
+                child(0, ChildState::Serving, 1, 4),
+            ],
         }
     }
 
     #[test]
     fn counters_add_up_and_generations_share_a_place() {
-        let text = text(&seen(), &about());
+        let text = text(&seen(), &info());
         for line in [
             "meepo_node_info{name=\"chat\",version=\"a\\\\b\\\"c\\nd\"} 1",
             "meepo_start_time_seconds 1700000000",
@@ -362,8 +359,8 @@ mod tests {
     #[test]
     fn an_instance_without_a_child_that_serves_is_named() {
         let mut seen = seen();
-        assert_eq!(not_serving(&seen, &about()), ["worker"]);
-        seen.children.push(child(1, Use::Serving, 0, 0));
-        assert_eq!(not_serving(&seen, &about()), [""; 0]);
+        assert_eq!(not_serving(&seen, &info()), ["worker"]);
+        seen.children.push(child(1, ChildState::Serving, 0, 0));
+        assert_eq!(not_serving(&seen, &info()), [""; 0]);
     }
 }

@@ -1,9 +1,8 @@
-//! What is exhausted, or was, in words for `status`.
+//! Resources that are exhausted, or were, in words for `status`.
 
 use crate::observe::stats::Figures;
-use crate::observe::status::{InstanceStatus, NodeStatus};
 
-/// What is exhausted now at a process.
+/// The resources that are exhausted now, by the figures of a process.
 pub(crate) fn present(process: &str, figures: &Figures) -> Vec<String> {
     let mut problems = Vec::new();
     if figures.blocked_listeners > 0 {
@@ -21,32 +20,24 @@ pub(crate) fn present(process: &str, figures: &Figures) -> Vec<String> {
         .collect()
 }
 
-/// What was exhausted since the start, each thing with its number.
-pub(crate) fn past(status: &NodeStatus) -> Vec<String> {
-    let of_master = Figures {
-        lost_log_lines: status.lost_log_lines,
-        ..Figures::default()
-    };
-    let of_instances = status
-        .instances
-        .iter()
-        .map(|InstanceStatus { name, totals, .. }| (&**name, totals));
-    let all = [("master", &of_master)].into_iter().chain(of_instances);
-    all.filter_map(|(who, figures)| {
-        let told: Vec<String> = [
-            (figures.failed_accepts, "accepts failed"),
-            (figures.slow_clients, "slow clients closed"),
-            (figures.dropped_sends, "sends dropped at full send buffers"),
-            (figures.given_up_events, "events given up"),
-            (figures.lost_log_lines, "log lines lost"),
-        ]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
-        (!told.is_empty()).then(|| format!("{who}: {}", told.join(", ")))
-    })
-    .collect()
+/// The resources that were exhausted since the start, with their numbers, by the figures of the master and of instances.
+pub(crate) fn past<'a>(all: impl IntoIterator<Item = (&'a str, &'a Figures)>) -> Vec<String> {
+    all.into_iter()
+        .filter_map(|(name, figures)| {
+            let told: Vec<String> = [
+                (figures.failed_accepts, "accepts failed"),
+                (figures.slow_clients, "slow clients closed"),
+                (figures.dropped_sends, "sends dropped at full send buffers"),
+                (figures.given_up_events, "events given up"),
+                (figures.lost_log_lines, "log lines lost"),
+            ]
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+            (!told.is_empty()).then(|| format!("{name}: {}", told.join(", ")))
+        })
+        .collect()
 }
 
 #[cfg(test)]

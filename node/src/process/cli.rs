@@ -1,41 +1,35 @@
 //! The command line.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::config::ConfigError;
-use crate::process::daemon::{self, Side, Terminal};
-use crate::process::master::Binary;
+use crate::process::master::exec::{exec_state, resume::resume};
 use crate::process::program::Master;
-use crate::process::setup::{Options, Setup};
-use crate::process::{commands, master};
-use crate::sys;
+use crate::process::setup::Options;
+use crate::process::{commands, terminal};
 
-/// The exit code of what failed.
-pub(crate) const FAILURE: u8 = 1;
-/// The exit code of `status` when the node does not run.
-pub(crate) const NOT_RUNNING: u8 = 3;
-/// The exit code of `status` when the node runs, and an instance has no child that serves.
-pub(crate) const NOT_SERVING: u8 = 4;
-/// The exit code of a command line or a configuration that is wrong.
-pub(crate) const USAGE: u8 = 64;
+impl Master {
+    /// Does what the command line says, and returns the program's exit code: 0 done, 1 failed, 3 not running (`status`), 4 not
+    /// serving (`status`), 64 wrong arguments or configuration.
+    pub fn run(self) -> ExitCode {
+        run(&self)
+    }
+}
 
-/// Does what the arguments say.
-pub(crate) fn run(program: &Master) -> ExitCode {
-    if let Some(state) = master::left_behind() {
-        return master::resume(program, state);
+fn run(program: &Master) -> ExitCode {
+    if let Some(state) = exec_state::left_behind() {
+        return resume(program, state);
     }
     let args = std::iter::once(program.name.clone().into()).chain(program.args.iter().cloned());
     let matches = match command(program).try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => {
-            // To a closed pipe it does not matter.
+            // A reader that is gone is no failure.
             let _ = error.print();
             return if error.use_stderr() {
-                ExitCode::from(USAGE)
+                ExitCode::from(terminal::USAGE)
             } else {
                 ExitCode::SUCCESS
             };
@@ -44,13 +38,13 @@ pub(crate) fn run(program: &Master) -> ExitCode {
     let (name, matches) = matches.subcommand().expect("clap asks for a subcommand");
     let options = options(matches);
     match name {
-        "start" => start(program, options),
+        "start" => commands::start(program, options),
         "stop" => commands::stop(program, &options),
         "restart" => commands::restart(program, options),
         "reload" => commands::reload(program, &options),
         "status" => commands::status(program, &options, matches.get_flag("json"), matches.get_flag("watch")),
         "kill" => commands::kill(program, &options),
-        _ => check(program, &options, matches.get_flag("takeover")),
+        _ => commands::check(program, &options, matches.get_flag("takeover")),
     }
 }
 
@@ -88,7 +82,7 @@ fn command(program: &Master) -> Command {
         .long("watch")
         .action(ArgAction::SetTrue)
         .help("Print it each second, until ^C");
-    // A master asks so before it becomes another binary.
+    // A master asks another binary so before it becomes that binary.
     let takeover = Arg::new("takeover")
         .long("takeover")
         .action(ArgAction::SetTrue)
@@ -146,69 +140,4 @@ fn options(matches: &ArgMatches) -> Options {
             .copied()
             .unwrap_or_default(),
     }
-}
-
-/// Starts the node; in the foreground this returns when it has stopped.
-pub(crate) fn start(program: &Master, options: Options) -> ExitCode {
-    let setup = match Setup::read(program, &options) {
-        Ok(setup) => setup,
-        Err(error) => return wrong_config(program, &error),
-    };
-    if setup.plans.is_empty() {
-        complain(&format!("{}: there is nothing to run", program.name));
-        return ExitCode::from(USAGE);
-    }
-    if sys::threads() > 1 {
-        complain(&format!(
-            "{}: cannot fork: the program has started threads before its master",
-            program.name
-        ));
-        return ExitCode::from(FAILURE);
-    }
-    let binary = Binary::running(program);
-    let terminal = if options.daemon {
-        match daemon::split(&setup.node.name) {
-            Ok(Side::Shell(code)) => return code,
-            Ok(Side::Daemon(terminal)) => terminal,
-            Err(error) => {
-                complain(&format!("{}: cannot go to the background: {error}", program.name));
-                return ExitCode::from(FAILURE);
-            }
-        }
-    } else {
-        Terminal::Foreground(false)
-    };
-    master::run(program, options, setup, terminal, binary)
-}
-
-fn check(program: &Master, options: &Options, takeover: bool) -> ExitCode {
-    match Setup::read(program, options) {
-        Ok(_) if takeover => {
-            print(master::TAKEOVER);
-            ExitCode::SUCCESS
-        }
-        Ok(setup) => {
-            print(&setup.effective());
-            ExitCode::SUCCESS
-        }
-        Err(error) => wrong_config(program, &error),
-    }
-}
-
-/// Tells of a configuration that is wrong.
-pub(crate) fn wrong_config(program: &Master, error: &ConfigError) -> ExitCode {
-    complain(&format!("{}: {error}", program.name));
-    ExitCode::from(USAGE)
-}
-
-/// Writes to the standard output. Whoever read it may be gone: that is no matter.
-pub(crate) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
-}
-
-/// Writes a line to the standard error output.
-pub(crate) fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{}\n", text.trim_end()).as_bytes());
 }

@@ -8,23 +8,25 @@ use std::process::ExitCode;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, chdir, setsid};
 
-use crate::process::cli;
+use crate::process::terminal::{FAILURE, complain, print};
 use crate::sys;
 
-/// Where the outcome of a start is told.
-pub(crate) enum Terminal {
-    /// To the terminal itself, as the master stays there. It is set once the outcome was told.
-    Foreground(bool),
-    /// To the process that waits at the terminal. It is gone once the outcome was told.
-    Daemon(Option<PipeWriter>),
+/// How the outcome of a start is told, which happens once.
+pub(crate) enum StartOutcome {
+    /// Not told yet, by a master that stays at the terminal.
+    ForTerminal,
+    /// Not told yet, by a daemon, to the process that waits at the terminal.
+    ForShell(PipeWriter),
+    /// Told.
+    Told,
 }
 
 /// Which side of the fork this is.
 pub(crate) enum Side {
-    /// The process at the terminal, with what it is to end with.
+    /// The process at the terminal, with its exit code.
     Shell(ExitCode),
-    /// The process in the background.
-    Daemon(Terminal),
+    /// The process in the background, which is to tell the outcome.
+    Daemon(StartOutcome),
 }
 
 const UP: u8 = b'+';
@@ -37,7 +39,7 @@ pub(crate) fn split(name: &str) -> io::Result<Side> {
         ForkResult::Parent { child } => {
             drop(writer);
             let code = report(reader, name);
-            // The one in the middle has ended long ago.
+            // The process between the two forks has ended long ago.
             let _ = nix::sys::wait::waitpid(child, None);
             Ok(Side::Shell(code))
         }
@@ -52,7 +54,7 @@ pub(crate) fn split(name: &str) -> io::Result<Side> {
             chdir("/")?;
             umask(Mode::from_bits_truncate(0o027));
             nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-            Ok(Side::Daemon(Terminal::Daemon(Some(writer))))
+            Ok(Side::Daemon(StartOutcome::ForShell(writer)))
         }
     }
 }
@@ -62,69 +64,49 @@ fn report(mut reader: PipeReader, name: &str) -> ExitCode {
     let read = reader.read_to_end(&mut told);
     match (read, told.split_first()) {
         (Ok(_), Some((&UP, text))) => {
-            cli::print(&String::from_utf8_lossy(text));
+            print(&String::from_utf8_lossy(text));
             ExitCode::SUCCESS
         }
         (Ok(_), Some((_, text))) => {
-            cli::complain(&String::from_utf8_lossy(text));
-            ExitCode::from(cli::FAILURE)
+            complain(&String::from_utf8_lossy(text));
+            ExitCode::from(FAILURE)
         }
         _ => {
-            cli::complain(&format!("{name}: the master ended before it served"));
-            ExitCode::from(cli::FAILURE)
+            complain(&format!("{name}: the master ended before it served"));
+            ExitCode::from(FAILURE)
         }
     }
 }
 
-impl Terminal {
-    /// What it has open.
+impl StartOutcome {
+    /// The descriptor that it has open, if any.
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         match self {
-            Self::Daemon(Some(pipe)) => Some(pipe.as_raw_fd()),
-            _ => None,
+            Self::ForShell(pipe) => Some(pipe.as_raw_fd()),
+            Self::ForTerminal | Self::Told => None,
         }
     }
 
-    /// Where all has been told already.
-    pub(crate) fn told(daemon: bool) -> Self {
-        if daemon {
-            Self::Daemon(None)
-        } else {
-            Self::Foreground(true)
+    /// Tells that all children serve, with a text for the terminal.
+    pub(crate) fn succeeded(&mut self, text: &str) {
+        match std::mem::replace(self, Self::Told) {
+            Self::ForTerminal => print(text),
+            Self::ForShell(pipe) => tell(pipe, UP, text),
+            Self::Told => {}
         }
     }
 
-    pub(crate) fn is_daemon(&self) -> bool {
-        matches!(self, Self::Daemon(_))
-    }
-
-    /// All children serve.
-    pub(crate) fn up(&mut self, text: &str) {
-        match self {
-            Self::Foreground(told) => {
-                *told = true;
-                cli::print(text);
-            }
-            Self::Daemon(pipe) => tell(pipe, UP, text),
-        }
-    }
-
-    /// The start has failed. Nothing is said if it succeeded before.
+    /// Tells that the start has failed. Nothing is said after a success.
     pub(crate) fn failed(&mut self, reason: &str) {
-        match self {
-            Self::Foreground(true) => {}
-            Self::Foreground(told) => {
-                *told = true;
-                cli::complain(reason);
-            }
-            Self::Daemon(pipe) => tell(pipe, FAILED, reason),
+        match std::mem::replace(self, Self::Told) {
+            Self::ForTerminal => complain(reason),
+            Self::ForShell(pipe) => tell(pipe, FAILED, reason),
+            Self::Told => {}
         }
     }
 }
 
-/// Who waited may have given up: that is no matter.
-fn tell(pipe: &mut Option<PipeWriter>, kind: u8, text: &str) {
-    if let Some(mut pipe) = pipe.take() {
-        let _ = pipe.write_all(&[&[kind], text.as_bytes()].concat());
-    }
+/// Writes the outcome to the shell's process. One that has given up waiting is no failure.
+fn tell(mut pipe: PipeWriter, kind: u8, text: &str) {
+    let _ = pipe.write_all(&[&[kind], text.as_bytes()].concat());
 }

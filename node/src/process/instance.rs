@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use crate::config::{Config, ConfigError, NodeSection};
 use crate::observe::stats::{Siblings, Slot};
+use crate::process::dialogue::Report;
+use crate::process::to_master;
 use crate::stop::Stop;
 
 /// Whatever ended a child.
@@ -89,7 +91,7 @@ pub struct Child {
 impl Child {
     /// Tells the master that this child serves. Until then a start waits, and a reload keeps the child's predecessor.
     pub fn ready(&self) {
-        crate::process::child::ready();
+        to_master::report(&Report::Ready);
     }
 }
 

@@ -1,4 +1,4 @@
-//! A node that runs, as seen by the commands: its master is found by the lock, and reached by a descriptor of the process.
+//! A handle of a node that runs, for commands: the lock names its master, and a descriptor of that process reaches it.
 
 use std::io;
 use std::path::Path;
@@ -9,27 +9,27 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 use crate::config::NodeSection;
-use crate::process::cli::complain;
 use crate::process::control::{self, Answer, Request};
 use crate::process::pid_file::{self, PidFile};
+use crate::process::terminal::complain;
 use crate::sys::PidFd;
 
 /// How long a master may take to answer before it counts as hung.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may take until the kernel has taken away a process that was killed.
-const KILL_TIME: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// How long the kernel may take to remove a process that was killed.
+const END_TIME: Duration = Duration::from_secs(10);
 
-/// A node that runs: its master cannot be mistaken for another process.
-pub(crate) struct Running {
+/// A node that runs. Its master cannot be mistaken for another process.
+pub(crate) struct NodeHandle {
     pub(crate) node: NodeSection,
     pid: Pid,
     master: PidFd,
 }
 
-/// What the lock of the pid file says.
+/// The answer of the pid file's lock.
 pub(crate) enum Found {
-    Running(Running),
-    Not(NodeSection),
+    Running(NodeHandle),
+    NotRunning(NodeSection),
 }
 
 /// Finds the master of a node.
@@ -37,12 +37,12 @@ pub(crate) fn find(node: NodeSection) -> Result<Found, String> {
     let path = node.pid_path();
     loop {
         let Some(pid) = holder(&path)? else {
-            return Ok(Found::Not(node));
+            return Ok(Found::NotRunning(node));
         };
         // The number could have gone to another process before the descriptor was opened: the lock decides again.
         match PidFd::open(pid) {
             Ok(master) if holder(&path)? == Some(pid) => {
-                return Ok(Found::Running(Running { node, pid, master }));
+                return Ok(Found::Running(NodeHandle { node, pid, master }));
             }
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
                 return Err(format!("{}, pid {pid}, cannot be reached: {error}", node.name));
@@ -56,14 +56,14 @@ fn holder(path: &Path) -> Result<Option<Pid>, String> {
     pid_file::holder(path).map_err(|error| error.to_string())
 }
 
-impl Running {
-    /// Asks the master. Without a limit it waits for the answer as long as the master lives.
+impl NodeHandle {
+    /// Sends a request to the master. Without a limit this waits for the answer as long as the master lives.
     pub(crate) fn ask<T: DeserializeOwned>(&self, request: Request, limit: Option<Duration>) -> io::Result<T> {
         use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
-        let give_up = Instant::now() + limit.unwrap_or(PATIENCE);
+        let give_up = Instant::now() + limit.unwrap_or(ANSWER_TIME);
         loop {
             match control::ask(&self.node.socket_path(), request, limit) {
-                // It has the lock and is about to open its socket, or replaces its binary just now.
+                // The master has the lock and is about to open its socket, or replaces its binary just now.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -75,21 +75,21 @@ impl Running {
         }
     }
 
-    /// Whether the master is gone.
+    /// Whether the master has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.master.wait(Duration::ZERO)
     }
 
     /// Stops gracefully; by force when the master does not keep its time.
     pub(crate) fn stop(&self) -> Result<(), String> {
-        // A question and not a signal, as a second signal means haste.
-        let asked: Result<Answer, _> = self.ask(Request::Stop, Some(PATIENCE));
+        // A request and not a signal, as a second signal means haste.
+        let asked: Result<Answer, _> = self.ask(Request::Stop, Some(ANSWER_TIME));
         if asked.is_err() && !self.master.wait(Duration::ZERO) {
             self.signal(Signal::SIGTERM)?;
         }
-        // The master's own limit: the settings may have changed since it read them.
+        // The master's own limit comes first: the settings may have changed since it read them.
         let limit = asked.ok().and_then(|answer| answer.limit);
-        if self.master.wait(limit.unwrap_or(self.node.stop_timeout) + PATIENCE) {
+        if self.master.wait(limit.unwrap_or(self.node.stop_timeout) + ANSWER_TIME) {
             return Ok(());
         }
         complain(&format!(
@@ -101,11 +101,11 @@ impl Running {
 
     /// Ends master and children.
     pub(crate) fn kill(&self) -> Result<(), String> {
-        let asked: Result<Answer, _> = self.ask(Request::Kill, Some(PATIENCE / 2));
-        if asked.is_ok() && self.master.wait(KILL_TIME) {
+        let asked: Result<Answer, _> = self.ask(Request::Kill, Some(ANSWER_TIME / 2));
+        if asked.is_ok() && self.master.wait(END_TIME) {
             return Ok(());
         }
-        // It hangs. Once it is stopped, it starts no more children, and its list of them holds still.
+        // The master hangs. Once it is stopped by a signal, it starts no more children, and its list of children holds still.
         if self.master.wait(Duration::ZERO) {
             return Ok(());
         }
@@ -113,17 +113,17 @@ impl Running {
         let children = children_of(self.pid);
         self.signal(Signal::SIGKILL)?;
         for child in &children {
-            // One that has ended in the meantime is no failure.
+            // A child that has ended in the meantime is no failure.
             let _ = child.signal(Signal::SIGKILL);
         }
-        let deadline = Instant::now() + KILL_TIME;
+        let deadline = Instant::now() + END_TIME;
         let gone = std::iter::once(&self.master)
             .chain(&children)
             .all(|process| process.wait(deadline.saturating_duration_since(Instant::now())));
         if !gone {
             return Err(format!("{}: some processes cannot be ended", self.node.name));
         }
-        // What the master would have removed. A new one may have come already: then all is its own.
+        // The files that the master would have removed. If a new master runs already, they are that one's.
         if let Ok(pid_file) = PidFile::take(&self.node.pid_path()) {
             let _ = std::fs::remove_file(self.node.socket_path());
             pid_file.remove();
@@ -140,7 +140,7 @@ impl Running {
             .map_err(|error| format!("{}, pid {}: {error}", self.node.name, self.pid))
     }
 
-    /// What to say when it does not answer.
+    /// The error text for a master that does not answer.
     pub(crate) fn no_answer(&self, error: &std::io::Error) -> String {
         format!("{}, pid {}, does not answer: {error}", self.node.name, self.pid)
     }

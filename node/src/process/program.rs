@@ -1,14 +1,12 @@
-//! A program that runs a master: its name, its arguments, and what it runs.
+//! A program that runs a master: its name, its arguments, and its instances.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
-use std::process::ExitCode;
 
-use crate::process::cli;
 use crate::process::instance::Instance;
 
-/// A program: the instances that its master runs, and the command line in front of it.
+/// A program: its instances, and the command line in front of the master that runs them.
 ///
 /// The master forks, so a program must not start threads or a runtime before it calls [`Master::run`].
 ///
@@ -56,14 +54,14 @@ impl Master {
         }
     }
 
-    /// What `--version` says.
+    /// The version that `--version` and `status` show. Default: the version of this crate.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
     }
 
-    /// What the program is, in one line, for `--help`.
+    /// The program's purpose in one line, for `--help`. Default: empty.
     #[must_use]
     pub fn about(mut self, about: impl Into<String>) -> Self {
         self.about = about.into();
@@ -82,11 +80,6 @@ impl Master {
     pub fn instance(mut self, instance: impl Instance + 'static) -> Self {
         self.instances.push(Box::new(instance));
         self
-    }
-
-    /// Does what the command line says.
-    pub fn run(self) -> ExitCode {
-        cli::run(&self)
     }
 }
 

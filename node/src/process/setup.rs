@@ -80,8 +80,8 @@ impl Setup {
     fn check(&self) -> Result<(), ConfigError> {
         for Planned { name, plan, .. } in &self.plans {
             // Twice as many, and more, may be there while generations change.
-            if plan.children == 0 || plan.children > stats::SLOTS / 4 {
-                let why = format!("must be from 1 to {}", stats::SLOTS / 4);
+            if plan.children == 0 || plan.children > stats::ENTRIES / 4 {
+                let why = format!("must be from 1 to {}", stats::ENTRIES / 4);
                 return Err(self.config.invalid(&format!("{name}.children"), why));
             }
         }

@@ -3,47 +3,47 @@
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 
-use super::{Entry, Figures, Of, SLOTS, Shared, Use};
+use super::{ChildEntry, ChildState, ENTRIES, Figures, InstanceEntry, SharedMemory};
 
 /// The figures of a whole node, for any of its processes.
 #[derive(Clone, Copy)]
-pub(crate) struct Board(pub(super) &'static Shared);
+pub(crate) struct Board(pub(super) &'static SharedMemory);
 
 /// A node at one moment.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct NodeSnapshot {
     /// When the master started, in seconds of Unix time.
     pub(crate) started: u64,
     pub(crate) master: Figures,
     /// In the order of the node's instances; some that it does not run may follow.
-    pub(crate) instances: Vec<SeenInstance>,
-    pub(crate) children: Vec<SeenChild>,
+    pub(crate) instances: Vec<InstanceSnapshot>,
+    pub(crate) children: Vec<ChildSnapshot>,
 }
 
 /// An instance at one moment.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct SeenInstance {
+pub(crate) struct InstanceSnapshot {
     pub(crate) restarts: u64,
     pub(crate) backing_off: u64,
-    /// What children counted that are gone.
+    /// The counters of children that are gone.
     pub(crate) totals: Figures,
 }
 
 /// A child at one moment.
 #[derive(Debug, Clone)]
-pub(crate) struct SeenChild {
+pub(crate) struct ChildSnapshot {
     pub(crate) instance: usize,
     pub(crate) index: usize,
     pub(crate) pid: u32,
-    pub(crate) state: Use,
+    pub(crate) state: ChildState,
     pub(crate) figures: Figures,
 }
 
 impl Board {
-    /// Reads all of it, so that what a dying child counted is there once, not twice or never.
-    pub(crate) fn read(&self) -> Seen {
+    /// Reads all figures, so that those of a dying child count once, not twice or never.
+    pub(crate) fn read(&self) -> NodeSnapshot {
         let moves = &self.0.moves;
-        // The master moves a child's figures in a moment; one that died during that is not waited for.
+        // The master moves a child's figures in a moment. A master that died during that is not waited for.
         for _ in 0..10_000 {
             let before = moves.load(Ordering::Acquire);
             if before.is_multiple_of(2) {
@@ -58,27 +58,27 @@ impl Board {
         self.read_once()
     }
 
-    fn read_once(&self) -> Seen {
+    fn read_once(&self) -> NodeSnapshot {
         let high = self.0.high.load(Ordering::Relaxed) as usize;
-        let instance = |of: &Of| SeenInstance {
+        let instance = |of: &InstanceEntry| InstanceSnapshot {
             restarts: of.restarts.load(Ordering::Relaxed),
             backing_off: of.backing_off.load(Ordering::Relaxed),
             totals: of.totals.read(),
         };
-        let child = |entry: &Entry| {
-            Some(SeenChild {
-                state: Use::of(entry.state.load(Ordering::Acquire))?,
+        let child = |entry: &ChildEntry| {
+            Some(ChildSnapshot {
+                state: ChildState::of(entry.state.load(Ordering::Acquire))?,
                 instance: entry.instance.load(Ordering::Relaxed) as usize,
                 index: entry.index.load(Ordering::Relaxed) as usize,
                 pid: entry.pid.load(Ordering::Relaxed),
                 figures: entry.slot.read(),
             })
         };
-        Seen {
+        NodeSnapshot {
             started: self.0.started.load(Ordering::Relaxed),
             master: self.0.master.read(),
             instances: self.0.instances.iter().map(instance).collect(),
-            children: self.0.entries[..high.min(SLOTS)].iter().filter_map(child).collect(),
+            children: self.0.entries[..high.min(ENTRIES)].iter().filter_map(child).collect(),
         }
     }
 }
@@ -121,10 +121,10 @@ mod tests {
     fn the_board_shows_who_is_there() {
         let stats = Stats::new().unwrap();
         let (gone, slot) = (stats.claim(0, 0).unwrap(), stats.claim(2, 5).unwrap());
-        stats.occupy(slot, 77);
-        stats.mark(slot, Use::Serving);
+        stats.set_pid(slot, 77);
+        stats.mark(slot, ChildState::Serving);
         stats.retire(gone);
-        stats.tell(2, 3, 1);
+        stats.publish_instance(2, 3, 1);
         stats.master().lost_log_lines.add(4);
         let seen = stats.board().read();
         let [child] = &seen.children[..] else {
@@ -132,7 +132,7 @@ mod tests {
         };
         assert_eq!(
             (child.instance, child.index, child.pid, child.state),
-            (2, 5, 77, Use::Serving)
+            (2, 5, 77, ChildState::Serving)
         );
         assert_eq!((seen.instances[2].restarts, seen.instances[2].backing_off), (3, 1));
         assert_eq!(seen.master.lost_log_lines, 4);

@@ -16,21 +16,21 @@ use crate::sys;
 mod board;
 
 #[cfg(test)]
-pub(crate) use board::SeenChild;
-pub(crate) use board::{Board, Seen, SeenInstance};
+pub(crate) use board::ChildSnapshot;
+pub(crate) use board::{Board, InstanceSnapshot, NodeSnapshot};
 
-/// How many children, old generations that still drain among them, can have a slot.
-pub(crate) const SLOTS: usize = 1024;
+/// How many children, former generations that still drain among them, can have an entry.
+pub(crate) const ENTRIES: usize = 1024;
 /// How many instances a master can run.
 pub(crate) const INSTANCES: usize = 16;
 
-/// A figure that a child changes and anyone may read.
+/// A counted number that a child changes and any process of the node may read.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Figure {
-    /// What the thread that owns the slot has counted. Nobody else writes it, so it needs no locked instruction.
+    /// What the thread that owns the slot has counted. No other thread writes it, so it needs no locked instruction.
     own: AtomicU64,
-    /// What all others have.
+    /// What all other threads have counted.
     others: AtomicU64,
 }
 
@@ -50,7 +50,7 @@ impl Figure {
         }
     }
 
-    /// Takes from the figure.
+    /// Subtracts from the figure.
     pub fn sub(&self, n: u64) {
         self.add(n.wrapping_neg());
     }
@@ -68,7 +68,7 @@ impl Figure {
     pub fn get(&self) -> u64 {
         let (own, others) = (self.own.load(Ordering::Relaxed), self.others.load(Ordering::Relaxed));
         match own.wrapping_add(others) {
-            // What one thread has added and another has taken may be seen the other way round for a moment.
+            // An addition by one thread and a subtraction by another may be seen in the other order for a moment.
             below_zero if own != 0 && below_zero > i64::MAX as u64 => 0,
             sum => sum,
         }
@@ -96,7 +96,7 @@ macro_rules! figures {
         #[serde(default)]
         pub struct Figures { $($(#[$doc])* pub $name: u64,)* }
 
-        /// What the figures are, in the order in which they lie in memory.
+        /// The figures' names, in the order in which they lie in memory.
         const NAMES: &[&str] = &[$(stringify!($name)),*];
 
         impl Slot {
@@ -109,13 +109,13 @@ macro_rules! figures {
                 $(self.$name.clear();)*
             }
 
-            /// Makes this thread the one that counts most here: what it counts costs it next to nothing. A slot has one
-            /// owner until it is cleared, and a thread one slot.
+            /// Makes this thread the owner of the slot: its counting costs next to nothing. A slot has one owner until it is
+            /// cleared, and a thread owns one slot.
             pub(crate) fn own(&'static self) {
                 OWNED.set(std::ptr::from_ref(self).addr());
             }
 
-            /// Adds what a child that has died counted, but not what it had.
+            /// Adds the counters of a child that has died, but not its gauges.
             fn add_counters(&self, dead: &Figures) {
                 $(figures!(@$kind self.$name, dead.$name);)*
             }
@@ -182,18 +182,32 @@ figures! {
     log_fails: gauge,
 }
 
-/// What a slot is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a child does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u32)]
-pub(crate) enum Use {
-    Free = 0,
+pub(crate) enum ChildState {
+    /// It is not ready yet.
     Starting = 1,
+    /// It is ready.
     Serving = 2,
+    /// It finishes and takes nothing new.
     Draining = 3,
 }
 
-impl Use {
-    /// What a number stands for; nothing for a slot that is free.
+/// In place of a [`ChildState`]: the entry has no child.
+const FREE: u32 = 0;
+
+impl ChildState {
+    /// The state's name in `status` and in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The state of an entry. `None` if the entry is free.
     fn of(number: u32) -> Option<Self> {
         [Self::Starting, Self::Serving, Self::Draining]
             .into_iter()
@@ -201,8 +215,9 @@ impl Use {
     }
 }
 
+/// One child in the shared memory.
 #[repr(C, align(128))]
-struct Entry {
+struct ChildEntry {
     instance: AtomicU32,
     state: AtomicU32,
     index: AtomicU32,
@@ -210,19 +225,20 @@ struct Entry {
     slot: Slot,
 }
 
-/// What the master tells of an instance.
+/// One instance in the shared memory, as only the master knows it.
 #[repr(C, align(128))]
-struct Of {
+struct InstanceEntry {
     /// Children that were started in the place of one that had died.
     restarts: AtomicU64,
     /// Children that wait to be started again.
     backing_off: AtomicU64,
-    /// What children counted that are gone.
+    /// The counters of children that are gone.
     totals: Slot,
 }
 
+/// All figures of a node.
 #[repr(C)]
-struct Shared {
+struct SharedMemory {
     /// All entries from here on have never been used.
     high: AtomicU32,
     /// Odd while a child's figures move to the totals.
@@ -231,15 +247,15 @@ struct Shared {
     started: AtomicU64,
     /// The master's own figures.
     master: Slot,
-    instances: [Of; INSTANCES],
-    entries: [Entry; SLOTS],
+    instances: [InstanceEntry; INSTANCES],
+    entries: [ChildEntry; ENTRIES],
 }
 
-impl sys::Zeroed for Shared {}
+impl sys::Zeroed for SharedMemory {}
 
 /// The master's hold on the shared memory.
 pub(crate) struct Stats {
-    shared: &'static Shared,
+    shared: &'static SharedMemory,
     /// Kept so that the memory can be handed to a later binary of the master.
     pub(crate) file: OwnedFd,
 }
@@ -248,46 +264,58 @@ impl Stats {
     /// Makes the mapping, all zero.
     pub(crate) fn new() -> io::Result<Self> {
         let file = nix::sys::memfd::memfd_create(c"meepo-stats", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
-        nix::unistd::ftruncate(&file, i64::try_from(size_of::<Shared>()).map_err(io::Error::other)?)?;
+        nix::unistd::ftruncate(
+            &file,
+            i64::try_from(size_of::<SharedMemory>()).map_err(io::Error::other)?,
+        )?;
         Self::map(file)
     }
 
     /// Maps memory that was made before.
     pub(crate) fn map(file: OwnedFd) -> io::Result<Self> {
-        let start = sys::map_shared(&file, size_of::<Shared>())?;
-        let shared = sys::shared_at(start, size_of::<Shared>(), 0);
+        let start = sys::map_shared(&file, size_of::<SharedMemory>())?;
+        let shared = sys::shared_at(start, size_of::<SharedMemory>(), 0);
         Ok(Self { shared, file })
     }
 
-    /// What lies in the memory: a binary to which this means something else must not use it.
+    /// The layout of the memory in words. A binary with another layout must not use the memory.
     pub(crate) fn layout(instances: &[&str]) -> String {
-        let size = size_of::<Shared>();
-        format!("{size} {SLOTS} {INSTANCES} {} {}", NAMES.join(","), instances.join(","))
+        let size = size_of::<SharedMemory>();
+        format!(
+            "{size} {ENTRIES} {INSTANCES} {} {}",
+            NAMES.join(","),
+            instances.join(",")
+        )
     }
 
-    /// Takes a free slot for a child that starts.
+    /// Takes a free entry for a child that starts. `None` if there is none.
     pub(crate) fn claim(&self, instance: usize, index: usize) -> Option<usize> {
         let number = self
             .shared
             .entries
             .iter()
-            .position(|entry| entry.state.load(Ordering::Relaxed) == Use::Free as u32)?;
+            .position(|entry| entry.state.load(Ordering::Relaxed) == FREE)?;
         let entry = &self.shared.entries[number];
         entry.slot.clear();
         entry.instance.store(instance as u32, Ordering::Relaxed);
         entry.index.store(index as u32, Ordering::Relaxed);
         entry.pid.store(0, Ordering::Relaxed);
-        entry.state.store(Use::Starting as u32, Ordering::Release);
+        entry.state.store(ChildState::Starting as u32, Ordering::Release);
         self.shared.high.fetch_max(number as u32 + 1, Ordering::Relaxed);
         Some(number)
     }
 
-    /// Notes what the child of a slot does now.
-    pub(crate) fn mark(&self, number: usize, state: Use) {
+    /// Gives an entry back of which no child has come to use.
+    pub(crate) fn free(&self, number: usize) {
+        self.shared.entries[number].state.store(FREE, Ordering::Release);
+    }
+
+    /// Notes what the child of an entry does now.
+    pub(crate) fn mark(&self, number: usize, state: ChildState) {
         self.shared.entries[number].state.store(state as u32, Ordering::Release);
     }
 
-    /// Gives a slot back, and adds its figures to the totals of its instance.
+    /// Gives an entry back, and adds its counters to the totals of its instance.
     pub(crate) fn retire(&self, number: usize) {
         let entry = &self.shared.entries[number];
         let instance = entry.instance.load(Ordering::Relaxed) as usize;
@@ -296,12 +324,12 @@ impl Stats {
         moves.store(before.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
         self.shared.instances[instance].totals.add_counters(&entry.slot.read());
-        self.mark(number, Use::Free);
+        self.free(number);
         moves.store(before.wrapping_add(2), Ordering::Release);
     }
 
-    /// Notes which process has a slot.
-    pub(crate) fn occupy(&self, number: usize, pid: u32) {
+    /// Notes which process an entry's child is.
+    pub(crate) fn set_pid(&self, number: usize, pid: u32) {
         self.shared.entries[number].pid.store(pid, Ordering::Relaxed);
     }
 
@@ -310,8 +338,8 @@ impl Stats {
         self.shared.started.store(unix_seconds, Ordering::Relaxed);
     }
 
-    /// Tells of an instance what only the master knows.
-    pub(crate) fn tell(&self, instance: usize, restarts: u64, backing_off: u64) {
+    /// Publishes of an instance what only the master knows.
+    pub(crate) fn publish_instance(&self, instance: usize, restarts: u64, backing_off: u64) {
         let of = &self.shared.instances[instance];
         of.restarts.store(restarts, Ordering::Relaxed);
         of.backing_off.store(backing_off, Ordering::Relaxed);
@@ -322,24 +350,24 @@ impl Stats {
         &self.shared.master
     }
 
-    /// The figures of a slot.
+    /// The figures of an entry.
     pub(crate) fn slot(&self, number: usize) -> &'static Slot {
         &self.shared.entries[number].slot
     }
 
-    /// What the dead children of an instance counted.
+    /// The counters of an instance's children that are gone.
     pub(crate) fn totals(&self, instance: usize) -> Figures {
         self.shared.instances[instance].totals.read()
     }
 
-    /// All of it, to be read.
+    /// The figures of the whole node, for any of its processes.
     pub(crate) fn board(&self) -> Board {
         Board(self.shared)
     }
 
-    /// The slots of an instance.
+    /// The figures of an instance's children.
     pub(crate) fn siblings(&self, instance: usize) -> Siblings {
-        Siblings(Who::Instance(self.shared, instance as u32))
+        Siblings(Scope::Instance(self.shared, instance as u32))
     }
 }
 
@@ -351,31 +379,31 @@ impl fmt::Debug for Stats {
 
 /// The slots of an instance's children that serve, this child's own among them.
 #[derive(Clone)]
-pub struct Siblings(Who);
+pub struct Siblings(Scope);
 
 #[derive(Clone, Copy)]
-enum Who {
-    Instance(&'static Shared, u32),
+enum Scope {
+    Instance(&'static SharedMemory, u32),
     Alone(&'static Slot),
 }
 
 impl Siblings {
     /// A child that has no siblings, for tests.
     pub fn alone(slot: &'static Slot) -> Self {
-        Self(Who::Alone(slot))
+        Self(Scope::Alone(slot))
     }
 
     /// The figures of each child that serves.
     pub fn iter(&self) -> impl Iterator<Item = &'static Slot> + '_ {
         let (alone, entries, instance) = match self.0 {
-            Who::Alone(slot) => (Some(slot), &[][..], 0),
-            Who::Instance(shared, instance) => {
+            Scope::Alone(slot) => (Some(slot), &[][..], 0),
+            Scope::Instance(shared, instance) => {
                 let high = shared.high.load(Ordering::Relaxed) as usize;
-                (None, &shared.entries[..high.min(SLOTS)], instance)
+                (None, &shared.entries[..high.min(ENTRIES)], instance)
             }
         };
-        let serves = move |entry: &&'static Entry| {
-            entry.state.load(Ordering::Acquire) == Use::Serving as u32
+        let serves = move |entry: &&'static ChildEntry| {
+            entry.state.load(Ordering::Acquire) == ChildState::Serving as u32
                 && entry.instance.load(Ordering::Relaxed) == instance
         };
         alone
@@ -400,9 +428,9 @@ mod tests {
         let [a, b, other, draining] = [0, 0, 1, 0].map(|instance| stats.claim(instance, 0).unwrap());
         assert_eq!(stats.siblings(0).iter().count(), 0);
         for slot in [a, b, other, draining] {
-            stats.mark(slot, Use::Serving);
+            stats.mark(slot, ChildState::Serving);
         }
-        stats.mark(draining, Use::Draining);
+        stats.mark(draining, ChildState::Draining);
         stats.slot(a).connections.add(2);
         stats.slot(b).connections.add(3);
         stats.slot(other).connections.add(100);
@@ -429,7 +457,7 @@ mod tests {
     #[test]
     fn slots_can_run_out() {
         let stats = Stats::new().unwrap();
-        for _ in 0..SLOTS {
+        for _ in 0..ENTRIES {
             assert!(stats.claim(0, 0).is_some());
         }
         assert_eq!(stats.claim(0, 0), None);

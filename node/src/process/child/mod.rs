@@ -1,23 +1,22 @@
-//! A child from the fork on: it becomes a process of its own, serves, drains, ends.
+//! A child's life from the fork on: it becomes a process of its own, serves, drains and ends.
 //!
-//! It has a socket to its master. Upwards go `ready` and `failed REASON`; downwards `drain stop MS` and
-//! `drain reload MS`, with the time that is left, and `reopen`; its end means that the master is gone. A thread of its own listens there, so that a child whose runtime is
-//! stuck goes as well when nobody is left to end it.
+//! The master calls it, on the child's side of the fork. The end of the socket between them means that the master is gone.
+//! A thread of its own listens there, so that a child whose runtime is stuck ends as well when no master is left to end it.
+//! It must not know of other children.
 
 mod heap;
+mod listening;
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::SignalFd;
 use tokio_util::task::AbortOnDropHandle;
@@ -26,15 +25,12 @@ use crate::config::NodeSection;
 use crate::observe::exporter::Exporter;
 use crate::observe::logs;
 use crate::observe::stats::{Siblings, Slot};
+use crate::process::dialogue::Report;
 use crate::process::instance::{Child, Plan};
-use crate::stop::{Stop, StopReason};
-use crate::sys;
-
-/// The socket to the master; there is none in a process that is no child.
-static MASTER: OnceLock<UnixStream> = OnceLock::new();
-
-/// How often a log that fails is tried again.
-const MEND_LOGS: u16 = 1000;
+use crate::process::to_master;
+use crate::stop::Stop;
+use crate::{error_text, sys};
+use listening::Listening;
 
 /// What a child takes over from its master.
 pub(crate) struct Start {
@@ -55,36 +51,24 @@ pub(crate) struct Start {
     pub(crate) master: UnixStream,
 }
 
-/// Tells the master that this child serves.
-pub(crate) fn ready() {
-    tell("ready");
-}
-
-fn tell(line: &str) {
-    if let Some(mut master) = MASTER.get() {
-        // If the master is gone, the thread that listens to it learns so.
-        let _ = master.write_all(format!("{line}\n").as_bytes());
-    }
-}
-
-/// Is the child, right after the fork.
+/// Lives the child's life, right after the fork.
 pub(crate) fn run(start: Start) -> ! {
     let code = match serve(start) {
         Ok(()) => 0,
         Err(reason) => {
             tracing::error!(error = reason, "the child cannot serve");
-            tell(&format!("failed {}", reason.replace('\n', " ")));
+            to_master::report(&Report::Failed(reason));
             1
         }
     };
-    // Whatever the master's structures owned is closed already: nothing may be dropped.
+    // The descriptors of the master's structures are closed already: nothing may be dropped.
     sys::exit_now(code)
 }
 
 fn serve(start: Start) -> Result<(), String> {
     let label = format!("{}/{}", start.instance, start.index);
     let master = start.master.try_clone().map_err(|error| error.to_string())?;
-    MASTER.set(master).map_err(|_| "a child has no children")?;
+    to_master::connect(master)?;
     let signals = become_child(&start, &label).map_err(|error| error.to_string())?;
     let stop = Stop::new(start.node.stop_timeout);
     let listening = Listening {
@@ -131,13 +115,16 @@ fn serve(start: Start) -> Result<(), String> {
         let _exporting = exporter.map(|exporter| AbortOnDropHandle::new(tokio::spawn(exporter)));
         serve(child).await
     };
-    // What panics has been logged by the hook.
+    // A panic has been logged by its hook.
     let served = runtime.block_on(AssertUnwindSafe(serving).catch_unwind());
     runtime.shutdown_timeout(Duration::from_millis(100));
     match served {
-        Err(panic) => Err(format!("panicked: {}", text_of(&*panic))),
-        Ok(Err(error)) => Err(chain(&*error)),
-        Ok(Ok(())) if stop.reason().is_none() => Err("ended though nobody stopped it".into()),
+        Err(panic) => Err(format!(
+            "panicked: {}",
+            error_text::of_panic(&*panic).unwrap_or("no text")
+        )),
+        Ok(Err(error)) => Err(error_text::with_causes(&*error)),
+        Ok(Ok(())) if stop.reason().is_none() => Err("ended without an order to stop".into()),
         Ok(Ok(())) => Ok(()),
     }
 }
@@ -161,109 +148,4 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
         let _ = nix::sys::prctl::set_name(&name);
     }
     Ok(SignalFd::new(&own)?)
-}
-
-/// The thread that hears the master and the signals.
-struct Listening {
-    master: UnixStream,
-    signals: SignalFd,
-    log_alarm: Option<&'static EventFd>,
-    stop: Stop,
-}
-
-impl Listening {
-    fn run(self) {
-        let mut master = BufReader::new(&self.master);
-        loop {
-            let mut ready = vec![
-                PollFd::new(self.master.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ];
-            ready.extend(
-                self.log_alarm
-                    .map(|alarm| PollFd::new(alarm.as_fd(), PollFlags::POLLIN)),
-            );
-            let timeout = if logs::fails() {
-                MEND_LOGS.into()
-            } else {
-                PollTimeout::NONE
-            };
-            if poll(&mut ready, timeout).is_err() {
-                continue;
-            }
-            let is_ready = |at: usize| ready[at].any().unwrap_or(true);
-            let (master_ready, signal_ready) = (is_ready(0), is_ready(1));
-            // Only to be woken; that it was raised once more is no matter.
-            let _ = self.log_alarm.map(EventFd::read);
-            if logs::fails() {
-                logs::mend();
-            }
-            if signal_ready && let Ok(Some(signal)) = self.signals.read_signal() {
-                match Signal::try_from(signal.ssi_signo.cast_signed()) {
-                    Ok(Signal::SIGTERM) => self.stop.request(StopReason::Stop),
-                    _ => logs::reopen(),
-                }
-            }
-            if master_ready && !self.hear(&mut master) {
-                return self.orphaned();
-            }
-        }
-    }
-
-    /// Reads all that the master has said; `false` if it is gone.
-    fn hear(&self, master: &mut BufReader<&UnixStream>) -> bool {
-        loop {
-            let mut line = String::new();
-            match master.read_line(&mut line) {
-                Ok(1..) => self.obey(line.trim_end()),
-                Ok(0) | Err(_) => return false,
-            }
-            if master.buffer().is_empty() {
-                return true;
-            }
-        }
-    }
-
-    fn obey(&self, command: &str) {
-        let words: Vec<&str> = command.split(' ').collect();
-        let time = |text: &str| text.parse().map_or(self.stop.timeout(), Duration::from_millis);
-        match words[..] {
-            ["drain", "reload", left] => self.stop.request_within(StopReason::Reload, time(left)),
-            ["drain", "stop", left] => self.stop.request_within(StopReason::Stop, time(left)),
-            ["reopen"] => logs::reopen(),
-            _ => tracing::warn!(command, "the master said what this child does not know"),
-        }
-    }
-
-    /// The master is gone. A stop that was under way goes on; in any case this process ends in time by itself.
-    fn orphaned(&self) {
-        if self.stop.reason().is_none() {
-            tracing::warn!("the master is gone, draining");
-        }
-        self.stop.request(StopReason::MasterGone);
-        std::thread::sleep(self.stop.timeout());
-        tracing::error!("the time for draining is over");
-        sys::exit_now(1)
-    }
-}
-
-/// What a panic says.
-pub(crate) fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no text")
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

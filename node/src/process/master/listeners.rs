@@ -1,4 +1,4 @@
-//! Listeners that the master opens, and keeps open: what waits in them outlives a child.
+//! Listeners that the master opens, and keeps open: connections that wait in them outlive a child.
 
 use std::collections::HashSet;
 use std::io;
@@ -29,14 +29,14 @@ pub(crate) type Reserved = (SocketAddr, u16);
 
 /// The listeners that are shared.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedListeners {
     /// Those of each instance.
     pub(crate) instances: Vec<Vec<Rc<Listener>>>,
     /// Where the whole node's metrics are served.
     pub(crate) metrics: Option<Rc<Listener>>,
 }
 
-impl Shared {
+impl SharedListeners {
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<Listener>> {
         self.instances.iter().flatten().chain(&self.metrics)
@@ -81,9 +81,9 @@ impl Listener {
     }
 }
 
-/// Opens all listeners that a setup asks for, or takes them from those that are open. Those that are taken stay open for the
-/// others as well, so that a refused reload changes nothing.
-pub(crate) fn open_shared(setup: &Setup, open: &[Rc<Listener>]) -> Result<Shared, ConfigError> {
+/// Opens all listeners that a setup asks for, or copies those that are open already. The originals stay open, so that a
+/// refused reload changes nothing.
+pub(crate) fn open_shared(setup: &Setup, open: &[Rc<Listener>]) -> Result<SharedListeners, ConfigError> {
     let mut free: Vec<Rc<Listener>> = open.to_vec();
     let mut take = |asked: &Listen| take_or_open(setup, asked, &mut free);
     let mut instances = Vec::new();
@@ -91,7 +91,7 @@ pub(crate) fn open_shared(setup: &Setup, open: &[Rc<Listener>]) -> Result<Shared
         instances.push(planned.plan.shared.iter().map(&mut take).collect::<Result<_, _>>()?);
     }
     let metrics = setup.metrics().as_ref().map(take).transpose()?;
-    Ok(Shared { instances, metrics })
+    Ok(SharedListeners { instances, metrics })
 }
 
 fn take_or_open(setup: &Setup, asked: &Listen, free: &mut Vec<Rc<Listener>>) -> Result<Rc<Listener>, ConfigError> {

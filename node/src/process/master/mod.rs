@@ -1,16 +1,21 @@
 //! The master: one thread that opens listeners, forks children, waits, and starts again what dies.
+//!
+//! The command line runs it. Each file holds one of its jobs, as methods of [`Supervisor`]. It must not know what an instance
+//! does, and it has no runtime.
 
+mod child_process;
+mod child_slot;
 mod children;
-mod exec_state;
-mod group;
+pub(crate) mod exec;
+mod forking;
 mod listeners;
 mod reload;
 mod report;
+mod running_instance;
 mod signals;
 mod stopping;
-mod upgrade;
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,49 +27,50 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::config::NodeSection;
-use crate::observe::logs;
-use crate::observe::stats::{INSTANCES, Stats};
-use crate::process::cli;
+use crate::observe::stats::{ChildState, INSTANCES, Stats};
+use crate::observe::{logs, status};
 use crate::process::control::{Answer, CallerId, Request, Server};
-use crate::process::daemon::Terminal;
+use crate::process::daemon::StartOutcome;
+use crate::process::dialogue::Order;
 use crate::process::pid_file::{self, PidFile};
 use crate::process::program::Master;
 use crate::process::setup::{Options, Setup};
-pub(crate) use exec_state::{TAKEOVER, left_behind, resume};
-use group::{Group, Place};
-use listeners::Listener;
+use crate::process::terminal::FAILURE;
+use child_slot::ChildSlot;
+use exec::binary::Binary;
+use listeners::{Listener, SharedListeners};
 use reload::Reload;
-use signals::{Action, State};
+use running_instance::RunningInstance;
+use signals::{Action, MasterState};
 use stopping::Stopping;
-pub(crate) use upgrade::Binary;
 
 /// A master that runs.
 pub(crate) struct Supervisor<'a> {
     program: &'a Master,
     options: Options,
     node: Arc<NodeSection>,
-    groups: Vec<Group>,
-    /// Where children serve the metrics of the node.
+    instances: Vec<RunningInstance>,
+    /// The listener on which children serve the metrics of the node.
     metrics: Option<Rc<Listener>>,
     stats: Stats,
     signals: SignalFd,
     control: Server,
     pid_file: PidFile,
-    terminal: Terminal,
+    outcome: StartOutcome,
     phase: Phase,
     started: Instant,
     /// How the last reload ended, and when.
     last_reload: Option<(Answer, Instant)>,
-    /// A reload is to follow what is under way, for these callers.
+    /// A reload is to follow the one that is under way, for these callers.
     reload_wanted: Option<Vec<CallerId>>,
     /// The reload is to replace the binary, even if it is the same.
     upgrade_wanted: bool,
     binary: Binary,
-    /// What the file said when the settings in force were read.
+    /// The text of the configuration file when the settings in force were read.
     config_text: Option<String>,
 }
 
-/// What the master is about.
+/// What the master does now, and what that takes.
 enum Phase {
     Starting,
     Serving,
@@ -77,28 +83,28 @@ pub(crate) fn run(
     program: &Master,
     options: Options,
     setup: Setup,
-    mut terminal: Terminal,
+    mut outcome: StartOutcome,
     binary: Binary,
 ) -> ExitCode {
-    let opened = open(&setup, &terminal);
+    let opened = open(&setup, options.daemon);
     let (pid_file, signals, stats, control, listeners) = match opened {
         Ok(opened) => opened,
         Err(reason) => {
-            terminal.failed(&format!("{}: cannot start: {reason}", setup.node.name));
-            return ExitCode::from(cli::FAILURE);
+            outcome.failed(&format!("{}: cannot start: {reason}", setup.node.name));
+            return ExitCode::from(FAILURE);
         }
     };
-    let groups = setup
+    let instances = setup
         .plans
         .iter()
         .zip(listeners.instances)
-        .map(|(planned, listeners)| Group {
+        .map(|(planned, listeners)| RunningInstance {
             name: planned.name,
             stop_order: planned.stop_order,
             plan: Rc::clone(&planned.plan),
             listeners,
-            places: (0..planned.plan.children).map(|_| Place::default()).collect(),
-            leaving: Vec::new(),
+            slots: (0..planned.plan.children).map(|_| ChildSlot::new(0)).collect(),
+            former: Vec::new(),
             restarts: 0,
             last_exit: None,
         });
@@ -106,13 +112,13 @@ pub(crate) fn run(
         program,
         options,
         node: Arc::clone(&setup.node),
-        groups: groups.collect(),
+        instances: instances.collect(),
         metrics: listeners.metrics,
         stats,
         signals,
         control,
         pid_file,
-        terminal,
+        outcome,
         phase: Phase::Starting,
         started: Instant::now(),
         last_reload: None,
@@ -127,10 +133,10 @@ pub(crate) fn run(
     supervisor.serve()
 }
 
-type Opened = (PidFile, SignalFd, Stats, Server, listeners::Shared);
+type Opened = (PidFile, SignalFd, Stats, Server, SharedListeners);
 
-/// Takes and opens all that the master needs before the first fork.
-fn open(setup: &Setup, terminal: &Terminal) -> Result<Opened, String> {
+/// Takes the lock, and opens all that the master needs before the first fork.
+fn open(setup: &Setup, daemon: bool) -> Result<Opened, String> {
     let node = &setup.node;
     if setup.plans.len() > INSTANCES {
         return Err(format!("more than {INSTANCES} instances"));
@@ -138,7 +144,7 @@ fn open(setup: &Setup, terminal: &Terminal) -> Result<Opened, String> {
     pid_file::make_run_dir(&node.run_dir)?;
     let pid_file = PidFile::take(&node.pid_path()).map_err(|refused| refused.to_string())?;
     let opened = (|| {
-        logs::start(node, terminal.is_daemon()).map_err(|error| format!("cannot log: {error}"))?;
+        logs::start(node, daemon).map_err(|error| format!("cannot log: {error}"))?;
         raise_descriptor_limit();
         let signals = signals::listen().map_err(|error| error.to_string())?;
         let stats = Stats::new().map_err(|error| error.to_string())?;
@@ -156,8 +162,8 @@ fn open(setup: &Setup, terminal: &Terminal) -> Result<Opened, String> {
     }
 }
 
-/// Opens the listeners. After a master that was ended by force its children may need a moment to let go of them.
-fn open_listeners(setup: &Setup, after_crash: bool) -> Result<listeners::Shared, String> {
+/// Opens the listeners. The children of a master that was ended by force may need a moment to let go of them.
+fn open_listeners(setup: &Setup, after_crash: bool) -> Result<SharedListeners, String> {
     let give_up = Instant::now() + std::time::Duration::from_secs(3);
     loop {
         match listeners::open_shared(setup, &[]) {
@@ -181,7 +187,7 @@ fn raise_descriptor_limit() {
 }
 
 impl Supervisor<'_> {
-    /// Waits and acts until nothing is left to do.
+    /// Waits and acts until the node has stopped.
     fn serve(mut self) -> ExitCode {
         loop {
             self.keep_deadlines();
@@ -196,35 +202,34 @@ impl Supervisor<'_> {
                 }
             }
             self.publish();
-            // A reload may have ended just now, and another one been wanted meanwhile.
-            if self.state() != State::Serving || self.reload_wanted.is_none() {
+            // A reload may have ended just now, and another one may have been asked for meanwhile.
+            if self.state() != MasterState::Serving || self.reload_wanted.is_none() {
                 self.wait();
             }
         }
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> MasterState {
         match self.phase {
-            Phase::Starting => State::Starting,
-            Phase::Serving => State::Serving,
-            Phase::Reloading(_) => State::Reloading,
-            Phase::Stopping(_) => State::Stopping,
+            Phase::Starting => MasterState::Starting,
+            Phase::Serving => MasterState::Serving,
+            Phase::Reloading(_) => MasterState::Reloading,
+            Phase::Stopping(_) => MasterState::Stopping,
         }
     }
 
     /// The start is done when all children serve.
     fn finish_start(&mut self) {
-        let serving = |place: &Place| {
-            place
-                .process
+        let serving = |slot: &ChildSlot| {
+            slot.process
                 .as_ref()
-                .is_some_and(|child| child.life == group::Life::Serving)
+                .is_some_and(|child| child.state == ChildState::Serving)
         };
-        if self.groups.iter().all(|group| group.places.iter().all(serving)) {
+        if self.instances.iter().all(|instance| instance.slots.iter().all(serving)) {
             self.phase = Phase::Serving;
             tracing::info!(node = self.node.name, "serving");
-            let table = crate::observe::status::start_table(&self.status());
-            self.terminal.up(&table);
+            let table = status::start_table(&self.status());
+            self.outcome.succeeded(&table);
             self.begin_wanted_reload();
         }
     }
@@ -234,7 +239,7 @@ impl Supervisor<'_> {
         let timeout = match self.next_deadline() {
             None => PollTimeout::NONE,
             Some(at) => {
-                // Rounded up: a wait that ends just before the deadline would turn in circles.
+                // Rounded up: after a wait that ends just before the deadline nothing is due.
                 let left = at.saturating_duration_since(Instant::now()) + std::time::Duration::from_millis(1);
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
             }
@@ -243,10 +248,10 @@ impl Supervisor<'_> {
         ready.extend(self.control.poll_fds());
         let children = ready.len();
         for process in self
-            .groups
+            .instances
             .iter()
-            .flat_map(Group::processes)
-            .filter(|process| !process.silent)
+            .flat_map(RunningInstance::processes)
+            .filter(|process| !process.closed)
         {
             ready.push(PollFd::new(process.socket.as_fd(), PollFlags::POLLIN));
         }
@@ -318,19 +323,19 @@ impl Supervisor<'_> {
 
     fn reopen_logs(&mut self) {
         logs::reopen();
-        for process in self.groups.iter_mut().flat_map(Group::processes_mut) {
-            process.tell("reopen");
+        for process in self.instances.iter_mut().flat_map(RunningInstance::processes_mut) {
+            process.order(Order::ReopenLogs);
         }
     }
 
-    /// Leaves nothing behind.
+    /// Closes and removes everything, and returns the exit code.
     fn end(mut self) -> ExitCode {
         let failure = match self.phase {
             Phase::Stopping(stopping) => stopping.failure,
             _ => None,
         };
-        // All is closed before the lock is given up: whoever takes it can bind at once.
-        self.groups.clear();
+        // All listeners are closed before the lock is given up: the next master can bind at once.
+        self.instances.clear();
         self.metrics = None;
         self.control.remove();
         match &failure {
@@ -340,21 +345,15 @@ impl Supervisor<'_> {
         self.pid_file.remove();
         match failure {
             None => {
-                self.terminal
+                self.outcome
                     .failed(&format!("{}: stopped before all children served", self.node.name));
                 ExitCode::SUCCESS
             }
             Some(reason) => {
-                self.terminal
+                self.outcome
                     .failed(&format!("{}: cannot start: {reason}", self.node.name));
-                ExitCode::from(cli::FAILURE)
+                ExitCode::from(FAILURE)
             }
         }
     }
-}
-
-/// Descriptors that a child is given are copies: it closes all others.
-fn copy(socket: &std::net::TcpListener) -> std::io::Result<std::net::TcpListener> {
-    debug_assert!(socket.as_raw_fd() > 2, "not a standard descriptor");
-    socket.try_clone()
 }

@@ -4,31 +4,32 @@
 //! fails until then has changed nothing. The first child of each instance comes first, so that a mistake shows early.
 //!
 //! What stops last, the registry, is another matter: two of them at a time know different nodes. So its successors come last,
-//! and its old children stay until those of the others have left them, and all have heard so.
+//! and its old children stay until those of the others have left them, and all have unread so.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::children::Blueprint;
-use super::group::{Life, Own, Place};
-use super::listeners::{self, Listener, Shared};
+use super::child_slot::{ChildSlot, OwnListener};
+use super::forking::Blueprint;
+use super::listeners::{self, Listener, SharedListeners};
 use super::{Phase, Supervisor};
 use crate::config::NodeSection;
 use crate::observe::logs;
-use crate::observe::stats::Use;
+use crate::observe::stats::ChildState;
 use crate::process::control::{Answer, CallerId};
 use crate::process::setup::Setup;
+use crate::stop::StopReason;
 
-/// How long what stops last serves on when the others of its generation are told to drain.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the instance that stops last serves on when the others of its generation are told to drain.
+const SERVE_ON: Duration = Duration::from_secs(1);
 
 /// A reload that is under way.
 pub(super) struct Reload {
     setup: Setup,
-    listeners: Shared,
-    /// Group and index of the successors that are still to be started.
+    listeners: SharedListeners,
+    /// RunningInstance and index of the successors that are still to be started.
     queue: VecDeque<(usize, usize)>,
     current: Option<(usize, usize)>,
     pub(super) callers: Vec<CallerId>,
@@ -49,7 +50,7 @@ impl Supervisor<'_> {
         };
         let upgrade = std::mem::take(&mut self.upgrade_wanted) || self.binary.is_replaced();
         if upgrade {
-            // If that goes well, the new binary goes on with this reload, and this one ends here.
+            // After a success the new binary goes on with this reload, and this binary ends here.
             let reason = self.upgrade(&callers);
             tracing::error!(reason, "the reload is refused");
             return self.end_reload(callers, Err(reason));
@@ -59,10 +60,10 @@ impl Supervisor<'_> {
                 tracing::info!("reloading");
                 let mut queue: Vec<(usize, usize)> = (0..)
                     .zip(&setup.plans)
-                    .flat_map(|(group, planned)| (0..planned.plan.children).map(move |index| (group, index)))
+                    .flat_map(|(instance, planned)| (0..planned.plan.children).map(move |index| (instance, index)))
                     .collect();
                 let last = self.last_order();
-                queue.sort_by_key(|(group, index)| (setup.plans[*group].stop_order == last, *index, *group));
+                queue.sort_by_key(|(instance, index)| (setup.plans[*instance].stop_order == last, *index, *instance));
                 let queue = queue.into();
                 self.phase = Phase::Reloading(Box::new(Reload {
                     setup,
@@ -80,14 +81,14 @@ impl Supervisor<'_> {
         }
     }
 
-    fn prepare_reload(&self) -> Result<(Setup, Shared), String> {
+    fn prepare_reload(&self) -> Result<(Setup, SharedListeners), String> {
         let setup = Setup::read(self.program, &self.options).map_err(|error| error.to_string())?;
         self.refuse_fixed(&setup.node)
             .map_err(|(key, why)| setup.config.invalid(key, why).to_string())?;
         let open: Vec<Rc<Listener>> = self
-            .groups
+            .instances
             .iter()
-            .flat_map(|group| &group.listeners)
+            .flat_map(|instance| &instance.listeners)
             .chain(&self.metrics)
             .cloned()
             .collect();
@@ -95,7 +96,7 @@ impl Supervisor<'_> {
         Ok((setup, listeners))
     }
 
-    /// What a master cannot change while it runs.
+    /// Refuses changes that a master cannot make while it runs.
     fn refuse_fixed(&self, node: &NodeSection) -> Result<(), (&'static str, &'static str)> {
         if node.run_dir != self.node.run_dir {
             return Err(("node.run_dir", "cannot be changed by a reload, only by a restart"));
@@ -106,56 +107,56 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Starts the next successor when the last one is ready, and lets the old ones go after that.
+    /// Starts the next successor when the last one is ready, and has the former children drain after that.
     pub(super) fn go_on_reloading(&mut self) {
         loop {
             let Phase::Reloading(reload) = &mut self.phase else {
                 return;
             };
-            if let Some((group, index)) = reload.current {
-                let successor = self.groups[group].places[index].successor.as_ref();
-                if successor.is_none_or(|successor| successor.life != Life::Serving) {
+            if let Some((instance, index)) = reload.current {
+                let successor = self.instances[instance].slots[index].successor.as_ref();
+                if successor.is_none_or(|successor| successor.state != ChildState::Serving) {
                     return;
                 }
                 reload.current = None;
             }
-            let Some((group, index)) = reload.queue.pop_front() else {
+            let Some((instance, index)) = reload.queue.pop_front() else {
                 return self.commit_reload();
             };
-            reload.current = Some((group, index));
-            if let Err(reason) = self.start_successor(group, index) {
-                let name = self.groups[group].name;
+            reload.current = Some((instance, index));
+            if let Err(reason) = self.start_successor(instance, index) {
+                let name = self.instances[instance].name;
                 return self.undo_reload(format!("{name} child {index}: {reason}"));
             }
         }
     }
 
-    fn start_successor(&mut self, group: usize, index: usize) -> Result<(), String> {
+    fn start_successor(&mut self, instance: usize, index: usize) -> Result<(), String> {
         let Phase::Reloading(reload) = &self.phase else {
             return Err("no reload is under way".into());
         };
-        let plan = Rc::clone(&reload.setup.plans[group].plan);
-        let listeners = reload.listeners.instances[group].clone();
+        let plan = Rc::clone(&reload.setup.plans[instance].plan);
+        let listeners = reload.listeners.instances[instance].clone();
         let metrics = reload.listeners.metrics.clone();
         let node = Arc::clone(&reload.setup.node);
         let own = match &plan.own {
             None => None,
             Some(asked) => {
-                let (listener, reserved) = Listener::open_next(asked, &self.groups[group].reserved())
+                let (listener, reserved) = Listener::open_next(asked, &self.instances[instance].reserved())
                     .map_err(|error| format!("{}: {error}", asked.key))?;
-                Some(Own {
+                Some(OwnListener {
                     listener: Rc::new(listener),
                     reserved,
                 })
             }
         };
-        let places = &mut self.groups[group].places;
-        if places.len() <= index {
-            places.resize_with(index + 1, Place::default);
+        let slots = &mut self.instances[instance].slots;
+        if slots.len() <= index {
+            slots.resize_with(index + 1, || ChildSlot::new(0));
         }
-        places[index].successor_own.clone_from(&own);
+        slots[index].successor_own.clone_from(&own);
         let blueprint = Blueprint {
-            group,
+            instance,
             index,
             plan: &plan,
             listeners: &listeners,
@@ -164,7 +165,7 @@ impl Supervisor<'_> {
             node: &node,
         };
         let process = self.fork_child(&blueprint)?;
-        self.groups[group].places[index].successor = Some(process);
+        self.instances[instance].slots[index].successor = Some(process);
         Ok(())
     }
 
@@ -175,27 +176,27 @@ impl Supervisor<'_> {
         };
         let limit = self.node.stop_timeout;
         let last = self.last_order();
-        let alone = self.groups.iter().all(|group| group.stop_order == last);
-        let Shared { instances, metrics } = reload.listeners;
+        let alone = self.instances.iter().all(|instance| instance.stop_order == last);
+        let SharedListeners { instances, metrics } = reload.listeners;
         self.metrics = metrics;
-        for ((group, planned), listeners) in self.groups.iter_mut().zip(&reload.setup.plans).zip(instances) {
-            group.plan = Rc::clone(&planned.plan);
-            group.listeners = listeners;
-            for place in &mut group.places {
-                if let Some(mut old) = std::mem::replace(&mut place.process, place.successor.take()) {
-                    self.stats.mark(old.slot, Use::Draining);
-                    if group.stop_order == last && !alone && old.life == Life::Serving {
-                        old.deadline = Some(Instant::now() + FAREWELL);
+        for ((instance, planned), listeners) in self.instances.iter_mut().zip(&reload.setup.plans).zip(instances) {
+            instance.plan = Rc::clone(&planned.plan);
+            instance.listeners = listeners;
+            for slot in &mut instance.slots {
+                if let Some(mut old) = std::mem::replace(&mut slot.process, slot.successor.take()) {
+                    self.stats.mark(old.entry, ChildState::Draining);
+                    if instance.stop_order == last && !alone && old.state == ChildState::Serving {
+                        old.deadline = Some(Instant::now() + SERVE_ON);
                     } else {
-                        old.drain("reload", limit);
+                        old.drain(StopReason::Reload, limit);
                     }
-                    group.leaving.push(old);
+                    instance.former.push(old);
                 }
-                place.own = place.successor_own.take();
-                place.retry_at = None;
-                place.failures = 0;
+                slot.own = slot.successor_own.take();
+                slot.retry_at = None;
+                slot.forget_failures();
             }
-            group.places.truncate(group.plan.children);
+            instance.slots.truncate(instance.plan.children);
         }
         self.config_text = reload.setup.config.text().map(Into::into);
         let old = std::mem::replace(&mut self.node, Arc::clone(&reload.setup.node));
@@ -210,10 +211,14 @@ impl Supervisor<'_> {
 
     /// The order of the instances that stop last.
     fn last_order(&self) -> u8 {
-        self.groups.iter().map(|group| group.stop_order).max().unwrap_or(0)
+        self.instances
+            .iter()
+            .map(|instance| instance.stop_order)
+            .max()
+            .unwrap_or(0)
     }
 
-    /// Gives up a reload whose successors do not come to serve. The old generation has never stopped to.
+    /// Gives up a reload whose successors do not come to serve. The former generation still serves.
     pub(super) fn undo_reload(&mut self, reason: String) {
         if !matches!(self.phase, Phase::Reloading(_)) {
             return;
@@ -221,20 +226,22 @@ impl Supervisor<'_> {
         let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
             return;
         };
-        for group in &mut self.groups {
-            for place in &mut group.places {
-                place.successor_own = None;
-                if let Some(mut successor) = place.successor.take() {
-                    match successor.life {
-                        Life::Starting => successor.kill(),
-                        Life::Serving | Life::Draining => successor.drain("reload", self.node.stop_timeout),
+        for instance in &mut self.instances {
+            for slot in &mut instance.slots {
+                slot.successor_own = None;
+                if let Some(mut successor) = slot.successor.take() {
+                    match successor.state {
+                        ChildState::Starting => successor.kill(),
+                        ChildState::Serving | ChildState::Draining => {
+                            successor.drain(StopReason::Reload, self.node.stop_timeout)
+                        }
                     }
-                    self.stats.mark(successor.slot, Use::Draining);
-                    successor.life = Life::Draining;
-                    group.leaving.push(successor);
+                    self.stats.mark(successor.entry, ChildState::Draining);
+                    successor.state = ChildState::Draining;
+                    instance.former.push(successor);
                 }
             }
-            group.places.truncate(group.plan.children);
+            instance.slots.truncate(instance.plan.children);
         }
         tracing::error!(reason, "the reload is undone");
         self.end_reload(reload.callers, Err(reason));

@@ -1,22 +1,24 @@
-//! What the master says of itself and of its children.
+//! The status that the master gives of itself and of its children.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Supervisor;
-use super::group::{Group, Life, Place, Process};
+use super::child_process::ChildProcess;
+use super::child_slot::ChildSlot;
 use super::listeners::Listener;
-use super::signals::State;
+use super::running_instance::RunningInstance;
+use super::signals::MasterState;
 use crate::observe::problems;
 use crate::observe::status::{ChildStatus, InstanceStatus, ListenerStatus, NodeStatus, ReloadStatus};
 use crate::observe::usage::usage;
 
 impl Supervisor<'_> {
-    /// How things are.
+    /// The status of the whole node.
     pub(super) fn status(&self) -> NodeStatus {
         let instances: Vec<_> = (0..)
-            .zip(&self.groups)
-            .map(|(number, group)| self.instance(number, group))
+            .zip(&self.instances)
+            .map(|(number, instance)| self.instance(number, instance))
             .collect();
         let master = self.stats.master().read();
         let children = instances.iter().flat_map(|instance| {
@@ -33,10 +35,10 @@ impl Supervisor<'_> {
             version: self.program.version.clone(),
             uptime_s: self.started.elapsed().as_secs_f64(),
             state: match self.state() {
-                State::Starting => "starting",
-                State::Serving => "serving",
-                State::Reloading => "reloading",
-                State::Stopping => "stopping",
+                MasterState::Starting => "starting",
+                MasterState::Serving => "serving",
+                MasterState::Reloading => "reloading",
+                MasterState::Stopping => "stopping",
             }
             .into(),
             last_reload: self.last_reload.as_ref().map(|(answer, at)| ReloadStatus {
@@ -49,58 +51,59 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Tells children, for metrics, when this master started.
+    /// Publishes, for metrics, when this master started.
     pub(super) fn publish_start(&self) {
         let started = SystemTime::now().checked_sub(self.started.elapsed());
         let since_1970 = started.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         self.stats.started(since_1970.unwrap_or_default().as_secs());
     }
 
-    /// Tells children, for metrics, what only the master knows.
+    /// Publishes, for metrics, the figures that only the master knows.
     pub(super) fn publish(&self) {
-        for (number, group) in self.groups.iter().enumerate() {
-            let backing_off = group.places.iter().filter(|place| place.backs_off()).count();
-            self.stats.tell(number, group.restarts, backing_off as u64);
+        for (number, instance) in self.instances.iter().enumerate() {
+            let backing_off = instance.slots.iter().filter(|slot| slot.backs_off()).count();
+            self.stats
+                .publish_instance(number, instance.restarts, backing_off as u64);
         }
     }
 
-    fn instance(&self, number: usize, group: &Group) -> InstanceStatus {
+    fn instance(&self, number: usize, instance: &RunningInstance) -> InstanceStatus {
         let placed = (0..)
-            .zip(&group.places)
-            .flat_map(|(index, place)| self.place(index, place));
-        let leaving = group.leaving.iter().map(|process| ChildStatus {
+            .zip(&instance.slots)
+            .flat_map(|(index, slot)| self.slot(index, slot));
+        let former = instance.former.iter().map(|process| ChildStatus {
             state: "draining".into(),
             ..self.child(process, 0, None)
         });
-        let children: Vec<ChildStatus> = placed.chain(leaving).collect();
+        let children: Vec<ChildStatus> = placed.chain(former).collect();
         let mut totals = self.stats.totals(number);
         children.iter().for_each(|child| totals.add(&child.figures));
         InstanceStatus {
-            name: group.name.into(),
-            listeners: group
+            name: instance.name.into(),
+            listeners: instance
                 .listeners
                 .iter()
                 .map(|listener| listener_status(listener))
                 .collect(),
-            restarts: group.restarts,
-            last_exit: group.last_exit.clone(),
+            restarts: instance.restarts,
+            last_exit: instance.last_exit.clone(),
             totals,
             children,
         }
     }
 
-    fn place(&self, index: usize, place: &Place) -> Vec<ChildStatus> {
-        let last_exit = place.last_exit.clone();
-        let processes = place.process.iter().chain(&place.successor);
+    fn slot(&self, index: usize, slot: &ChildSlot) -> Vec<ChildStatus> {
+        let last_exit = slot.last_exit.clone();
+        let processes = slot.process.iter().chain(&slot.successor);
         let mut children: Vec<_> = processes
-            .map(|process| self.child(process, place.restarts, last_exit.clone()))
+            .map(|process| self.child(process, slot.restarts, last_exit.clone()))
             .collect();
-        if place.backs_off() {
+        if slot.backs_off() {
             children.push(ChildStatus {
                 index,
                 state: "backing_off".into(),
-                address: place.own.as_ref().map(|own| own.listener.address.to_string()),
-                restarts: place.restarts,
+                address: slot.own.as_ref().map(|own| own.listener.address.to_string()),
+                restarts: slot.restarts,
                 last_exit,
                 ..ChildStatus::default()
             });
@@ -108,24 +111,19 @@ impl Supervisor<'_> {
         children
     }
 
-    fn child(&self, process: &Process, restarts: u64, last_exit: Option<String>) -> ChildStatus {
+    fn child(&self, process: &ChildProcess, restarts: u64, last_exit: Option<String>) -> ChildStatus {
         let (cpu_s, memory_bytes) = usage(process.pid.as_raw().unsigned_abs());
         ChildStatus {
             pid: Some(process.pid.as_raw().unsigned_abs()),
             index: process.index,
-            state: match process.life {
-                Life::Starting => "starting",
-                Life::Serving => "serving",
-                Life::Draining => "draining",
-            }
-            .into(),
+            state: process.state.name().into(),
             address: process.address.map(|address| address.to_string()),
             uptime_s: (Instant::now() - process.started).as_secs_f64(),
             restarts,
             last_exit,
             cpu_s,
             memory_bytes,
-            figures: self.stats.slot(process.slot).read(),
+            figures: self.stats.slot(process.entry).read(),
         }
     }
 }

@@ -1,13 +1,15 @@
-//! What the master does at a signal: one table.
+//! The signals that the master answers: one table.
 
 use std::io;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// What the master is about, as far as signals are concerned.
+use crate::sys;
+
+/// What the master does now, as far as signals are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum MasterState {
     /// Children of the first generation are not all ready.
     Starting,
     Serving,
@@ -15,16 +17,16 @@ pub(crate) enum State {
     Stopping,
 }
 
-/// What to do.
+/// What a signal makes the master do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Collect children that have ended.
     Reap,
     Stop,
-    /// A person does not want to wait for the stop.
+    /// Shorten the stop: a person does not want to wait for it.
     HurryStop,
     Reload,
-    /// Reload when what is under way is over.
+    /// Reload when the start or reload that is under way is over.
     ReloadLater,
     /// Replace the binary of the master, and reload.
     Upgrade,
@@ -43,19 +45,19 @@ const ANSWERED: [Signal; 7] = [
     Signal::SIGUSR2,
 ];
 
-/// The table.
-pub(crate) fn action(signal: Signal, state: State) -> Action {
+/// The action for a signal in a state: the table.
+pub(crate) fn action(signal: Signal, state: MasterState) -> Action {
     use Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
     match (signal, state) {
         (SIGCHLD, _) => Action::Reap,
-        (SIGINT, State::Stopping) => Action::HurryStop,
-        (SIGTERM | SIGQUIT, State::Stopping) => Action::Nothing,
+        (SIGINT, MasterState::Stopping) => Action::HurryStop,
+        (SIGTERM | SIGQUIT, MasterState::Stopping) => Action::Nothing,
         (SIGTERM | SIGINT | SIGQUIT, _) => Action::Stop,
-        (SIGHUP, State::Serving) => Action::Reload,
-        (SIGHUP, State::Starting | State::Reloading) => Action::ReloadLater,
-        (SIGHUP, State::Stopping) => Action::Nothing,
+        (SIGHUP, MasterState::Serving) => Action::Reload,
+        (SIGHUP, MasterState::Starting | MasterState::Reloading) => Action::ReloadLater,
+        (SIGHUP, MasterState::Stopping) => Action::Nothing,
         (SIGUSR1, _) => Action::ReopenLogs,
-        (SIGUSR2, State::Stopping) => Action::Nothing,
+        (SIGUSR2, MasterState::Stopping) => Action::Nothing,
         (SIGUSR2, _) => Action::Upgrade,
         _ => Action::Nothing,
     }
@@ -66,7 +68,7 @@ pub(crate) fn listen() -> io::Result<SignalFd> {
     let set: SigSet = ANSWERED.into_iter().collect();
     set.thread_block()?;
     // A parent that ignores the ends of its children, as some containers' first processes do, hands that on.
-    crate::sys::dispose(Signal::SIGCHLD, false);
+    sys::dispose(Signal::SIGCHLD, false);
     Ok(SignalFd::with_flags(
         &set,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
@@ -80,18 +82,18 @@ mod tests {
     #[test]
     fn only_a_second_int_makes_haste() {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
-            assert_eq!(action(signal, State::Serving), Action::Stop);
+            assert_eq!(action(signal, MasterState::Serving), Action::Stop);
         }
-        assert_eq!(action(Signal::SIGINT, State::Stopping), Action::HurryStop);
-        assert_eq!(action(Signal::SIGTERM, State::Stopping), Action::Nothing);
-        assert_eq!(action(Signal::SIGQUIT, State::Stopping), Action::Nothing);
+        assert_eq!(action(Signal::SIGINT, MasterState::Stopping), Action::HurryStop);
+        assert_eq!(action(Signal::SIGTERM, MasterState::Stopping), Action::Nothing);
+        assert_eq!(action(Signal::SIGQUIT, MasterState::Stopping), Action::Nothing);
     }
 
     #[test]
     fn reloads_wait_for_what_is_under_way() {
-        assert_eq!(action(Signal::SIGHUP, State::Serving), Action::Reload);
-        assert_eq!(action(Signal::SIGHUP, State::Starting), Action::ReloadLater);
-        assert_eq!(action(Signal::SIGHUP, State::Reloading), Action::ReloadLater);
-        assert_eq!(action(Signal::SIGHUP, State::Stopping), Action::Nothing);
+        assert_eq!(action(Signal::SIGHUP, MasterState::Serving), Action::Reload);
+        assert_eq!(action(Signal::SIGHUP, MasterState::Starting), Action::ReloadLater);
+        assert_eq!(action(Signal::SIGHUP, MasterState::Reloading), Action::ReloadLater);
+        assert_eq!(action(Signal::SIGHUP, MasterState::Stopping), Action::Nothing);
     }
 }

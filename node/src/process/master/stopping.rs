@@ -1,25 +1,29 @@
-//! The stop: gateways drain first, then what handles their last events, then the registry.
+//! The stop: instances drain in stages, in their stop order.
 
 use std::time::{Duration, Instant};
 
-use super::group::{Group, Life, Process};
+use super::child_process::ChildProcess;
+use super::running_instance::RunningInstance;
 use super::{Phase, Supervisor};
-use crate::observe::stats::Use;
+use crate::observe::stats::ChildState;
 use crate::process::control::Answer;
+use crate::stop::StopReason;
 
-/// How long children may take once somebody is in a hurry.
+/// How long children may take in a hurried stop.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// A stop that is under way.
 pub(super) struct Stopping {
     began: Instant,
+    /// How long it may take before all children are ended by force.
     limit: Duration,
-    /// Up to when what is due has been done.
+    /// Everything that was due up to then is done.
     done: Instant,
     /// How many stages there are.
     stages: u32,
-    /// All drain now, for a last moment.
+    /// All children drain now, for a last moment.
     hurried: bool,
+    /// All children were ended by force.
     forced: bool,
     /// Why the start has failed, if that is why the node stops.
     pub(super) failure: Option<String>,
@@ -53,13 +57,13 @@ impl Supervisor<'_> {
         if let Phase::Stopping(stopping) = &mut self.phase {
             stopping.forced = true;
         }
-        self.groups
+        self.instances
             .iter_mut()
-            .flat_map(Group::processes_mut)
-            .for_each(Process::kill);
+            .flat_map(RunningInstance::processes_mut)
+            .for_each(ChildProcess::kill);
     }
 
-    /// Gives what is left a last moment, so that clients are at least told; asked once more, not even that.
+    /// Gives the children that are left a last moment, so that clients are at least told. The second time, not even that.
     pub(super) fn hurry_stop(&mut self) {
         match &mut self.phase {
             Phase::Stopping(stopping) if !stopping.hurried => {
@@ -70,7 +74,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The start has failed: takes back all of it.
+    /// Ends all children, since the start has failed.
     pub(super) fn fail_start(&mut self, reason: String) {
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.begin_stop(Some(reason));
@@ -81,12 +85,12 @@ impl Supervisor<'_> {
     fn begin_stop(&mut self, failure: Option<String>) {
         let refused = Answer::from(Err("the node stops".into()));
         let mut callers = self.reload_wanted.take().unwrap_or_default();
-        let mut orders: Vec<u8> = self.groups.iter().map(|group| group.stop_order).collect();
+        let mut orders: Vec<u8> = self.instances.iter().map(|instance| instance.stop_order).collect();
         orders.sort_unstable();
         orders.dedup();
-        // Nothing is started any more.
-        for place in self.groups.iter_mut().flat_map(|group| &mut group.places) {
-            place.retry_at = None;
+        // No child is started any more.
+        for slot in self.instances.iter_mut().flat_map(|instance| &mut instance.slots) {
+            slot.retry_at = None;
         }
         let now = Instant::now();
         let stopping = Stopping {
@@ -106,55 +110,59 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Lets go who may; says whether all are gone.
+    /// Has the instances drain whose stage has come. Returns whether no child is left.
     pub(super) fn go_on_stopping(&mut self) -> bool {
         let Phase::Stopping(stopping) = &mut self.phase else {
             return false;
         };
-        if self.groups.iter().all(|group| group.processes().next().is_none()) {
+        if self
+            .instances
+            .iter()
+            .all(|instance| instance.processes().next().is_none())
+        {
             return true;
         }
         stopping.done = Instant::now();
         let spent = stopping.done - stopping.began;
         if spent >= stopping.limit && !stopping.forced {
             stopping.forced = true;
-            let left = self.groups.iter().flat_map(Group::processes).count();
+            let left = self.instances.iter().flat_map(RunningInstance::processes).count();
             tracing::warn!(left, "children did not drain in time and are ended by force");
-            self.groups
+            self.instances
                 .iter_mut()
-                .flat_map(Group::processes_mut)
-                .for_each(Process::kill);
+                .flat_map(RunningInstance::processes_mut)
+                .for_each(ChildProcess::kill);
         }
-        let mut orders: Vec<u8> = self.groups.iter().map(|group| group.stop_order).collect();
+        let mut orders: Vec<u8> = self.instances.iter().map(|instance| instance.stop_order).collect();
         orders.sort_unstable();
         orders.dedup();
         for (number, order) in (0..).zip(orders) {
             let due = stopping.hurried || spent >= stopping.limit * number / stopping.stages.max(1);
             let earlier_gone = self
-                .groups
+                .instances
                 .iter()
-                .filter(|group| group.stop_order < order)
-                .all(|group| group.processes().next().is_none());
+                .filter(|instance| instance.stop_order < order)
+                .all(|instance| instance.processes().next().is_none());
             if !(due || earlier_gone) {
                 break;
             }
             for process in self
-                .groups
+                .instances
                 .iter_mut()
-                .filter(|group| group.stop_order == order)
-                .flat_map(Group::processes_mut)
+                .filter(|instance| instance.stop_order == order)
+                .flat_map(RunningInstance::processes_mut)
             {
-                match process.life {
-                    // It holds nothing yet, and may never come to hear of the stop.
-                    Life::Starting => {
-                        process.life = Life::Draining;
+                match process.state {
+                    // It holds no client yet, and may never read the order.
+                    ChildState::Starting => {
+                        process.state = ChildState::Draining;
                         process.kill();
                     }
-                    Life::Serving => {
-                        self.stats.mark(process.slot, Use::Draining);
-                        process.drain("stop", stopping.limit.saturating_sub(spent));
+                    ChildState::Serving => {
+                        self.stats.mark(process.entry, ChildState::Draining);
+                        process.drain(StopReason::Stop, stopping.limit.saturating_sub(spent));
                     }
-                    Life::Draining => {}
+                    ChildState::Draining => {}
                 }
             }
         }
