@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meepo_node::secret::{SecretCheck, warn_if_open};
 use meepo_node::stats::Slot;
-use meepo_node::turn::Turn;
+use meepo_node::election_lock::ElectionLock;
 use meepo_node::{BoxError, Child, rpc};
 use meepo_proto::registry::registry_server::RegistryServer;
 use tokio::net::TcpListener;
@@ -64,7 +64,7 @@ pub(crate) async fn run(
 
 /// Has the store grant names once no earlier child at this address does.
 async fn grant_in_turn(store: Memory, listener: std::net::TcpListener, stop: CancellationToken) {
-    match stop.run_until_cancelled(Turn::wait(listener)).await {
+    match stop.run_until_cancelled(ElectionLock::acquire(listener)).await {
         Some(Ok(_turn)) => {
             store.begin_to_grant();
             stop.cancelled().await;
