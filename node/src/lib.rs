@@ -37,6 +37,7 @@ pub mod config;
 pub mod error_text;
 mod observe;
 mod process;
+mod random;
 pub mod stop;
 mod sys;
 

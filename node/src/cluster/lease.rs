@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::cluster::claim::{Claim, ClaimPhase};
 use crate::cluster::clock::since_boot;
 use crate::cluster::membership::Membership;
-use crate::sys;
+use crate::random;
 
 /// How long a registry may take for an answer: it may have to try a second member of etcd.
 const ANSWER_TIME: Duration = Duration::from_millis(2500);
@@ -146,7 +146,7 @@ impl Membership {
                 membership: self.clone(),
                 name: name.into(),
                 // From the system: generators of several processes may begin with the same seed.
-                holder: sys::random().max(1),
+                holder: random::number().max(1),
                 claim: Mutex::new(Claim::new(self.size())),
             });
             match stop.run_until_cancelled(attempt.run()).await {

@@ -1,12 +1,12 @@
-//! What a process uses, as the system says.
+//! The processor time and memory of a process.
 
-use crate::sys;
+use rustix::param::{clock_ticks_per_second, page_size};
 
-/// Seconds on a processor and bytes in memory; zeroes if the system does not say.
+/// Seconds on a processor, and bytes in memory. Zeroes if the system does not say.
 pub(crate) fn usage(pid: u32) -> (f64, u64) {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let stat = read("stat");
-    // The name, in parentheses, may hold anything: what counts begins after the last one.
+    // The name, in parentheses, may hold anything: the fields begin after the last parenthesis.
     let fields: Vec<&str> = stat
         .rsplit_once(')')
         .map_or("", |(_, rest)| rest)
@@ -24,8 +24,8 @@ pub(crate) fn usage(pid: u32) -> (f64, u64) {
         .and_then(|field| field.parse().ok())
         .unwrap_or_default();
     (
-        (ticks(11) + ticks(12)) / sys::ticks_per_second(),
-        pages * sys::page_size(),
+        (ticks(11) + ticks(12)) / clock_ticks_per_second() as f64,
+        pages * page_size() as u64,
     )
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod dialogue;
 pub mod instance;
 pub(crate) mod master;
 pub(crate) mod node_handle;
+pub(crate) mod pid_fd;
 pub(crate) mod pid_file;
 pub mod program;
 pub(crate) mod setup;

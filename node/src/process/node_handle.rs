@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::config::NodeSection;
 use crate::process::control::{self, Answer, Request};
+use crate::process::pid_fd::PidFd;
 use crate::process::pid_file::{self, PidFile};
 use crate::process::terminal::complain;
-use crate::sys::PidFd;
 
 /// How long a master may take to answer before it counts as hung.
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(5);

@@ -29,7 +29,7 @@ use crate::process::dialogue::Report;
 use crate::process::instance::{Child, Plan};
 use crate::process::to_master;
 use crate::stop::Stop;
-use crate::{error_text, sys};
+use crate::{error_text, random, sys};
 use listening::Listening;
 
 /// What a child takes over from its master.
@@ -138,7 +138,7 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
     let own: SigSet = [Signal::SIGTERM, Signal::SIGUSR1].into_iter().collect();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&own), None)?;
     sys::close(&start.close);
-    fastrand::seed(sys::random());
+    fastrand::seed(random::number());
     logs::name_process(label, start.stats);
     if start.new_logs {
         logs::change(&start.node)?;

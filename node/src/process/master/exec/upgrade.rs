@@ -17,7 +17,7 @@ use nix::unistd::{Pid, execve};
 use super::exec_state::{VARIABLE, VERSION};
 use crate::process::control::CallerId;
 use crate::process::master::Supervisor;
-use crate::sys::PidFd;
+use crate::process::pid_fd::PidFd;
 
 /// How long a new binary may take to check its configuration.
 const CHECK_TIME: Duration = Duration::from_secs(10);
