@@ -1,5 +1,6 @@
 //! The section `[node]`.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,13 @@ use std::time::Duration;
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
-use super::{Config, ConfigError};
+use super::layers::{Source, strings_of};
+use super::{Config, ConfigError, Section, SectionContext};
+
+/// The longest path of a socket, in bytes: the kernel has room for one more, a zero.
+const LONGEST_SOCKET_PATH: usize = 107;
+/// The settings with which a command finds a node that runs.
+const WHEREABOUTS: [&str; 3] = ["name", "run_dir", "stop_timeout"];
 
 /// The section `[node]`: what all instances of a master share.
 #[derive(Clone, Serialize, Deserialize)]
@@ -85,56 +92,77 @@ impl fmt::Debug for NodeSection {
     }
 }
 
-impl NodeSection {
-    /// Fills in what follows from other settings and from the surroundings, and refuses what cannot be.
-    pub(super) fn resolve(mut self, config: &Config) -> Result<Self, ConfigError> {
+impl Section for NodeSection {
+    const NAME: &'static str = "node";
+    type Checked = Self;
+
+    /// Fills in the name, the run directory, and the secret from its file; makes all paths absolute.
+    fn check(mut self, context: &SectionContext<'_>) -> Result<Self, ConfigError> {
         if self.name.is_empty() {
-            self.name.clone_from(&config.program);
+            self.name.clone_from(&context.config.program);
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if self.name.starts_with('.') || !self.name.chars().all(plain) {
-            return Err(config.invalid("node.name", "may have letters, digits, '-', '_' and '.' only"));
-        }
-        self.run_dir = if self.run_dir.as_os_str().is_empty() {
-            default_run_dir()
-        } else {
-            absolute(config.base_dir(), &self.run_dir)
+        let is_name = !self.name.starts_with('.') && self.name.chars().all(plain);
+        context.ensure(is_name, "name", "may have letters, digits, '-', '_' and '.' only")?;
+        self.run_dir = match self.run_dir.as_os_str().is_empty() {
+            true => default_run_dir(),
+            false => context.absolute(&self.run_dir),
         };
-        // A socket's path has 108 bytes, the last of them zero.
-        if self.socket_path().as_os_str().len() > 107 {
-            let why = format!("{} is too long for the path of a socket", self.socket_path().display());
-            return Err(config.invalid("node.run_dir", why));
-        }
-        self.log_file = self.log_file.map(|file| absolute(config.base_dir(), &file));
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
-            return Err(config.invalid("node.log_level", error));
-        }
+        let socket = self.socket_path();
+        let why = format!("{} is too long for the path of a socket", socket.display());
+        context.ensure(socket.as_os_str().len() <= LONGEST_SOCKET_PATH, "run_dir", why)?;
+        self.log_file = self.log_file.map(|file| context.absolute(&file));
+        tracing_subscriber::EnvFilter::try_new(&self.log_level).map_err(|error| context.invalid("log_level", error))?;
         for (index, address) in self.registry.iter().enumerate() {
-            let port = address
-                .rsplit_once(':')
-                .filter(|(host, _)| !host.is_empty())
-                .map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(1..))) {
-                let why = format!("\"{address}\" is not a host and a port, such as \"registry:19911\"");
-                return Err(config.invalid(&format!("node.registry[{index}]"), why));
-            }
+            let why = format!("\"{address}\" is not a host and a port, such as \"registry:19911\"");
+            context.ensure(is_address(address), &format!("registry[{index}]"), why)?;
         }
         if let Some(file) = &self.secret_file {
-            if !self.secret.is_empty() {
-                return Err(config.invalid("node.secret_file", "cannot be set together with secret"));
-            }
-            let file = absolute(config.base_dir(), file);
-            let secret = std::fs::read_to_string(&file)
-                .map_err(|error| config.invalid("node.secret_file", format!("{}: {error}", file.display())))?;
-            self.secret = secret.trim_end().into();
-            if self.secret.is_empty() {
-                return Err(config.invalid("node.secret_file", format!("{} is empty", file.display())));
-            }
-            self.secret_file = Some(file);
+            context.ensure(
+                self.secret.is_empty(),
+                "secret_file",
+                "cannot be set together with secret",
+            )?;
+            self.secret = context.read_file("secret_file", file)?;
+            self.secret_file = Some(context.absolute(file));
         }
         Ok(self)
     }
+}
 
+impl Config {
+    /// The section `[node]`, checked.
+    pub fn node(&self) -> Result<NodeSection, ConfigError> {
+        self.checked::<NodeSection>()
+    }
+
+    /// Reads nothing but the settings with which a command finds a node that runs, and passes over all mistakes elsewhere.
+    pub(crate) fn read_whereabouts(
+        program: &str,
+        path: Option<&Path>,
+        text: &str,
+        defaults: &str,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let wanted = |key: &str| WHEREABOUTS.contains(&key);
+        let variables = variables.into_iter().filter(|(name, _)| {
+            let key = name.to_str().and_then(|name| name.strip_prefix("MEEPO_NODE__"));
+            key.is_some_and(|key| wanted(&key.to_lowercase()))
+        });
+        let mut config = Self::read(program, None, defaults, variables)?;
+        if let Some(folder) = path.and_then(Path::parent) {
+            config.base = folder.into();
+        }
+        let node = strings_of(text, "node", wanted);
+        config.layers.put(
+            &toml::Table::from_iter([("node".into(), node.into())]).to_string(),
+            Source::Program,
+        )?;
+        Ok(config)
+    }
+}
+
+impl NodeSection {
     /// Whether the logs are as another section wants them.
     pub(crate) fn logs_as(&self, other: &Self) -> bool {
         (&self.log_file, self.log_format, &self.log_level) == (&other.log_file, other.log_format, &other.log_level)
@@ -160,10 +188,10 @@ impl NodeSection {
     }
 }
 
-/// A path that does not depend on the working directory.
-fn absolute(base: &Path, path: &Path) -> PathBuf {
-    let whole = base.join(path);
-    std::path::absolute(&whole).unwrap_or(whole)
+/// Whether a text is a host and a port.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 fn default_run_dir() -> PathBuf {
