@@ -28,7 +28,7 @@ pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count())
 }
 
-/// Sets a signal to be ignored or to do what it does by default.
+/// Sets a signal to be ignored, or to have its default effect.
 pub(crate) fn dispose(signal: Signal, ignore: bool) {
     let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
     // SAFETY: no handler of our own is installed, so nothing has to be async-signal-safe.
@@ -48,12 +48,12 @@ pub(crate) fn watch(socket: UnixStream, interest: Interest) -> io::Result<AsyncF
     unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(Into::into)
 }
 
-/// Receives from a socket into what a buffer has left; 0 bytes if that is nothing, or the other end is done.
+/// Receives from a socket into the room that a buffer has left. Returns 0 if there is no room, or the other end is done.
 pub(crate) fn receive(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-    // SAFETY: nothing is taken out of the bytes that are not initialized, and the system only writes to them.
+    // SAFETY: no byte that is not initialized is read, and the system only writes to them.
     let room = unsafe { buffer.unfilled_mut() };
     let read = SockRef::from(socket).recv(room)?;
-    // SAFETY: the system has written as many.
+    // SAFETY: the system has written this number of bytes.
     unsafe { buffer.assume_init(read) };
     buffer.advance(read);
     Ok(read)

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 /// No address can be told to others.
 #[derive(Debug, thiserror::Error)]
 pub enum AdvertiseError {
-    /// The configured address is none.
+    /// The configured text is no address.
     #[error("cannot advertise `{0}`: it must be a host name or an IP address, and may have a port")]
     Invalid(String),
     /// The configured address means "all addresses of this host".
@@ -18,7 +18,7 @@ pub enum AdvertiseError {
          connect to themselves; bind an address that they reach, or configure which one to advertise"
     )]
     Loopback {
-        /// What would have been advertised.
+        /// The address that would have been advertised.
         address: String,
         /// The registry that others come to as well.
         registry: String,
@@ -42,17 +42,17 @@ pub enum AdvertiseError {
 }
 
 impl AdvertiseError {
-    /// Whether the same question may have an answer later, when the network is up.
+    /// Whether a later attempt may succeed, when the network is up.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unresolved { .. } | Self::NoRoute { .. })
     }
 }
 
-/// What a node that binds an address tells others, as host and port.
+/// The address that a node tells others, as host and port, when it binds `bind`.
 ///
-/// What is configured comes first (a port that it leaves out is the bound one), then the bound address, and for one that
-/// means "all" the address that leads to the registry. What others cannot reach is an error. It may ask for names, so it
-/// blocks.
+/// The configured address comes first (a port that it leaves out is the bound one), then the bound address, and for a bound
+/// address that means "all" the address that leads to the registry. An address that others cannot reach is an error. This may
+/// resolve host names, so it blocks.
 pub fn advertised(bind: SocketAddr, configured: Option<&str>, registries: &[String]) -> Result<String, AdvertiseError> {
     let (host, port) = match configured {
         Some(text) => split(text, bind.port())?,
@@ -188,7 +188,7 @@ mod tests {
             ("0.0.0.0:19912", None, &[], "unspecified"),
             ("0.0.0.0:19912", None, UNKNOWN, "unresolved"),
             ("0.0.0.0:19912", None, &["[::1]:19911"], "no route"),
-            // What is configured comes first.
+            // The configured address comes first.
             ("0.0.0.0:19912", Some("gateway-1"), UNKNOWN, "gateway-1:19912"),
             (
                 "0.0.0.0:19912",
@@ -211,7 +211,7 @@ mod tests {
             ("0.0.0.0:19912", Some("127.0.0.1"), NEAR_AND_FAR, "loopback"),
             ("0.0.0.0:19912", Some("localhost:5"), NEAR_AND_FAR, "loopback"),
             ("0.0.0.0:19912", Some("localhost:5"), HERE, "localhost:5"),
-            // Nobody can connect to these.
+            // These are addresses that no node can connect to.
             ("127.0.0.1:19912", Some("0.0.0.0"), HERE, "unspecified"),
             ("127.0.0.1:19912", Some("[::]:5"), HERE, "unspecified"),
             ("127.0.0.1:19912", Some("host:0"), HERE, "unspecified"),

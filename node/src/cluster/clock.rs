@@ -14,7 +14,7 @@ pub fn since_boot() -> Duration {
 }
 
 /// The time since the machine started, sleep left out, as the kernel saw it at its last tick: some milliseconds ago. For
-/// what is asked for each message.
+/// code that reads the time for each message.
 ///
 /// # Panics
 ///
@@ -25,7 +25,7 @@ pub fn at_last_tick() -> Duration {
 
 fn read(clock: ClockId) -> Duration {
     let time = clock_gettime(clock).expect("Linux has this clock");
-    // Neither is ever negative.
+    // Neither clock is ever negative.
     Duration::new(time.tv_sec().unsigned_abs(), u32::try_from(time.tv_nsec()).unwrap_or(0))
 }
 

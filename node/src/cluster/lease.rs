@@ -29,14 +29,14 @@ const RELEASE_TIME: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after a registry did not answer.
 const RETRY: Duration = Duration::from_millis(400);
-/// A holder asks again after this part of what it was granted, so that two answers may be missed.
+/// A holder asks again after this part of the granted time (a third), so that two answers may be missed.
 const RENEWED: u32 = 3;
 /// An outage that is shorter is not logged.
 const GRACE: Duration = Duration::from_secs(10);
 /// An outage that lasts is logged again after this.
 const REMIND: Duration = Duration::from_secs(300);
 
-/// A name that nobody else in the cluster has, for as long as it lasts. Cheap to clone.
+/// A name that no other process in the cluster has, for as long as the lease lasts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lease {
     term: u64,
@@ -73,17 +73,17 @@ struct Unreached {
 
 impl Lease {
     /// A number that grows with each grant of the name: a database that keeps the largest one it was shown can refuse
-    /// whoever comes late with a smaller one. It fits into a signed 64-bit column.
+    /// a holder that comes late with a smaller one. It fits into a signed 64-bit column.
     pub fn term(&self) -> u64 {
         self.term
     }
 
-    /// Whether it lasts at this moment. It may be over in the next.
+    /// Whether the lease lasts at this moment. It may be over in the next.
     pub fn is_held(&self) -> bool {
         since_boot() < *self.until.borrow()
     }
 
-    /// Waits until it is over. Cancel safe.
+    /// Waits until the lease is over. Cancel safe.
     pub async fn lost(&self) {
         let mut until = self.until.clone();
         loop {
@@ -136,8 +136,7 @@ impl Drop for HeldLease {
 }
 
 impl Membership {
-    /// Waits until this process has a name, of which there are from 1 to 128 bytes. None when the token is cancelled
-    /// first.
+    /// Waits until this process alone has a name, which has from 1 to 128 bytes. None when the token is cancelled first.
     pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Option<HeldLease> {
         let mut outage = Outage::default();
         let mut backoff = Backoff::steady(PAUSE);

@@ -1,6 +1,6 @@
 //! Connections between nodes of one host, past its network: over abstract Unix sockets that bear the nodes' ids.
 //!
-//! Such a name is seen in one network namespace, and by nobody on other hosts: who does not find it there takes TCP.
+//! Such a name is visible in one network namespace of one host only. A node that does not find another there takes TCP.
 
 use std::io::{self, IoSlice, Write};
 use std::mem;
@@ -18,21 +18,21 @@ use crate::sys;
 
 /// A connection within this host.
 ///
-/// It is waited for room in it only while it is full: of a Unix socket the system tells that whenever the other end has
-/// read something, which would be one more wake-up for each message.
+/// The task waits for room in the socket only while it is full: the system tells of room whenever the other end has read
+/// something, which would be one more wake-up for each message.
 #[derive(Debug)]
 pub struct LocalStream {
     socket: AsyncFd<StdStream>,
     room: Room,
 }
 
-/// The second descriptor of a connection, over which it is waited for room. It is there from the start: a connection that
-/// is full must not break because no descriptor is free.
+/// The second descriptor of a connection, on which its task waits for room. It is opened at the start: a connection that is
+/// full must not break because no descriptor is free.
 #[derive(Debug)]
 enum Room {
     Free(StdStream),
     Awaited(AsyncFd<StdStream>),
-    /// While it passes from one to the other.
+    /// While it changes from one to the other.
     Between,
 }
 
@@ -41,8 +41,8 @@ pub fn listen(node: u64) -> io::Result<UnixListener> {
     UnixListener::bind(name(node))
 }
 
-/// Connects to a node, if it is one of this host and runs as the same user, or as root: no other is shown the secret.
-/// It waits for nobody: a listener whose queue is full counts as none.
+/// Connects to a node, if it is on this host and runs as the same user, or as root: no other process is shown the secret.
+/// Returns at once: a listener whose queue is full counts as none.
 pub async fn connect(node: u64) -> Option<LocalStream> {
     let stream = UnixStream::connect(name(node)).await.ok()?;
     let owner = stream.peer_cred().ok()?.uid();

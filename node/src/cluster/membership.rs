@@ -1,4 +1,4 @@
-//! How a node makes itself known to the registries, and learns who else is there.
+//! How a node makes itself known to the registries, and learns which other nodes there are.
 //!
 //! Registries may come and go: a node tries each of them for ever, soon at first and then about every second, so that it is
 //! there within two seconds of a registry's return. A host name is resolved again at each attempt.
@@ -94,8 +94,8 @@ impl Membership {
         self.announce_changing(&watch::channel(node).1, until).await;
     }
 
-    /// The same with a node whose state changes. Each change is told at once; the last one also at the end, to those
-    /// registries that are there.
+    /// Makes a node known whose state changes. Each change is told at once; the last one also at the end, to the registries
+    /// that are there.
     pub async fn announce_changing(&self, node: &watch::Receiver<Node>, until: CancellationToken) {
         join_all(self.registries.iter().map(|registry| {
             let until = &until;
@@ -317,7 +317,7 @@ impl Registry {
     }
 }
 
-/// One who watches all nodes.
+/// A watch of all nodes: the view, and the channel to its reader.
 struct Watcher {
     view: Mutex<NodeView>,
     sender: watch::Sender<BTreeMap<u64, Node>>,

@@ -8,7 +8,7 @@ use meepo_proto::registry::{Node, State};
 
 /// The nodes that all registries together know.
 ///
-/// What a registry said before it was lost counts until it has settled, where no registry that is there contradicts it: a registry that was restarted and knows nobody yet must not make the nodes vanish.
+/// What a registry said before it was lost counts until it has settled, where no registry that is there contradicts it: a registry that was restarted and knows no node yet must not make the nodes vanish.
 #[derive(Debug)]
 pub(crate) struct NodeView {
     registries: Vec<RegistryView>,
@@ -160,7 +160,7 @@ mod tests {
         view.lost(0);
         view.said(0, snapshot(&[in_state(State::Done)]));
         assert_eq!(view.nodes()[&1].state(), State::Done);
-        // And the address of one that is done is nobody's.
+        // And the address of a node that is done is free for another.
         view.said(0, snapshot(&[node(2, "a:1")]));
         view.lost(0);
         view.said(0, snapshot(&[in_state(State::Done)]));

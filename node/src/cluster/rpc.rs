@@ -1,4 +1,4 @@
-//! gRPC between nodes: what both ends set on it.
+//! gRPC between nodes: the settings of both ends.
 //!
 //! Both ends find out by HTTP/2 keep-alive that the other has silently gone, and send small messages at once.
 
@@ -26,35 +26,35 @@ use crate::observe::stats::Slot;
 /// How often a quiet connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// How long the answer to a server's probe may take.
-const SERVER_PATIENCE: Duration = Duration::from_secs(5);
-/// The server may have given up a client that did nothing for this long, and no other: a little less than its patience.
+const SERVER_ANSWER_TIME: Duration = Duration::from_secs(5);
+/// The server may have given up a client that did nothing for this long, and no other: a little less than the server's limit.
 pub const UNHEARD: Duration = Duration::from_millis(4500);
-const _: () = assert!(UNHEARD.as_millis() < SERVER_PATIENCE.as_millis());
-/// The client waits longer: of a network that is cut the server is to find out by silence, not by a connection that the
-/// client has broken, which looks as if it had died.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
-/// The largest HTTP/2 frame that is taken: what a stream is written at once, small messages and one part of a large one, is not
-/// cut, and what a connection reads at once takes no more.
+const _: () = assert!(UNHEARD.as_millis() < SERVER_ANSWER_TIME.as_millis());
+/// How long the answer to a client's probe may take. Longer than the server's limit: the server is to notice a network that is
+/// cut by silence, not by a connection that the client has ended, which looks as if the client had died.
+const CLIENT_ANSWER_TIME: Duration = Duration::from_secs(10);
+/// The largest HTTP/2 frame that is accepted, in bytes: one write of a stream, small messages and one part of a large one, is
+/// not cut, and one read of a connection takes no more memory.
 const FRAME: u32 = 128 << 10;
 /// How long a connection attempt may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may take to show that it speaks HTTP/2.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a client of HTTP/2 sends first.
+/// The first bytes that a client of HTTP/2 sends.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The client's end: a node at `host:port`. A name is resolved at each `connect`.
+/// The client's end: a node at `host:port`. A host name is resolved at each `connect`.
 pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .max_frame_size(FRAME)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(CLIENT_PATIENCE)
+        .keep_alive_timeout(CLIENT_ANSWER_TIME)
         .keep_alive_while_idle(true))
 }
 
-/// The client's end over a connection that is there already, and over no other.
+/// The client's end over a connection that is open already, and over no other.
 pub fn over(endpoint: &Endpoint, connection: LocalStream) -> Channel {
     let mut connection = Some(connection);
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
@@ -68,28 +68,27 @@ pub fn server() -> Server {
     Server::builder()
         .max_frame_size(FRAME)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(SERVER_PATIENCE))
+        .http2_keepalive_timeout(Some(SERVER_ANSWER_TIME))
 }
 
 /// Accepts connections for [`server`].
 ///
-/// It lives through a shortage of descriptors without spinning, and ends connections that do not begin to speak HTTP/2
-/// in time.
+/// A shortage of descriptors does not end the stream. Connections that do not begin to speak HTTP/2 in time are ended.
 pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
     stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
         let (socket, peer) = acceptor.accept().await;
-        // Only a hint; a connection that has ended already will say so when it is read.
+        // Only a hint: a connection that has ended already fails when it is read.
         let _ = socket.set_nodelay(true);
         Some((Ok(Inbound::new(Either::Left(socket), Some(peer))), acceptor))
     })
 }
 
-/// Accepts those from within this host.
+/// Accepts connections from within this host, for [`server`].
 pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
     stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
         loop {
             let (socket, _) = acceptor.accept().await;
-            // For want of a descriptor or memory. It comes again, over TCP in turn.
+            // There is no descriptor or memory. The peer connects again, over TCP.
             match LocalStream::new(socket) {
                 Ok(socket) => return Some((Ok(Inbound::new(Either::Right(socket), None)), acceptor)),
                 Err(error) => tracing::warn!(%error, "cannot take a connection of this host"),
@@ -102,9 +101,9 @@ pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stre
 #[derive(Debug)]
 pub struct Inbound {
     socket: Either<TcpStream, LocalStream>,
-    /// None within this host.
+    /// None for a connection from within this host.
     peer: Option<SocketAddr>,
-    /// Until the whole preface has come.
+    /// There until the whole preface has come.
     preface: Option<Preface>,
 }
 

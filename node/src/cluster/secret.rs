@@ -1,4 +1,4 @@
-//! The shared secret of a cluster: shown by the node that dials, checked by the one that serves.
+//! The shared secret of a cluster: shown by the node that dials, checked by the node that serves.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub struct SecretCheck {
 pub struct Tokens(Vec<Box<str>>);
 
 impl Tokens {
-    /// These tokens. An error is a token that no header can carry: it must have visible ASCII characters, and only those.
+    /// Makes a list of tokens. An error names a token that no header can carry: only visible ASCII characters are allowed.
     pub fn new(tokens: impl IntoIterator<Item = impl Into<Box<str>>>) -> Result<Self, InvalidToken> {
         let tokens: Vec<Box<str>> = tokens.into_iter().map(Into::into).collect();
         let is_good = |token: &str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -46,12 +46,12 @@ impl Tokens {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this is one of them. The time that it takes does not tell which, or how much of it is right.
+    /// Whether a text is one of the tokens. The time that this takes does not tell which, or how much of it is right.
     pub fn has(&self, shown: &[u8]) -> bool {
         let same = |token: &str| token.as_bytes().ct_eq(shown);
         let all = self.0.iter().map(|token| same(token));
@@ -59,7 +59,7 @@ impl Tokens {
     }
 }
 
-/// The token of this number cannot be one.
+/// The token of this number, counted from 1, cannot be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("token {0} must be of visible ASCII characters, without spaces")]
 pub struct InvalidToken(usize);
@@ -128,7 +128,7 @@ impl Interceptor for SecretHeader {
             }
             Some(Err(NotAHeader)) => {
                 return Err(Status::invalid_argument(
-                    "our secret has control characters: it cannot be sent",
+                    "the secret has control characters: it cannot be sent",
                 ));
             }
         }
@@ -151,7 +151,7 @@ impl Interceptor for SecretCheck {
             return Ok(request);
         }
         let shown = request.metadata().get(SECRET_HEADER);
-        // The time tells the length at most.
+        // The time of the comparison tells the length of the secret at most.
         if shown.is_some_and(|shown| shown.as_bytes().ct_eq(&self.secret).into()) {
             return Ok(request);
         }

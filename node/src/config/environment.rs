@@ -1,6 +1,6 @@
 //! Environment variables above the file: `MEEPO_SECTION__KEY`, `MEEPO_SECTION__LIST__0__KEY`.
 //!
-//! Names without a double underscore are left alone: container systems set such ones of their own accord.
+//! Names without a double underscore are left alone: container systems set such variables by themselves.
 
 use std::ffi::OsString;
 
@@ -17,7 +17,7 @@ pub(crate) struct Override {
     pub(crate) section: String,
     /// The keys below the section, in lower case.
     pub(crate) path: Vec<String>,
-    /// What the text may mean, the likeliest first: the type that the section wants decides.
+    /// The meanings that the text may have, the likeliest first: the type that the section wants decides.
     pub(crate) meanings: Vec<Value>,
 }
 
@@ -62,7 +62,7 @@ impl Override {
             })
     }
 
-    /// Puts one of the meanings into the section. A list that only the section's defaults have is taken from there.
+    /// Puts one of the meanings into the section. A list that only the section's defaults have is copied from there first.
     pub(crate) fn apply(&self, meaning: usize, section: &mut Table, defaults: &Table) -> Result<(), ConfigError> {
         let (last, parents) = self.path.split_last().expect("a path has at least one part");
         let mut place = Place::Table(section);

@@ -17,12 +17,12 @@ const LONGEST_SOCKET_PATH: usize = 107;
 /// The settings with which a command finds a node that runs.
 const WHEREABOUTS: [&str; 3] = ["name", "run_dir", "stop_timeout"];
 
-/// The section `[node]`: what all instances of a master share.
+/// The section `[node]`: settings that all instances of a master share.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSection {
-    /// The node's name: in `status`, and of the pid file, the control socket and the log file of a daemon. Two nodes that
-    /// share a `run_dir` need different names. Default: the program's name.
+    /// The node's name, in `status` and in the names of the pid file, the control socket and a daemon's log file. Two nodes
+    /// that share a `run_dir` need different names. Default: the program's name.
     pub name: String,
     /// Addresses of the registries, host and port. Default: `["127.0.0.1:19911"]`.
     pub registry: Vec<String>,
@@ -31,10 +31,11 @@ pub struct NodeSection {
     /// A file that holds the secret; white space at its end does not count. Not together with `secret`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// How long children may take to serve; when they take longer, a start fails and a reload is undone. Default: `30s`.
+    /// How long children may take until they serve; when they take longer, a start fails and a reload is undone.
+    /// Default: `30s`.
     #[serde(with = "humantime_serde")]
     pub start_timeout: Duration,
-    /// How long a stop may take before what is left is ended by force. Default: `30s`.
+    /// How long a stop may take before the children that are left are ended by force. Default: `30s`.
     #[serde(with = "humantime_serde")]
     pub stop_timeout: Duration,
     /// Where the pid file and the control socket are. Default: `/run/meepo` for root, else `meepo` in `$XDG_STATE_HOME` or in
@@ -163,7 +164,7 @@ impl Config {
 }
 
 impl NodeSection {
-    /// Whether the logs are as another section wants them.
+    /// Whether another section has the same settings for logs.
     pub(crate) fn logs_as(&self, other: &Self) -> bool {
         (&self.log_file, self.log_format, &self.log_level) == (&other.log_file, other.log_format, &other.log_level)
     }
@@ -178,7 +179,7 @@ impl NodeSection {
         self.run_dir.join(format!("{}.sock", self.name))
     }
 
-    /// The settings as `check` prints them: without secrets.
+    /// The settings as `check` prints them, without the secret of a file.
     pub(crate) fn effective(&self) -> toml::Table {
         let mut table = toml::Table::try_from(self).unwrap_or_default();
         if self.secret_file.is_some() {
@@ -203,7 +204,7 @@ fn default_run_dir() -> PathBuf {
     run_dir_of(nix::unistd::geteuid(), folder)
 }
 
-/// Where a user's nodes are. Not below `$XDG_RUNTIME_DIR`: that is taken away at the logout, which a daemon outlives.
+/// The default run directory of a user. Not below `$XDG_RUNTIME_DIR`: that is taken away at the logout, which a daemon outlives.
 fn run_dir_of(user: Uid, folder: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
     if user.is_root() {
         return "/run/meepo".into();

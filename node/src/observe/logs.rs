@@ -127,17 +127,17 @@ pub(crate) fn reopen() {
     }
 }
 
-/// From now on lines are of this process, and those that are lost are counted there.
+/// Names this process in all lines from now on, and counts its lost lines in these figures.
 pub(crate) fn name_process(name: &str, stats: &'static Slot) {
     if let Some(log) = LOG.get() {
         *log.process.write().unwrap_or_else(PoisonError::into_inner) = name.into();
         *log.stats.write().unwrap_or_else(PoisonError::into_inner) = Some(stats);
-        // What another process has lost is told by that one.
+        // Lines that another process has lost are told by that one.
         log.lost.store(0, Ordering::Relaxed);
     }
 }
 
-/// What becomes readable when a line is lost. [`mend`] is to be called now and then after that.
+/// The descriptor that becomes readable when a line is lost. [`mend`] is to be called every [`MEND_EVERY`] after that.
 pub(crate) fn alarm() -> io::Result<Option<&'static EventFd>> {
     let Some(log) = LOG.get() else {
         return Ok(None);
@@ -202,7 +202,7 @@ impl Log {
                 stats.log_fails.set(1);
             }
             if let Some(alarm) = self.alarm.get() {
-                // It fails only when it is raised already.
+                // This fails only when the alarm is raised already.
                 let _ = alarm.write(1);
             }
         }

@@ -270,7 +270,7 @@ fn by_slot(seen: &NodeSnapshot, info: &NodeInfo) -> BTreeMap<(&'static str, usiz
 struct Text(String);
 
 impl Text {
-    /// Begins a metric. The help is a line of our own, without a backslash.
+    /// Begins a metric. The help text is one line without a backslash.
     fn family(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
         writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}")
     }

@@ -1,6 +1,6 @@
 //! What an operator sees of a node: log lines, figures, problems, `status` and metrics.
 //!
-//! Everything may log and count; `process` asks for the status and serves the metrics. It must not know who counts.
+//! All code may log and count; `process` asks for the status and serves the metrics. It must not know what is counted where.
 
 pub(crate) mod exporter;
 pub(crate) mod logs;

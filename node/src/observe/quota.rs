@@ -8,7 +8,7 @@ const BURST: u32 = 20;
 /// After that, one line in this time.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// For peers that are refused, whatever for.
+/// The quota for all peers that are refused, for whatever reason.
 pub static REFUSALS: LogQuota = LogQuota::new();
 
 /// Lets a burst of lines through, then one now and then.
@@ -32,7 +32,7 @@ impl LogQuota {
         }))
     }
 
-    /// Asks for a line: how many were not logged before it, or `None` if it is not to be logged either.
+    /// Asks to log a line. Returns how many lines before it were not logged, or `None` if this line is not to be logged either.
     pub fn take(&self) -> Option<u64> {
         self.take_at(Instant::now())
     }

@@ -12,22 +12,22 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A question is never longer.
+/// The longest request, in bytes.
 const LONGEST_LINE: usize = 4096;
-/// More callers at a time are turned away.
+/// Callers at a time; further ones are turned away.
 const MOST_CALLERS: usize = 64;
-/// How long a caller may take to ask, or to read the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller may take to send its request, or to read the answer.
+const CALLER_TIME: Duration = Duration::from_secs(5);
 
-/// What can be asked of a master.
+/// A request to a master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Request {
-    /// How are things? Answered with a [`crate::observe::status::NodeStatus`].
+pub(crate) enum ControlRequest {
+    /// Tell the status. Answered with a `NodeStatus`.
     Status,
-    /// With what was it started? Answered with [`crate::process::setup::Options`].
+    /// Tell the options of the start. Answered with `Options`.
     Options,
-    /// Reload. The answer, an [`Answer`], comes when it is done or refused.
+    /// Reload. The [`ControlAnswer`] comes when the reload is done or refused.
     Reload,
     /// Stop gracefully, unless that is under way already.
     Stop,
@@ -35,18 +35,18 @@ pub(crate) enum Request {
     Kill,
 }
 
-/// The answer to a wish.
+/// The answer to a request for an action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct ControlAnswer {
     pub(crate) ok: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// Of a stop: after which time what is left is ended by force.
+    /// Of a stop: the time after which children that are left are ended by force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<Duration>,
 }
 
-impl Answer {
+impl ControlAnswer {
     pub(crate) fn from(result: Result<(), String>) -> Self {
         Self {
             ok: result.is_ok(),
@@ -56,12 +56,12 @@ impl Answer {
     }
 }
 
-/// Who asked: to be given back with the answer.
+/// The caller of a request, to be named with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CallerId(u64);
 
 /// The master's side.
-pub(crate) struct Server {
+pub(crate) struct ControlServer {
     path: PathBuf,
     listener: UnixListener,
     callers: Vec<Caller>,
@@ -73,12 +73,12 @@ struct Caller {
     stream: UnixStream,
     asked: Vec<u8>,
     answer: Vec<u8>,
-    /// Until when it must have asked or read; it waits for us otherwise.
+    /// Until when it must have sent its request, or read the answer. None while it waits for the master.
     until: Option<Instant>,
 }
 
-impl Server {
-    /// Opens the socket. Whoever calls this holds the lock of the pid file, so a socket that is there is a left-over.
+impl ControlServer {
+    /// Opens the socket. The caller holds the lock of the pid file, so a socket that is there already is a left-over.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path)
@@ -88,7 +88,7 @@ impl Server {
         Ok(Self::over(path, listener))
     }
 
-    /// Goes on with a socket that is open.
+    /// Goes on with a socket that is open already.
     pub(crate) fn over(path: &Path, listener: UnixListener) -> Self {
         Self {
             path: path.into(),
@@ -98,7 +98,7 @@ impl Server {
         }
     }
 
-    /// What to wait for.
+    /// The descriptors to wait for.
     pub(crate) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         let callers = self.callers.iter().map(|caller| {
             let wanted = if caller.answer.is_empty() {
@@ -111,17 +111,17 @@ impl Server {
         std::iter::once(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)).chain(callers)
     }
 
-    /// When to look again though nothing happens.
+    /// When the first caller's time is over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.callers.iter().filter_map(|caller| caller.until).min()
     }
 
-    /// Takes up calls, and returns what is asked.
-    pub(crate) fn turn(&mut self) -> Vec<(CallerId, Request)> {
+    /// Accepts callers, reads and writes, and returns the requests that have come.
+    pub(crate) fn serve(&mut self) -> Vec<(CallerId, ControlRequest)> {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.callers.len() < MOST_CALLERS && trusted(&stream) && stream.set_nonblocking(true).is_ok() {
                 self.next += 1;
-                let until = Some(Instant::now() + PATIENCE);
+                let until = Some(Instant::now() + CALLER_TIME);
                 let id = CallerId(self.next);
                 self.callers.push(Caller {
                     id,
@@ -136,7 +136,7 @@ impl Server {
         let mut requests = Vec::new();
         self.callers.retain_mut(|caller| {
             let keep = if caller.answer.is_empty() {
-                caller.hear(&mut requests)
+                caller.read(&mut requests)
             } else {
                 caller.write()
             };
@@ -153,18 +153,18 @@ impl Server {
         let caller = &mut self.callers[at];
         caller.answer = serde_json::to_vec(answer).expect("answers have plain keys");
         caller.answer.push(b'\n');
-        caller.until = Some(Instant::now() + PATIENCE);
+        caller.until = Some(Instant::now() + CALLER_TIME);
         if !caller.write() {
             self.callers.swap_remove(at);
         }
     }
 
-    /// The socket.
+    /// The socket on which callers come.
     pub(crate) fn listener(&self) -> &UnixListener {
         &self.listener
     }
 
-    /// All that it has open.
+    /// All descriptors that the server has open.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let callers = self.callers.iter().map(|caller| caller.stream.as_raw_fd());
         std::iter::once(self.listener.as_raw_fd()).chain(callers)
@@ -200,8 +200,8 @@ impl Server {
 }
 
 impl Caller {
-    /// Reads on; `false` if the caller has gone or talks nonsense.
-    fn hear(&mut self, requests: &mut Vec<(CallerId, Request)>) -> bool {
+    /// Reads on. `false` if the caller has gone, or has sent no request but something else.
+    fn read(&mut self, requests: &mut Vec<(CallerId, ControlRequest)>) -> bool {
         let mut buffer = [0; 1024];
         loop {
             match self.stream.read(&mut buffer) {
@@ -226,7 +226,7 @@ impl Caller {
         true
     }
 
-    /// Writes on; `false` when that is done or cannot be done.
+    /// Writes on. `false` when the answer is written or cannot be written.
     fn write(&mut self) -> bool {
         while !self.answer.is_empty() {
             match self.stream.write(&self.answer) {
@@ -240,14 +240,14 @@ impl Caller {
     }
 }
 
-/// The directory is ours alone as a rule; this holds where it is not.
+/// Whether the caller is root or this user. As a rule the directory lets no other in; this holds where it does.
 fn trusted(stream: &UnixStream) -> bool {
     let user = nix::unistd::geteuid().as_raw();
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == user)
 }
 
-/// Asks a master. Without a limit it waits as long as the master lives.
-pub(crate) fn ask<T: DeserializeOwned>(path: &Path, request: Request, limit: Option<Duration>) -> io::Result<T> {
+/// Sends a request to a master. Without a limit this waits for the answer as long as the master lives.
+pub(crate) fn ask<T: DeserializeOwned>(path: &Path, request: ControlRequest, limit: Option<Duration>) -> io::Result<T> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(limit)?;
     stream.set_write_timeout(limit)?;

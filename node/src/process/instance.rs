@@ -1,4 +1,4 @@
-//! What a node type tells its master, and what a child is given.
+//! What an instance tells its master, and what each of its children is given.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use crate::process::dialogue::Report;
 use crate::process::to_master;
 use crate::stop::Stop;
 
-/// Whatever ended a child.
+/// Any error, such as the one that ends a child.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A node type: the registry, a gateway or a worker.
@@ -24,8 +24,8 @@ pub trait Instance {
     /// each reload; it starts no thread and opens nothing.
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError>;
 
-    /// When it drains as the node stops: those with a lower number go first. What holds clients goes before what handles
-    /// their last events, and the registry is the last.
+    /// When it drains as the node stops: instances with a lower number go first. Instances that hold clients go before those
+    /// that handle the clients' last events, and the registry is the last.
     fn stop_order(&self) -> u8 {
         match self.name() {
             "gateway" => 0,
@@ -38,7 +38,7 @@ pub trait Instance {
 /// The future of a child: it ends when the child has drained, or with the reason why it cannot serve.
 pub type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>>>>;
 
-/// What the master needs to know to run an instance.
+/// All that the master needs to know to run an instance.
 pub struct Plan {
     /// How many children the master keeps.
     pub children: usize,
@@ -46,12 +46,12 @@ pub struct Plan {
     pub threads: usize,
     /// Listeners that all children share, opened by the master.
     pub shared: Vec<Listen>,
-    /// A listener of each child's own: the port is this one plus the child's index (0: any free port). While a reload
+    /// A listener of each child's own: its port is the one given here plus the child's index (0: any free port). While a reload
     /// replaces a child, its successor has the next port that is free among those of the instance.
     pub own: Option<Listen>,
     /// The effective settings, as `check` prints them.
     pub effective: toml::Table,
-    /// The same of further sections that the instance reads, by their names.
+    /// The effective settings of further sections that the instance reads, by the sections' names.
     pub further: toml::Table,
     /// Runs in the child, after the fork, on the child's own runtime.
     pub serve: Rc<dyn Fn(Child) -> Serving>,
@@ -60,7 +60,7 @@ pub struct Plan {
 /// A listener that the master is to open.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// What it is for, as `status` shows it: `ws`, `line`, `inner`.
+    /// The listener's name in `status`, such as a protocol.
     pub label: String,
     /// Where it binds.
     pub address: SocketAddr,
@@ -70,13 +70,13 @@ pub struct Listen {
     pub page: Option<(&'static str, String)>,
 }
 
-/// What a child is given.
+/// Everything that a child is given.
 pub struct Child {
-    /// Counted from 0.
+    /// The child's number within its instance, counted from 0.
     pub index: usize,
-    /// As in [`Plan::shared`], in the same order. Not blocking.
+    /// The listeners of [`Plan::shared`], in the same order. Not blocking.
     pub shared: Vec<TcpListener>,
-    /// As [`Plan::own`]. Not blocking.
+    /// The listener of [`Plan::own`]. Not blocking.
     pub own: Option<TcpListener>,
     /// This child's figures.
     pub stats: &'static Slot,

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 use crate::config::NodeSection;
-use crate::process::control::{self, Answer, Request};
+use crate::process::control::{self, ControlAnswer, ControlRequest};
 use crate::process::pid_fd::PidFd;
 use crate::process::pid_file::{self, PidFile};
 use crate::process::terminal::complain;
@@ -58,7 +58,7 @@ fn holder(path: &Path) -> Result<Option<Pid>, String> {
 
 impl NodeHandle {
     /// Sends a request to the master. Without a limit this waits for the answer as long as the master lives.
-    pub(crate) fn ask<T: DeserializeOwned>(&self, request: Request, limit: Option<Duration>) -> io::Result<T> {
+    pub(crate) fn ask<T: DeserializeOwned>(&self, request: ControlRequest, limit: Option<Duration>) -> io::Result<T> {
         use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
         let give_up = Instant::now() + limit.unwrap_or(ANSWER_TIME);
         loop {
@@ -83,7 +83,7 @@ impl NodeHandle {
     /// Stops gracefully; by force when the master does not keep its time.
     pub(crate) fn stop(&self) -> Result<(), String> {
         // A request and not a signal, as a second signal means haste.
-        let asked: Result<Answer, _> = self.ask(Request::Stop, Some(ANSWER_TIME));
+        let asked: Result<ControlAnswer, _> = self.ask(ControlRequest::Stop, Some(ANSWER_TIME));
         if asked.is_err() && !self.master.wait(Duration::ZERO) {
             self.signal(Signal::SIGTERM)?;
         }
@@ -101,7 +101,7 @@ impl NodeHandle {
 
     /// Ends master and children.
     pub(crate) fn kill(&self) -> Result<(), String> {
-        let asked: Result<Answer, _> = self.ask(Request::Kill, Some(ANSWER_TIME / 2));
+        let asked: Result<ControlAnswer, _> = self.ask(ControlRequest::Kill, Some(ANSWER_TIME / 2));
         if asked.is_ok() && self.master.wait(END_TIME) {
             return Ok(());
         }

@@ -1,7 +1,8 @@
-//! The pid file: its lock says whether a node runs, and who is its master. The text in it is for people only.
+//! The pid file: its lock says whether a node runs, and which process is its master. The text in it is for people only.
 //!
 //! The lock is one of POSIX: it ends with the process, a fork does not inherit it, and the kernel tells the holder's pid.
-//! Whoever can read a file can lock it against writers, so nobody else may read this one, and a lock for reading is not believed.
+//! A user who can read a file can lock it against writers. So other users may not read this one, and a lock for reading is not
+//! believed.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -35,7 +36,7 @@ pub(crate) enum Refused {
 }
 
 impl PidFile {
-    /// Takes the lock, whatever the file says.
+    /// Takes the lock, whatever text is in the file.
     pub(crate) fn take(path: &Path) -> Result<Self, Refused> {
         let failed = |error: io::Error| Refused::Io(path.into(), error);
         loop {
@@ -98,7 +99,7 @@ pub(crate) fn holder(path: &Path) -> io::Result<Option<Pid>> {
     }
 }
 
-/// Makes the run directory, and refuses one that others could have filled.
+/// Makes the run directory, and refuses a directory into which other users could have put files.
 pub(crate) fn make_run_dir(dir: &Path) -> Result<(), String> {
     let fail = |why: &dyn std::fmt::Display| format!("the run directory {}: {why}", dir.display());
     match DirBuilder::new().mode(0o700).recursive(true).create(dir) {
@@ -137,7 +138,7 @@ fn holder_of(file: &File) -> io::Result<Option<Pid>> {
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
     match lock.l_type as libc::c_int {
         libc::F_UNLCK => Ok(None),
-        // A master's is for writing.
+        // The lock of a master is for writing.
         libc::F_RDLCK => Err(io::Error::other(format!(
             "it is locked by a process that is no master, with pid {}",
             lock.l_pid

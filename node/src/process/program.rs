@@ -42,7 +42,8 @@ impl Master {
         Self::with_args(name, args)
     }
 
-    /// A program with a name, and the arguments after it: those at the end of the process's own, such as after a subcommand.
+    /// A program with a name and arguments. They are the last of the process's own arguments, such as those after a
+    /// subcommand.
     pub fn with_args(name: impl Into<String>, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             name: name.into(),

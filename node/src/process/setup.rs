@@ -13,7 +13,7 @@ use crate::observe::stats;
 use crate::process::instance::{Listen, Plan};
 use crate::process::program::Master;
 
-/// With what a master was started.
+/// The options with which a master was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Options {
     /// The configuration file.
@@ -27,11 +27,11 @@ pub(crate) struct Options {
     pub(crate) daemon: bool,
 }
 
-/// What a configuration asks for.
+/// A configuration that was read and checked: what a master is to run.
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) node: Arc<NodeSection>,
-    /// As the program's instances, without those that are not to run.
+    /// The instances that are to run, in the program's order.
     pub(crate) plans: Vec<Planned>,
 }
 
@@ -56,7 +56,7 @@ impl Setup {
         }
         let mut plans = Vec::new();
         for instance in &program.instances {
-            // All are planned, so that a mistake shows on every machine that has the file.
+            // All instances are planned, so that a mistake shows on every machine that has the file.
             let plan = Rc::new(instance.plan(&config)?);
             let name = instance.name();
             if options.only.is_empty() || options.only.iter().any(|only| only == name) {
@@ -79,7 +79,7 @@ impl Setup {
 
     fn check(&self) -> Result<(), ConfigError> {
         for Planned { name, plan, .. } in &self.plans {
-            // Twice as many, and more, may be there while generations change.
+            // While generations change there may be twice as many children, and more.
             if plan.children == 0 || plan.children > stats::ENTRIES / 4 {
                 let why = format!("must be from 1 to {}", stats::ENTRIES / 4);
                 return Err(self.config.invalid(&format!("{name}.children"), why));
@@ -131,7 +131,7 @@ pub(crate) fn read_config(program: &Master, options: &Options) -> Result<Config,
     .map(|config| config.at(&options.base))
 }
 
-/// Reads only where a node is to be found, from a file that may have mistakes.
+/// Reads only the settings with which a node is found, from a file that may have mistakes.
 pub(crate) fn read_whereabouts(program: &Master, options: &Options) -> Result<Config, ConfigError> {
     let text = options
         .config

@@ -1,4 +1,4 @@
-//! What a command leaves at the terminal: lines of text, and its exit code.
+//! The output of a command at the terminal: lines of text, and an exit code.
 
 use std::io::Write;
 

@@ -25,7 +25,7 @@ pub struct NodeStatus {
     pub state: String,
     /// How the last reload ended, if there was one.
     pub last_reload: Option<ReloadStatus>,
-    /// What is exhausted now, in words.
+    /// The resources that are exhausted now, in words.
     #[serde(default)]
     pub problems: Vec<String>,
     /// Lines that the master itself could not log.
@@ -33,14 +33,14 @@ pub struct NodeStatus {
     pub lost_log_lines: u64,
     /// Where the node's metrics are, if they are served.
     pub metrics: Option<String>,
-    /// What the master runs.
+    /// The instances that the master runs.
     pub instances: Vec<InstanceStatus>,
 }
 
 /// The end of a reload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReloadStatus {
-    /// It was done.
+    /// Whether the reload was done.
     pub ok: bool,
     /// Why it was refused or undone.
     pub reason: Option<String>,
@@ -59,16 +59,16 @@ pub struct InstanceStatus {
     pub restarts: u64,
     /// Why the last of them died.
     pub last_exit: Option<String>,
-    /// The figures of all children, and what children that are gone counted.
+    /// The figures of all children, and the counters of children that are gone.
     pub totals: Figures,
-    /// The children, those that drain at the end.
+    /// The children; children that drain come last.
     pub children: Vec<ChildStatus>,
 }
 
 /// A listener.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListenerStatus {
-    /// What it is for.
+    /// Its name, such as a protocol.
     pub label: String,
     /// Where it is bound.
     pub address: String,
@@ -90,15 +90,15 @@ pub struct ChildStatus {
     pub address: Option<String>,
     /// Seconds since it started.
     pub uptime_s: f64,
-    /// How often a child in this place was started again.
+    /// How often a child in this slot was started again.
     pub restarts: u64,
-    /// Why the last one in this place died.
+    /// Why the last child in this slot died.
     pub last_exit: Option<String>,
     /// Seconds that it has spent on a processor.
     pub cpu_s: f64,
     /// Bytes in memory.
     pub memory_bytes: u64,
-    /// What it counts.
+    /// The child's figures.
     #[serde(flatten)]
     pub figures: Figures,
 }

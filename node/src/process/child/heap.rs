@@ -1,4 +1,4 @@
-//! Memory that the allocator keeps for later goes back to the system while nobody needs it.
+//! Memory that the allocator keeps for later goes back to the system while the child is quiet.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The processor time after which there may be something to give back again.
 const WORK: Duration = Duration::from_millis(10);
 
-/// What a burst of large messages, or of clients that opened, has left behind is given back once a child is quiet: what
-/// a busy one has let go of, it is about to use again.
+/// Gives the memory that a burst of large messages, or of new clients, has left behind back to the system once the child is
+/// quiet: a busy child is about to use it again.
 pub(crate) async fn give_back() {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

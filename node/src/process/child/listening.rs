@@ -14,7 +14,7 @@ use crate::process::dialogue::Order;
 use crate::stop::{Stop, StopReason};
 use crate::sys;
 
-/// What the thread listens to, and the signal that it gives.
+/// The thread's sources, and the signal that it gives.
 pub(super) struct Listening {
     pub(super) master: UnixStream,
     pub(super) signals: SignalFd,

@@ -32,7 +32,7 @@ use crate::stop::Stop;
 use crate::{error_text, random, sys};
 use listening::Listening;
 
-/// What a child takes over from its master.
+/// Everything that a child takes over from its master.
 pub(crate) struct Start {
     pub(crate) instance: &'static str,
     pub(crate) index: usize,
@@ -46,7 +46,7 @@ pub(crate) struct Start {
     pub(crate) node: Arc<NodeSection>,
     /// The master logs otherwise than the section says: it takes that up only when the reload is done.
     pub(crate) new_logs: bool,
-    /// What is the master's alone.
+    /// The descriptors that are the master's alone.
     pub(crate) close: Vec<RawFd>,
     pub(crate) master: UnixStream,
 }
@@ -129,7 +129,7 @@ fn serve(start: Start) -> Result<(), String> {
     }
 }
 
-/// Lets go of what is the master's, and sets up what a child needs.
+/// Lets go of the master's descriptors and signals, and sets up the child's.
 fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
     // A terminal sends these to the whole group; it is the master that answers them.
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR2] {

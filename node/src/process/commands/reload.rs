@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::with_node::with_node;
-use crate::process::control::{Answer, Request};
+use crate::process::control::{ControlAnswer, ControlRequest};
 use crate::process::node_handle::Found;
 use crate::process::program::Master;
 use crate::process::setup::Options;
@@ -15,12 +15,12 @@ pub(crate) fn reload(program: &Master, options: &Options) -> ExitCode {
         Found::NotRunning(node) => Err(format!("{} is not running", node.name)),
         Found::Running(handle) => {
             let name = &handle.node.name;
-            match handle.ask::<Answer>(Request::Reload, None) {
-                Ok(Answer { ok: true, .. }) => {
+            match handle.ask::<ControlAnswer>(ControlRequest::Reload, None) {
+                Ok(ControlAnswer { ok: true, .. }) => {
                     print(&format!("{name} is reloaded\n"));
                     Ok(ExitCode::SUCCESS)
                 }
-                Ok(Answer { reason, .. }) => Err(format!(
+                Ok(ControlAnswer { reason, .. }) => Err(format!(
                     "{name}: the reload had no effect: {}",
                     reason.unwrap_or_default()
                 )),

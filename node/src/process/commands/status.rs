@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::with_node::with_node;
 use crate::observe::status::{self, NodeStatus};
-use crate::process::control::Request;
+use crate::process::control::ControlRequest;
 use crate::process::node_handle::{ANSWER_TIME, Found};
 use crate::process::program::Master;
 use crate::process::setup::Options;
@@ -22,7 +22,7 @@ pub(crate) fn status(program: &Master, options: &Options, json: bool, watch: boo
                 Ok(ExitCode::from(NOT_RUNNING))
             }
             Found::Running(handle) => {
-                let status: NodeStatus = match handle.ask(Request::Status, Some(ANSWER_TIME)) {
+                let status: NodeStatus = match handle.ask(ControlRequest::Status, Some(ANSWER_TIME)) {
                     Ok(status) => status,
                     // It ended just as it was asked.
                     Err(_) if handle.has_ended() => {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::start::start;
 use super::with_node::with_node;
-use crate::process::control::Request;
+use crate::process::control::ControlRequest;
 use crate::process::node_handle::{ANSWER_TIME, Found};
 use crate::process::program::Master;
 use crate::process::setup::{Options, Setup};
@@ -45,7 +45,7 @@ pub(crate) fn restart(program: &Master, given: Options) -> ExitCode {
     let mut options = given.clone();
     let code = with_node(program, &given, |found| {
         if let Found::Running(handle) = found {
-            if let Ok(before) = handle.ask::<Options>(Request::Options, Some(ANSWER_TIME)) {
+            if let Ok(before) = handle.ask::<Options>(ControlRequest::Options, Some(ANSWER_TIME)) {
                 options.config = given.config.clone().or(before.config);
                 options.daemon |= before.daemon;
                 if options.only.is_empty() {

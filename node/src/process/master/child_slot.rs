@@ -48,7 +48,7 @@ pub(crate) struct OwnListener {
 }
 
 impl Failures {
-    /// So many failures. The pauses are exact: a master alone on its host meets nobody.
+    /// The state after a number of failures. The pauses are exact: children of one master need not be spread.
     fn after(count: u32) -> Self {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).never_below(1.0);
         // After a few more the pause is the longest one anyway.
@@ -69,7 +69,7 @@ impl Failures {
 }
 
 impl ChildSlot {
-    /// A slot without a child, after so many failures in a row.
+    /// A slot without a child, after a number of failures in a row.
     pub(crate) fn new(failures: u32) -> Self {
         Self {
             process: None,

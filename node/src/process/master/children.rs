@@ -132,7 +132,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Does all that is due: starts children again, and ends those that take too long.
+    /// Acts on deadlines that are over: starts children again, and ends children that take too long.
     pub(super) fn keep_deadlines(&mut self) {
         if logs::fails() {
             logs::mend();

@@ -1,4 +1,4 @@
-//! How a child is forked, and what it is given.
+//! How a child is forked, and what it takes over from its master.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;

@@ -30,7 +30,7 @@ pub(crate) type Reserved = (SocketAddr, u16);
 /// The listeners that are shared.
 #[derive(Debug)]
 pub(crate) struct SharedListeners {
-    /// Those of each instance.
+    /// The listeners of each instance.
     pub(crate) instances: Vec<Vec<Rc<Listener>>>,
     /// Where the whole node's metrics are served.
     pub(crate) metrics: Option<Rc<Listener>>,

@@ -29,7 +29,7 @@ use nix::sys::signalfd::SignalFd;
 use crate::config::NodeSection;
 use crate::observe::stats::{ChildState, INSTANCES, Stats};
 use crate::observe::{logs, status};
-use crate::process::control::{Answer, CallerId, Request, Server};
+use crate::process::control::{CallerId, ControlAnswer, ControlRequest, ControlServer};
 use crate::process::daemon::StartOutcome;
 use crate::process::dialogue::Order;
 use crate::process::pid_file::{self, PidFile};
@@ -54,13 +54,13 @@ pub(crate) struct Supervisor<'a> {
     metrics: Option<Rc<Listener>>,
     stats: Stats,
     signals: SignalFd,
-    control: Server,
+    control: ControlServer,
     pid_file: PidFile,
     outcome: StartOutcome,
     phase: Phase,
     started: Instant,
     /// How the last reload ended, and when.
-    last_reload: Option<(Answer, Instant)>,
+    last_reload: Option<(ControlAnswer, Instant)>,
     /// A reload is to follow the one that is under way, for these callers.
     reload_wanted: Option<Vec<CallerId>>,
     /// The reload is to replace the binary, even if it is the same.
@@ -70,7 +70,7 @@ pub(crate) struct Supervisor<'a> {
     config_text: Option<String>,
 }
 
-/// What the master does now, and what that takes.
+/// What the master does now, and the state of that.
 enum Phase {
     Starting,
     Serving,
@@ -133,7 +133,7 @@ pub(crate) fn run(
     supervisor.serve()
 }
 
-type Opened = (PidFile, SignalFd, Stats, Server, SharedListeners);
+type Opened = (PidFile, SignalFd, Stats, ControlServer, SharedListeners);
 
 /// Takes the lock, and opens all that the master needs before the first fork.
 fn open(setup: &Setup, daemon: bool) -> Result<Opened, String> {
@@ -150,7 +150,7 @@ fn open(setup: &Setup, daemon: bool) -> Result<Opened, String> {
         let stats = Stats::new().map_err(|error| error.to_string())?;
         logs::name_process("master", stats.master());
         let listeners = open_listeners(setup, pid_file.stale)?;
-        let control = Server::open(&node.socket_path()).map_err(|error| error.to_string())?;
+        let control = ControlServer::open(&node.socket_path()).map_err(|error| error.to_string())?;
         Ok((signals, stats, control, listeners))
     })();
     match opened {
@@ -265,7 +265,7 @@ impl Supervisor<'_> {
             self.answer_signals();
         }
         if woken[1..children].contains(&true) || self.control.deadline().is_some() {
-            for (caller, request) in self.control.turn() {
+            for (caller, request) in self.control.serve() {
                 self.obey(caller, request);
             }
         }
@@ -291,31 +291,33 @@ impl Supervisor<'_> {
         }
     }
 
-    fn obey(&mut self, caller: CallerId, request: Request) {
+    fn obey(&mut self, caller: CallerId, request: ControlRequest) {
         match request {
-            Request::Status => {
+            ControlRequest::Status => {
                 let status = self.status();
                 self.control.answer(caller, &status);
             }
-            Request::Options => self.control.answer(caller, &self.options),
-            Request::Reload => match self.phase {
-                Phase::Stopping(_) => self.control.answer(caller, &Answer::from(Err("the node stops".into()))),
+            ControlRequest::Options => self.control.answer(caller, &self.options),
+            ControlRequest::Reload => match self.phase {
+                Phase::Stopping(_) => self
+                    .control
+                    .answer(caller, &ControlAnswer::from(Err("the node stops".into()))),
                 _ => self.reload_wanted.get_or_insert_default().push(caller),
             },
-            Request::Stop => {
+            ControlRequest::Stop => {
                 self.stop("a command");
                 let limit = match &self.phase {
                     Phase::Stopping(stopping) => Some(stopping.left()),
                     _ => None,
                 };
-                let answer = Answer {
+                let answer = ControlAnswer {
                     limit,
-                    ..Answer::from(Ok(()))
+                    ..ControlAnswer::from(Ok(()))
                 };
                 self.control.answer(caller, &answer);
             }
-            Request::Kill => {
-                self.control.answer(caller, &Answer::from(Ok(())));
+            ControlRequest::Kill => {
+                self.control.answer(caller, &ControlAnswer::from(Ok(())));
                 self.stop_at_once("a command");
             }
         }

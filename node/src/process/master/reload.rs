@@ -3,8 +3,8 @@
 //! Successors start one by one beside the children that serve. Only when all are ready, the old ones drain: a reload that
 //! fails until then has changed nothing. The first child of each instance comes first, so that a mistake shows early.
 //!
-//! What stops last, the registry, is another matter: two of them at a time know different nodes. So its successors come last,
-//! and its old children stay until those of the others have left them, and all have unread so.
+//! The instance that stops last, the registry, is another matter: two generations of it know different nodes. So its
+//! successors come last, and its former children serve on until the children of other instances have left them.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use super::{Phase, Supervisor};
 use crate::config::NodeSection;
 use crate::observe::logs;
 use crate::observe::stats::ChildState;
-use crate::process::control::{Answer, CallerId};
+use crate::process::control::{CallerId, ControlAnswer};
 use crate::process::setup::Setup;
 use crate::stop::StopReason;
 
@@ -248,7 +248,7 @@ impl Supervisor<'_> {
     }
 
     fn end_reload(&mut self, callers: Vec<CallerId>, result: Result<(), String>) {
-        let answer = Answer::from(result);
+        let answer = ControlAnswer::from(result);
         for caller in callers {
             self.control.answer(caller, &answer);
         }

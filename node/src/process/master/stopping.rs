@@ -6,7 +6,7 @@ use super::child_process::ChildProcess;
 use super::running_instance::RunningInstance;
 use super::{Phase, Supervisor};
 use crate::observe::stats::ChildState;
-use crate::process::control::Answer;
+use crate::process::control::ControlAnswer;
 use crate::stop::StopReason;
 
 /// How long children may take in a hurried stop.
@@ -83,7 +83,7 @@ impl Supervisor<'_> {
     }
 
     fn begin_stop(&mut self, failure: Option<String>) {
-        let refused = Answer::from(Err("the node stops".into()));
+        let refused = ControlAnswer::from(Err("the node stops".into()));
         let mut callers = self.reload_wanted.take().unwrap_or_default();
         let mut orders: Vec<u8> = self.instances.iter().map(|instance| instance.stop_order).collect();
         orders.sort_unstable();

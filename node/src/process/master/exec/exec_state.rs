@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::observe::stats::{ChildState, Stats};
-use crate::process::control::{Answer, CallerId};
+use crate::process::control::{CallerId, ControlAnswer};
 use crate::process::instance::Listen;
 use crate::process::master::Supervisor;
 use crate::process::master::child_process::ChildProcess;
@@ -43,7 +43,7 @@ pub(crate) struct ExecState {
     pub(super) stats: RawFd,
     pub(super) stats_layout: String,
     pub(super) metrics: Option<ListenerState>,
-    pub(super) last_reload: Option<(Answer, Duration)>,
+    pub(super) last_reload: Option<(ControlAnswer, Duration)>,
     /// Callers that wait for the reload.
     pub(super) callers: Vec<RawFd>,
     pub(super) instances: Vec<InstanceState>,

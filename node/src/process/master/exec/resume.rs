@@ -11,7 +11,7 @@ use super::exec_state::{ExecState, ListenerState, before};
 use crate::config::Config;
 use crate::observe::logs;
 use crate::observe::stats::{ChildState, Stats};
-use crate::process::control::Server;
+use crate::process::control::ControlServer;
 use crate::process::daemon::StartOutcome;
 use crate::process::master::running_instance::RunningInstance;
 use crate::process::master::{Phase, Supervisor, signals};
@@ -62,7 +62,7 @@ fn take_over(program: &Master, state: ExecState) -> Result<Supervisor<'_>, Strin
     }
     .map_err(text)?;
     logs::name_process("master", stats.master());
-    let mut control = Server::over(
+    let mut control = ControlServer::over(
         &setup.node.socket_path(),
         sys::adopt(state.control).map_err(text)?.into(),
     );
