@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::time::Instant;
 use tokio_util::net::Listener;
 
-use crate::observe::stats::Slot;
+use crate::observe::stats::CommonFigures;
 
 /// How long to wait when no file descriptor is free.
 const EXHAUSTED: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ pub struct Acceptor<L> {
     listener: L,
     /// The kind of peers that connect here, for the log.
     whom: &'static str,
-    stats: &'static Slot,
+    stats: &'static CommonFigures,
     /// Whether it is counted among the blocked listeners.
     blocked: bool,
     logged: Option<Instant>,
@@ -29,7 +29,7 @@ pub struct Acceptor<L> {
 
 impl<L: Listener> Acceptor<L> {
     /// Accepts on a listener. `whom` names the kind of peers in log lines.
-    pub fn new(listener: L, whom: &'static str, stats: &'static Slot) -> Self {
+    pub fn new(listener: L, whom: &'static str, stats: &'static CommonFigures) -> Self {
         Self {
             listener,
             whom,

@@ -44,8 +44,10 @@ pub use cluster::{advertise, claim, clock, election_lock, lease, local, membersh
 pub use config::{Config, ConfigError, NodeSection};
 /// An allocator that a program may choose as its global one: what it keeps goes back to the system while a child is quiet.
 pub use mimalloc::MiMalloc as Allocator;
-pub use observe::stats::{Figure, Figures, Siblings, Slot};
+pub use observe::stats::{Figure, Siblings, Slot};
 pub use observe::{quota, stats, status};
 pub use process::instance::{self, BoxError, Child, Instance, Listen, Plan};
 pub use process::program::{self, Master};
 pub use stop::{Stop, StopReason};
+#[doc(hidden)]
+pub use sys::RowOf;

@@ -110,6 +110,59 @@ pub(crate) fn shared_at<T: Zeroed>(start: NonNull<u8>, length: usize, offset: us
 /// Types that consist of atomics only, for which zeroes are a valid value.
 pub(crate) trait Zeroed: Sync + 'static {}
 
+/// A type that lies in memory as a row of items, and of nothing else.
+///
+/// # Safety
+///
+/// The type is `repr(C)`, and its fields are [`RowOf::COUNT`] items one after the other.
+pub unsafe trait RowOf<Item>: Sized {
+    /// The number of items.
+    const COUNT: usize;
+}
+
+/// The first items of a longer row as a type with names for them.
+///
+/// # Panics
+///
+/// If there are too few items.
+pub(crate) fn view<Item, Row: RowOf<Item>>(items: &[Item]) -> &Row {
+    assert!(Row::COUNT <= items.len(), "the row is long enough");
+    // SAFETY: by the contract of `RowOf` the type is as many items as were just counted, so it lies within the slice and is
+    // aligned as they are. The reference lives as long as that to the items.
+    unsafe { &*items.as_ptr().cast::<Row>() }
+}
+
+/// Declares a struct whose first field is a row of items itself, and whose other fields are one item each.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! row_of {
+    ($(#[$meta:meta])* $item:ty => $vis:vis struct $row:ident { $first_name:ident: $first:ty, $($(#[$doc:meta])* $name:ident,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        $vis struct $row {
+            /// The row that this one begins with.
+            $vis $first_name: $first,
+            $($(#[$doc])* $vis $name: $item,)*
+        }
+
+        // SAFETY: `repr(C)`; the first field is a row of items, as the count asks for, and each other field is an item.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::RowOf<$item> for $row {
+            const COUNT: usize = <$first as $crate::RowOf<$item>>::COUNT + [$(stringify!($name)),*].len();
+        }
+    };
+}
+
+/// A row without items.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct NoItems;
+
+// SAFETY: it has no field.
+unsafe impl<Item> RowOf<Item> for NoItems {
+    const COUNT: usize = 0;
+}
+
 /// Closes descriptors.
 ///
 /// Their owners must never be used or dropped again: this is for a child that ends without returning.

@@ -21,7 +21,7 @@ use crate::acceptor::Acceptor;
 use crate::cluster::local::LocalStream;
 pub use crate::error_text::with_causes as causes;
 use crate::observe::quota::REFUSALS;
-use crate::observe::stats::Slot;
+use crate::observe::stats::CommonFigures;
 
 /// How often a quiet connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -74,7 +74,10 @@ pub fn server() -> Server {
 /// Accepts connections for [`server`].
 ///
 /// A shortage of descriptors does not end the stream. Connections that do not begin to speak HTTP/2 in time are ended.
-pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
+pub fn incoming(
+    listener: TcpListener,
+    stats: &'static CommonFigures,
+) -> impl Stream<Item = io::Result<Inbound>> + Send {
     stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
         let (socket, peer) = acceptor.accept().await;
         // Only a hint: a connection that has ended already fails when it is read.
@@ -84,7 +87,10 @@ pub fn incoming(listener: TcpListener, stats: &'static Slot) -> impl Stream<Item
 }
 
 /// Accepts connections from within this host, for [`server`].
-pub fn incoming_local(listener: UnixListener, stats: &'static Slot) -> impl Stream<Item = io::Result<Inbound>> + Send {
+pub fn incoming_local(
+    listener: UnixListener,
+    stats: &'static CommonFigures,
+) -> impl Stream<Item = io::Result<Inbound>> + Send {
     stream::unfold(Acceptor::new(listener, "nodes", stats), async |mut acceptor| {
         loop {
             let (socket, _) = acceptor.accept().await;

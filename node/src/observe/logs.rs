@@ -23,7 +23,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{LogFormat, NodeSection};
 use crate::error_text;
-use crate::observe::stats::Slot;
+use crate::observe::stats::CommonFigures;
 
 /// How often [`mend`] is to be called while lines are lost.
 pub(crate) const MEND_EVERY: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ struct Log {
     /// Lines that were lost and not told of yet.
     lost: AtomicU64,
     /// The figures of this process.
-    stats: RwLock<Option<&'static Slot>>,
+    stats: RwLock<Option<&'static CommonFigures>>,
     /// Raised with the first line that is lost.
     alarm: OnceLock<EventFd>,
     filter: Handle<EnvFilter, Registry>,
@@ -128,7 +128,7 @@ pub(crate) fn reopen() {
 }
 
 /// Names this process in all lines from now on, and counts its lost lines in these figures.
-pub(crate) fn name_process(name: &str, stats: &'static Slot) {
+pub(crate) fn name_process(name: &str, stats: &'static CommonFigures) {
     if let Some(log) = LOG.get() {
         *log.process.write().unwrap_or_else(PoisonError::into_inner) = name.into();
         *log.stats.write().unwrap_or_else(PoisonError::into_inner) = Some(stats);

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use crate::observe::stats::{ChildState, Figures, InstanceSnapshot, NodeSnapshot};
+use crate::observe::stats::{
+    self, COMMON, ChildState, FigureInfo, FigureKind, InstanceSnapshot, InstanceTable, NodeSnapshot, Reading,
+};
 use crate::observe::usage::usage;
 
 /// Facts about a node that are not in its statistics.
@@ -16,115 +18,9 @@ use crate::observe::usage::usage;
 pub(crate) struct NodeInfo {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// The names of the instances, in their order.
-    pub(crate) instances: Arc<[&'static str]>,
+    /// The instances, in the order of their numbers.
+    pub(crate) instances: Arc<[InstanceTable]>,
 }
-
-/// A figure as a metric: its name, its help text, and where it comes from.
-struct Metric(&'static str, &'static str, fn(&Figures) -> u64);
-
-const COUNTERS: &[Metric] = &[
-    Metric(
-        "meepo_connections_opened_total",
-        "Clients that came (gateway), clients attached (worker), nodes registered (registry).",
-        |of| of.connections_total,
-    ),
-    Metric(
-        "meepo_received_messages_total",
-        "Messages received from clients.",
-        |of| of.messages_in,
-    ),
-    Metric("meepo_sent_messages_total", "Messages sent to clients.", |of| {
-        of.messages_out
-    }),
-    Metric("meepo_received_bytes_total", "Payload received from clients.", |of| {
-        of.bytes_in
-    }),
-    Metric("meepo_sent_bytes_total", "Payload sent to clients.", |of| of.bytes_out),
-    Metric(
-        "meepo_failed_sends_total",
-        "Sends that did not reach their client, and commands that were refused.",
-        |of| of.failed_sends,
-    ),
-    Metric(
-        "meepo_dropped_sends_total",
-        "Sends of those that failed since the client's send buffer was full.",
-        |of| of.dropped_sends,
-    ),
-    Metric(
-        "meepo_slow_clients_total",
-        "Clients that were closed because they did not read.",
-        |of| of.slow_clients,
-    ),
-    Metric(
-        "meepo_handler_errors_total",
-        "Handlers and jobs that returned an error or panicked.",
-        |of| of.handler_errors,
-    ),
-    Metric(
-        "meepo_given_up_events_total",
-        "Events that were given up because several workers ended with them.",
-        |of| of.given_up_events,
-    ),
-    Metric(
-        "meepo_requests_total",
-        "HTTP requests that workers were to answer (gateway) or were given (worker).",
-        |of| of.requests,
-    ),
-    Metric(
-        "meepo_failed_requests_total",
-        "HTTP requests that the gateway answered itself with a 5xx.",
-        |of| of.failed_requests,
-    ),
-    Metric(
-        "meepo_failed_accepts_total",
-        "Attempts to accept a connection that failed for want of descriptors or memory.",
-        |of| of.failed_accepts,
-    ),
-];
-
-const GAUGES: &[Metric] = &[
-    Metric(
-        "meepo_connections",
-        "Clients (gateway), clients served (worker), nodes (registry) that are there.",
-        |of| of.connections,
-    ),
-    Metric("meepo_links", "Links between gateways and workers that are up.", |of| {
-        of.links
-    }),
-    Metric(
-        "meepo_jobs",
-        "Jobs that run here, each nowhere else in the cluster.",
-        |of| of.jobs,
-    ),
-    Metric("meepo_waiting_events", "Events that wait for a worker.", |of| {
-        of.events_waiting
-    }),
-    Metric(
-        "meepo_in_flight_events",
-        "Events that a worker has and has not finished.",
-        |of| of.events_in_flight,
-    ),
-    Metric(
-        "meepo_held_back_clients",
-        "Clients that are not read since too much waits for workers (gateway), or whose events wait since too much is to be \
-         sent, or an endpoint is away (worker).",
-        |of| of.held_back,
-    ),
-    Metric(
-        "meepo_full_queues",
-        "1 while `waiting` is full and nobody is read (gateway); outgoing queues that are full (worker).",
-        |of| of.full_queues,
-    ),
-    Metric(
-        "meepo_blocked_listeners",
-        "Listeners that accept nobody for want of descriptors or memory.",
-        |of| of.blocked_listeners,
-    ),
-];
-
-const LOST_LINES: (&str, &str) = ("meepo_lost_log_lines_total", "Log lines that could not be written.");
-const LOG_FAILS: (&str, &str) = ("meepo_log_failing", "1 while log lines cannot be written.");
 
 /// All metrics of a node.
 pub(crate) fn text(seen: &NodeSnapshot, info: &NodeInfo) -> String {
@@ -150,52 +46,42 @@ fn all(text: &mut Text, seen: &NodeSnapshot, info: &NodeInfo) -> fmt::Result {
     master(text, seen, info)?;
 
     let by_kind = by_kind(seen, info);
-    for Metric(name, help, of) in COUNTERS {
-        text.family(name, "counter", help)?;
-        for (kind, figures) in &by_kind {
-            text.sample(name, &[("kind", kind)], of(figures))?;
-        }
-    }
     let slots = by_slot(seen, info);
-    for Metric(name, help, of) in GAUGES {
-        text.family(name, "gauge", help)?;
-        for ((kind, child), slot) in &slots {
-            text.sample(
-                name,
-                &[("kind", kind), ("child", &child.to_string())],
-                of(&slot.figures),
-            )?;
+    for family in families(&info.instances, FigureKind::Counter) {
+        text.family(family.metric, "counter", &family.help())?;
+        for (table, figures) in &by_kind {
+            if let Some(index) = family.index(table) {
+                text.sample(family.metric, &[("kind", table.name)], figures.at(index))?;
+            }
         }
+        family.of_master(text, seen)?;
+    }
+    for family in families(&info.instances, FigureKind::Gauge) {
+        text.family(family.metric, "gauge", &family.help())?;
+        for ((instance, child), slot) in &slots {
+            let table = &info.instances[*instance];
+            if let Some(index) = family.index(table) {
+                let labels = [("kind", table.name), ("child", &child.to_string())];
+                text.sample(family.metric, &labels, slot.figures.at(index))?;
+            }
+        }
+        family.of_master(text, seen)?;
     }
     text.family("meepo_memory_bytes", "gauge", "Memory of a child that is resident.")?;
-    for ((kind, child), slot) in &slots {
+    for ((instance, child), slot) in &slots {
         // A process that has no free descriptor cannot read it.
         if slot.memory > 0 {
-            let labels = [("kind", *kind), ("child", &child.to_string())];
+            let labels = [("kind", info.instances[*instance].name), ("child", &child.to_string())];
             text.sample("meepo_memory_bytes", &labels, slot.memory)?;
         }
     }
-    let (name, help) = LOST_LINES;
-    text.family(name, "counter", help)?;
-    for (kind, figures) in by_kind.iter().chain([&("master", seen.master)]) {
-        text.sample(name, &[("kind", kind)], figures.lost_log_lines)?;
-    }
-    let (name, help) = LOG_FAILS;
-    text.family(name, "gauge", help)?;
-    for ((kind, child), slot) in &slots {
-        text.sample(
-            name,
-            &[("kind", kind), ("child", &child.to_string())],
-            slot.figures.log_fails,
-        )?;
-    }
-    text.sample(name, &[("kind", "master")], seen.master.log_fails)
+    Ok(())
 }
 
 /// The metrics that the master publishes of its children.
 fn master(text: &mut Text, seen: &NodeSnapshot, info: &NodeInfo) -> fmt::Result {
     text.family("meepo_children", "gauge", "Children in each state.")?;
-    for (number, kind) in info.instances.iter().enumerate() {
+    for (number, table) in info.instances.iter().enumerate() {
         let in_state = |state| {
             let children = seen.children.iter().filter(|child| child.instance == number);
             children.filter(|child| child.state == state).count() as u64
@@ -207,13 +93,13 @@ fn master(text: &mut Text, seen: &NodeSnapshot, info: &NodeInfo) -> fmt::Result 
             (ChildState::Draining.name(), in_state(ChildState::Draining)),
             ("backing_off", backing_off),
         ] {
-            text.sample("meepo_children", &[("kind", kind), ("state", state)], count)?;
+            text.sample("meepo_children", &[("kind", table.name), ("state", state)], count)?;
         }
     }
     let help = "Children that were started in the place of one that had died.";
     text.family("meepo_restarts_total", "counter", help)?;
-    for (kind, of) in info.instances.iter().zip(&seen.instances) {
-        text.sample("meepo_restarts_total", &[("kind", kind)], of.restarts)?;
+    for (table, of) in info.instances.iter().zip(&seen.instances) {
+        text.sample("meepo_restarts_total", &[("kind", table.name)], of.restarts)?;
     }
     Ok(())
 }
@@ -227,17 +113,68 @@ pub(crate) fn not_serving(seen: &NodeSnapshot, info: &NodeInfo) -> Vec<&'static 
     let instances = info.instances.iter().enumerate();
     instances
         .filter(|(number, _)| !serves(*number))
-        .map(|(_, name)| *name)
+        .map(|(_, table)| table.name)
         .collect()
 }
 
+/// A metric, with the figures of all instances that have it.
+struct Family {
+    metric: &'static str,
+    figures: Vec<(&'static str, &'static FigureInfo)>,
+}
+
+/// The metrics of one kind that the instances have.
+fn families(instances: &[InstanceTable], kind: FigureKind) -> Vec<Family> {
+    let metrics = stats::keys(instances.iter().copied(), |info| {
+        (info.kind == kind).then_some(info.metric)
+    });
+    let family = |metric| {
+        let figures = instances.iter().flat_map(|table| {
+            let figures = table.figures().filter(move |(_, info)| info.metric == metric);
+            figures.map(|(_, info)| (table.name, info))
+        });
+        Family {
+            metric,
+            figures: figures.collect(),
+        }
+    };
+    metrics.into_iter().map(family).collect()
+}
+
+impl Family {
+    /// The help text: of each instance, if they differ.
+    fn help(&self) -> String {
+        let (_, first) = self.figures[0];
+        if self.figures.iter().all(|(_, info)| info.help == first.help) {
+            return first.help.into();
+        }
+        let of_each = self.figures.iter().map(|(name, info)| format!("{name}: {}", info.help));
+        of_each.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The place of the figure in the memory of an instance's children, if the instance has it.
+    fn index(&self, table: &InstanceTable) -> Option<usize> {
+        let figure = table.figures().find(|(_, info)| info.metric == self.metric);
+        figure.map(|(index, _)| index)
+    }
+
+    /// The figure of the master, if it has one.
+    fn of_master(&self, text: &mut Text, seen: &NodeSnapshot) -> fmt::Result {
+        let mut figures = COMMON.figures();
+        match figures.find(|(_, info)| info.of_master && info.metric == self.metric) {
+            Some((index, _)) => text.sample(self.metric, &[("kind", COMMON.name)], seen.master.at(index)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The figures of each instance: of all its children, and the counters of those that are gone.
-fn by_kind(seen: &NodeSnapshot, info: &NodeInfo) -> Vec<(&'static str, Figures)> {
-    let of = |(number, (kind, of)): (usize, (&&'static str, &InstanceSnapshot))| {
+fn by_kind<'i>(seen: &NodeSnapshot, info: &'i NodeInfo) -> Vec<(&'i InstanceTable, Reading)> {
+    let of = |(number, (table, of)): (usize, (&'i InstanceTable, &InstanceSnapshot))| {
         let mut figures = of.totals;
         let children = seen.children.iter().filter(|child| child.instance == number);
         children.for_each(|child| figures.add(&child.figures));
-        (*kind, figures)
+        (table, figures)
     };
     info.instances.iter().zip(&seen.instances).enumerate().map(of).collect()
 }
@@ -245,18 +182,19 @@ fn by_kind(seen: &NodeSnapshot, info: &NodeInfo) -> Vec<(&'static str, Figures)>
 /// The child slot of an instance: all generations of the child together.
 #[derive(Default)]
 struct SlotFigures {
-    figures: Figures,
+    figures: Reading,
     memory: u64,
 }
 
-/// The figures of every child slot that has a child, by its instance and index.
-fn by_slot(seen: &NodeSnapshot, info: &NodeInfo) -> BTreeMap<(&'static str, usize), SlotFigures> {
+/// The figures of every child slot that has a child, by the numbers of its instance and of the child.
+fn by_slot(seen: &NodeSnapshot, info: &NodeInfo) -> BTreeMap<(usize, usize), SlotFigures> {
     let mut slots = BTreeMap::<_, SlotFigures>::new();
-    for child in &seen.children {
-        let Some(kind) = info.instances.get(child.instance) else {
-            continue;
-        };
-        let slot = slots.entry((*kind, child.index)).or_default();
+    for child in seen
+        .children
+        .iter()
+        .filter(|child| child.instance < info.instances.len())
+    {
+        let slot = slots.entry((child.instance, child.index)).or_default();
         slot.figures.add(&child.figures);
         if child.pid > 0 {
             let (_, memory) = usage(child.pid);
@@ -294,39 +232,59 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::stats::ChildSnapshot;
+    use crate::observe::stats::{ChildSnapshot, Slot};
+
+    crate::figures! {
+        /// Figures as a gateway has them.
+        struct TestFigures {
+            messages_in: FigureInfo::counter("meepo_received_messages_total", "Messages received from clients."),
+            connections: FigureInfo::gauge("meepo_connections", "Clients."),
+        }
+    }
+
+    crate::figures! {
+        /// Figures as a worker has them.
+        struct OtherFigures {
+            connections: FigureInfo::gauge("meepo_connections", "Clients served."),
+            links: FigureInfo::gauge("meepo_links", "Links that are up."),
+        }
+    }
+
+    fn figures(messages_in: u64, connections: u64) -> Reading {
+        let slot = Slot::default();
+        slot.view::<TestFigures>().messages_in.add(messages_in);
+        slot.view::<TestFigures>().connections.add(connections);
+        slot.read()
+    }
 
     fn info() -> NodeInfo {
         NodeInfo {
             name: "chat".into(),
             version: "a\\b\"c\nd".into(),
-            instances: Arc::new(["gateway", "worker"]),
+            instances: [("gateway", TestFigures::TABLE), ("worker", OtherFigures::TABLE)]
+                .map(|(name, own)| InstanceTable { name, own })
+                .into(),
         }
     }
 
     fn child(instance: usize, state: ChildState, messages_in: u64, connections: u64) -> ChildSnapshot {
-        let figures = Figures {
-            messages_in,
-            connections,
-            ..Figures::default()
-        };
         ChildSnapshot {
             instance,
             index: 0,
             pid: std::process::id(),
             state,
-            figures,
+            figures: figures(messages_in, connections),
         }
     }
 
     fn seen() -> NodeSnapshot {
         let mut instances = vec![InstanceSnapshot::default(); 16];
-        instances[0].totals.messages_in = 100;
+        instances[0].totals = figures(100, 0);
         instances[0].restarts = 2;
         instances[1].backing_off = 1;
         NodeSnapshot {
             started: 1_700_000_000,
-            master: Figures::default(),
+            master: Reading::default(),
             instances,
             children: vec![
                 child(0, ChildState::Draining, 10, 3),
@@ -346,6 +304,10 @@ mod tests {
             "meepo_restarts_total{kind=\"gateway\"} 2",
             "meepo_received_messages_total{kind=\"gateway\"} 111",
             "meepo_connections{kind=\"gateway\",child=\"0\"} 7",
+            "# HELP meepo_connections gateway: Clients. worker: Clients served.",
+            "# HELP meepo_received_messages_total Messages received from clients.",
+            "meepo_lost_log_lines_total{kind=\"master\"} 0",
+            "meepo_log_failing{kind=\"master\"} 0",
         ] {
             assert_eq!(
                 text.lines().filter(|other| *other == line).count(),
@@ -354,6 +316,11 @@ mod tests {
             );
         }
         assert!(!text.contains("meepo_connections{kind=\"worker\""), "{text}");
+        assert!(
+            !text.contains("meepo_received_messages_total{kind=\"worker\""),
+            "{text}"
+        );
+        assert!(!text.contains("meepo_failed_accepts_total{kind=\"master\""), "{text}");
     }
 
     #[test]

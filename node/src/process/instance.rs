@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{Config, ConfigError, NodeSection};
-use crate::observe::stats::{Siblings, Slot};
+use crate::observe::stats::{FigureInfo, Siblings, Slot};
 use crate::process::dialogue::Report;
 use crate::process::to_master;
 use crate::stop::Stop;
@@ -24,14 +24,16 @@ pub trait Instance {
     /// each reload; it starts no thread and opens nothing.
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError>;
 
+    /// The figures of its children beside those that every child has: the `TABLE` of a set that [`figures!`](crate::figures)
+    /// declares. Default: none.
+    fn figures(&self) -> &'static [FigureInfo] {
+        &[]
+    }
+
     /// When it drains as the node stops: instances with a lower number go first. Instances that hold clients go before those
-    /// that handle the clients' last events, and the registry is the last.
+    /// that handle the clients' last events, and the registry is the last. Default: 1.
     fn stop_order(&self) -> u8 {
-        match self.name() {
-            "gateway" => 0,
-            "registry" => 2,
-            _ => 1,
-        }
+        1
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
+use crate::observe::stats::InstanceTable;
 use crate::process::instance::Instance;
 
 /// A program: its instances, and the command line in front of the master that runs them.
@@ -81,6 +82,19 @@ impl Master {
     pub fn instance(mut self, instance: impl Instance + 'static) -> Self {
         self.instances.push(Box::new(instance));
         self
+    }
+}
+
+impl Master {
+    /// The tables of figures of all instances.
+    pub(crate) fn tables(&self) -> Vec<InstanceTable> {
+        let instances = self.instances.iter();
+        instances
+            .map(|instance| InstanceTable {
+                name: instance.name(),
+                own: instance.figures(),
+            })
+            .collect()
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigError, NodeSection};
-use crate::observe::stats;
+use crate::observe::stats::{self, FigureInfo, InstanceTable};
 use crate::process::instance::{Listen, Plan};
 use crate::process::program::Master;
 
@@ -38,6 +38,8 @@ pub(crate) struct Setup {
 /// An instance that is to run.
 pub(crate) struct Planned {
     pub(crate) name: &'static str,
+    /// The figures of its children beside those that every child has.
+    pub(crate) figures: &'static [FigureInfo],
     pub(crate) stop_order: u8,
     pub(crate) plan: Rc<Plan>,
 }
@@ -62,6 +64,7 @@ impl Setup {
             if options.only.is_empty() || options.only.iter().any(|only| only == name) {
                 plans.push(Planned {
                     name,
+                    figures: instance.figures(),
                     stop_order: instance.stop_order(),
                     plan,
                 });
@@ -75,6 +78,15 @@ impl Setup {
         };
         setup.check()?;
         Ok(setup)
+    }
+
+    /// The tables of figures of the instances, in their order.
+    pub(crate) fn tables(&self) -> Vec<InstanceTable> {
+        let table = |planned: &Planned| InstanceTable {
+            name: planned.name,
+            own: planned.figures,
+        };
+        self.plans.iter().map(table).collect()
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 
-use super::{ChildEntry, ChildState, ENTRIES, Figures, InstanceEntry, SharedMemory};
+use super::{ChildEntry, ChildState, ENTRIES, InstanceEntry, Reading, SharedMemory};
 
 /// The figures of a whole node, for any of its processes.
 #[derive(Clone, Copy)]
@@ -14,7 +14,7 @@ pub(crate) struct Board(pub(super) &'static SharedMemory);
 pub(crate) struct NodeSnapshot {
     /// When the master started, in seconds of Unix time.
     pub(crate) started: u64,
-    pub(crate) master: Figures,
+    pub(crate) master: Reading,
     /// In the order of the node's instances; some that it does not run may follow.
     pub(crate) instances: Vec<InstanceSnapshot>,
     pub(crate) children: Vec<ChildSnapshot>,
@@ -26,7 +26,7 @@ pub(crate) struct InstanceSnapshot {
     pub(crate) restarts: u64,
     pub(crate) backing_off: u64,
     /// The counters of children that are gone.
-    pub(crate) totals: Figures,
+    pub(crate) totals: Reading,
 }
 
 /// A child at one moment.
@@ -36,7 +36,7 @@ pub(crate) struct ChildSnapshot {
     pub(crate) index: usize,
     pub(crate) pid: u32,
     pub(crate) state: ChildState,
-    pub(crate) figures: Figures,
+    pub(crate) figures: Reading,
 }
 
 impl Board {
@@ -91,27 +91,27 @@ impl fmt::Debug for Board {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Stats;
+    use super::super::tests::{Named, TestFigures, stats};
     use super::*;
 
     #[test]
     fn what_a_dying_child_counted_is_read_once() {
         const EACH: u64 = 7;
-        let stats = Stats::new().unwrap();
+        let stats = stats();
         let board = stats.board();
         let reader = std::thread::spawn(move || {
             let mut before = 0;
             while before < 2000 * EACH {
                 let seen = board.read();
-                let alive = seen.children.iter().map(|child| child.figures.messages_in);
-                let now = alive.sum::<u64>() + seen.instances[0].totals.messages_in;
+                let alive = seen.children.iter().map(|child| child.figures.messages_in());
+                let now = alive.sum::<u64>() + seen.instances[0].totals.messages_in();
                 assert!(now >= before && now <= 2000 * EACH, "from {before} to {now}");
                 before = now;
             }
         });
         for _ in 0..2000 {
             let slot = stats.claim(0, 0).unwrap();
-            stats.slot(slot).messages_in.add(EACH);
+            stats.slot(slot).view::<TestFigures>().messages_in.add(EACH);
             stats.retire(slot);
         }
         reader.join().unwrap();
@@ -119,13 +119,13 @@ mod tests {
 
     #[test]
     fn the_board_shows_who_is_there() {
-        let stats = Stats::new().unwrap();
+        let stats = stats();
         let (gone, slot) = (stats.claim(0, 0).unwrap(), stats.claim(2, 5).unwrap());
         stats.set_pid(slot, 77);
         stats.mark(slot, ChildState::Serving);
         stats.retire(gone);
         stats.publish_instance(2, 3, 1);
-        stats.master().lost_log_lines.add(4);
+        stats.master().common().lost_log_lines.add(4);
         let seen = stats.board().read();
         let [child] = &seen.children[..] else {
             panic!("{seen:?}");
@@ -135,6 +135,6 @@ mod tests {
             (2, 5, 77, ChildState::Serving)
         );
         assert_eq!((seen.instances[2].restarts, seen.instances[2].backing_off), (3, 1));
-        assert_eq!(seen.master.lost_log_lines, 4);
+        assert_eq!(seen.master.lost_log_lines(), 4);
     }
 }

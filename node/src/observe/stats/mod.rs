@@ -1,185 +1,81 @@
 //! Figures of all children, in memory that the master shares with them.
 //!
-//! One shared mapping is made before the first fork. A child has a slot; the master reads it for `status`, and adds it to
-//! the totals of its instance when the child has died. Any child can read all of it, for the metrics of the whole node.
+//! One shared mapping is made before the first fork. A child has a slot in it; the master reads the slot for `status`, and adds it
+//! to the totals of its instance when the child has died. Any child can read all of it, for the metrics of the whole node.
+//! What the figures are called and how they are shown, the instances say in their tables.
 
-use std::cell::Cell;
+mod board;
+mod figure;
+mod reading;
+mod table;
+
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys;
-
-mod board;
+use crate::sys::{self, RowOf};
 
 #[cfg(test)]
 pub(crate) use board::ChildSnapshot;
 pub(crate) use board::{Board, InstanceSnapshot, NodeSnapshot};
+pub use figure::Figure;
+pub use reading::Figures;
+pub(crate) use reading::Reading;
+pub(crate) use table::{COMMON, FigureKind, FigureUnit, InstanceTable, MOST_FIGURES, keys};
+pub use table::{CommonFigures, FigureInfo};
 
 /// How many children, former generations that still drain among them, can have an entry.
 pub(crate) const ENTRIES: usize = 1024;
 /// How many instances a master can run.
 pub(crate) const INSTANCES: usize = 16;
 
-/// A counted number that a child changes and any process of the node may read.
+/// The figures of one child.
 #[derive(Debug, Default)]
-#[repr(C)]
-pub struct Figure {
-    /// What the thread that owns the slot has counted. No other thread writes it, so it needs no locked instruction.
-    own: AtomicU64,
-    /// What all other threads have counted.
-    others: AtomicU64,
-}
+#[repr(C, align(128))]
+pub struct Slot([Figure; MOST_FIGURES]);
 
-thread_local! {
-    /// Where the slot begins that this thread owns.
-    static OWNED: Cell<usize> = const { Cell::new(0) };
-}
-
-impl Figure {
-    /// Adds to the figure.
-    pub fn add(&self, n: u64) {
-        if self.is_own() {
-            let before = self.own.load(Ordering::Relaxed);
-            self.own.store(before.wrapping_add(n), Ordering::Relaxed);
-        } else {
-            self.others.fetch_add(n, Ordering::Relaxed);
-        }
+impl Slot {
+    /// The figures by their names, as declared with [`figures!`](crate::figures).
+    ///
+    /// # Panics
+    ///
+    /// If these are more figures than a child can have.
+    pub fn view<F: RowOf<Figure>>(&self) -> &F {
+        sys::view(&self.0)
     }
 
-    /// Subtracts from the figure.
-    pub fn sub(&self, n: u64) {
-        self.add(n.wrapping_neg());
+    /// The figures that every child has.
+    pub fn common(&self) -> &CommonFigures {
+        self.view()
     }
 
-    /// Sets the figure. Of several threads that do it at the same time, the last is not sure to win.
-    pub fn set(&self, n: u64) {
-        let (mine, other) = match self.is_own() {
-            true => (&self.own, &self.others),
-            false => (&self.others, &self.own),
-        };
-        mine.store(n.wrapping_sub(other.load(Ordering::Relaxed)), Ordering::Relaxed);
-    }
-
-    /// The figure now.
-    pub fn get(&self) -> u64 {
-        let (own, others) = (self.own.load(Ordering::Relaxed), self.others.load(Ordering::Relaxed));
-        match own.wrapping_add(others) {
-            // An addition by one thread and a subtraction by another may be seen in the other order for a moment.
-            below_zero if own != 0 && below_zero > i64::MAX as u64 => 0,
-            sum => sum,
-        }
+    /// All figures as they are now.
+    pub(crate) fn read(&self) -> Reading {
+        Reading::of(&self.0)
     }
 
     fn clear(&self) {
-        self.own.store(0, Ordering::Relaxed);
-        self.others.store(0, Ordering::Relaxed);
+        self.0.iter().for_each(Figure::clear);
     }
 
-    fn is_own(&self) -> bool {
-        std::ptr::from_ref(self).addr().wrapping_sub(OWNED.get()) < size_of::<Slot>()
+    /// Makes this thread the owner of the slot: its counting costs next to nothing. A slot has one owner until it is cleared,
+    /// and a thread owns one slot.
+    pub(crate) fn own(&'static self) {
+        figure::own(&self.0);
     }
-}
 
-macro_rules! figures {
-    ($($(#[$doc:meta])* $name:ident: $kind:ident,)*) => {
-        /// The figures of one child. A node type leaves at 0 what it has none of.
-        #[derive(Debug, Default)]
-        #[repr(C, align(128))]
-        pub struct Slot { $($(#[$doc])* pub $name: Figure,)* }
-
-        /// The figures of a child, or of several together, at one moment.
-        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(default)]
-        pub struct Figures { $($(#[$doc])* pub $name: u64,)* }
-
-        /// The figures' names, in the order in which they lie in memory.
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
-
-        impl Slot {
-            /// All figures as they are now.
-            pub fn read(&self) -> Figures {
-                Figures { $($name: self.$name.get(),)* }
-            }
-
-            fn clear(&self) {
-                $(self.$name.clear();)*
-            }
-
-            /// Makes this thread the owner of the slot: its counting costs next to nothing. A slot has one owner until it is
-            /// cleared, and a thread owns one slot.
-            pub(crate) fn own(&'static self) {
-                OWNED.set(std::ptr::from_ref(self).addr());
-            }
-
-            /// Adds the counters of a child that has died, but not its gauges.
-            fn add_counters(&self, dead: &Figures) {
-                $(figures!(@$kind self.$name, dead.$name);)*
+    /// Adds the counters of a child that has died, but not its gauges.
+    fn add_counters(&self, dead: &Reading, table: &InstanceTable) {
+        for (index, info) in table.figures() {
+            if info.kind == FigureKind::Counter {
+                self.0[index].add(dead.at(index));
             }
         }
-
-        impl Figures {
-            /// Adds figures of others.
-            pub fn add(&mut self, other: &Figures) {
-                $(self.$name = self.$name.wrapping_add(other.$name);)*
-            }
-        }
-    };
-    (@counter $to:expr, $from:expr) => { $to.add($from) };
-    (@gauge $to:expr, $from:expr) => {};
-}
-
-figures! {
-    /// Clients (gateway), links (worker) or nodes (registry) that are connected now.
-    connections: gauge,
-    /// Connections since the child started.
-    connections_total: counter,
-    /// Messages received from clients.
-    messages_in: counter,
-    /// Messages sent to clients.
-    messages_out: counter,
-    /// Payload bytes received from clients.
-    bytes_in: counter,
-    /// Payload bytes sent to clients.
-    bytes_out: counter,
-    /// Sends that did not reach their client: gone, slow, refused.
-    failed_sends: counter,
-    /// Handlers and jobs that returned an error or panicked.
-    handler_errors: counter,
-    /// Links between gateways and workers that are up.
-    links: gauge,
-    /// Jobs that run here, each nowhere else in the cluster.
-    jobs: gauge,
-    /// Events that wait for a worker.
-    events_waiting: gauge,
-    /// Events that a worker has and has not finished.
-    events_in_flight: gauge,
-    /// Connections that could not be accepted when they were there: no descriptor was free.
-    failed_accepts: counter,
-    /// Listeners that accept nobody for now, since no descriptor is free.
-    blocked_listeners: gauge,
-    /// Clients that were closed because they did not read.
-    slow_clients: counter,
-    /// Messages that were not queued because the client's send buffer was full.
-    dropped_sends: counter,
-    /// Events that were given up because several workers ended with them.
-    given_up_events: counter,
-    /// HTTP requests that workers were to answer (gateway) or were given (worker).
-    requests: counter,
-    /// Those of them that the gateway answered itself with a 5xx: no worker, no room, no answer in time.
-    failed_requests: counter,
-    /// Gateway: clients that are not read because too much waits for workers. Worker: clients whose events wait because
-    /// too much is to be sent to their gateway, or because an endpoint is away.
-    held_back: gauge,
-    /// Gateway: 1 while so much waits for workers that nobody is read. Worker: outgoing queues that are full.
-    full_queues: gauge,
-    /// Log lines that could not be written.
-    lost_log_lines: counter,
-    /// 1 while log lines cannot be written.
-    log_fails: gauge,
+    }
 }
 
 /// What a child does.
@@ -256,36 +152,43 @@ impl sys::Zeroed for SharedMemory {}
 /// The master's hold on the shared memory.
 pub(crate) struct Stats {
     shared: &'static SharedMemory,
+    /// The instances, in the order of their numbers.
+    tables: Rc<[InstanceTable]>,
     /// Kept so that the memory can be handed to a later binary of the master.
     pub(crate) file: OwnedFd,
 }
 
 impl Stats {
     /// Makes the mapping, all zero.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(tables: &[InstanceTable]) -> io::Result<Self> {
         let file = nix::sys::memfd::memfd_create(c"meepo-stats", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
         nix::unistd::ftruncate(
             &file,
             i64::try_from(size_of::<SharedMemory>()).map_err(io::Error::other)?,
         )?;
-        Self::map(file)
+        Self::map(file, tables)
     }
 
     /// Maps memory that was made before.
-    pub(crate) fn map(file: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn map(file: OwnedFd, tables: &[InstanceTable]) -> io::Result<Self> {
         let start = sys::map_shared(&file, size_of::<SharedMemory>())?;
         let shared = sys::shared_at(start, size_of::<SharedMemory>(), 0);
-        Ok(Self { shared, file })
+        Ok(Self {
+            shared,
+            tables: tables.into(),
+            file,
+        })
     }
 
     /// The layout of the memory in words. A binary with another layout must not use the memory.
-    pub(crate) fn layout(instances: &[&str]) -> String {
+    pub(crate) fn layout(tables: &[InstanceTable]) -> String {
+        let names = |table: &InstanceTable| {
+            let names: Vec<&str> = table.figures().map(|(_, info)| info.name).collect();
+            format!("{}:{}", table.name, names.join(","))
+        };
+        let instances: Vec<String> = tables.iter().map(names).collect();
         let size = size_of::<SharedMemory>();
-        format!(
-            "{size} {ENTRIES} {INSTANCES} {} {}",
-            NAMES.join(","),
-            instances.join(",")
-        )
+        format!("{size} {ENTRIES} {INSTANCES} {}", instances.join(" "))
     }
 
     /// Takes a free entry for a child that starts. `None` if there is none.
@@ -323,7 +226,8 @@ impl Stats {
         let before = moves.load(Ordering::Relaxed);
         moves.store(before.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        self.shared.instances[instance].totals.add_counters(&entry.slot.read());
+        let totals = &self.shared.instances[instance].totals;
+        totals.add_counters(&entry.slot.read(), self.table(instance));
         self.free(number);
         moves.store(before.wrapping_add(2), Ordering::Release);
     }
@@ -356,8 +260,18 @@ impl Stats {
     }
 
     /// The counters of an instance's children that are gone.
-    pub(crate) fn totals(&self, instance: usize) -> Figures {
+    pub(crate) fn totals(&self, instance: usize) -> Reading {
         self.shared.instances[instance].totals.read()
+    }
+
+    /// The tables of all instances, in the order of their numbers.
+    pub(crate) fn tables(&self) -> &[InstanceTable] {
+        &self.tables
+    }
+
+    /// The table of an instance.
+    pub(crate) fn table(&self, instance: usize) -> &InstanceTable {
+        self.tables.get(instance).unwrap_or(&COMMON)
     }
 
     /// The figures of the whole node, for any of its processes.
@@ -422,41 +336,86 @@ impl fmt::Debug for Siblings {
 mod tests {
     use super::*;
 
+    crate::figures! {
+        /// Figures as an instance has them.
+        pub(crate) struct TestFigures {
+            messages_in: FigureInfo::counter("test_messages_total", "Messages."),
+            connections: FigureInfo::gauge("test_connections", "Connections."),
+            links: FigureInfo::gauge("test_links", "Links."),
+        }
+    }
+
+    /// Statistics of several instances that count the same.
+    pub(super) fn stats() -> Stats {
+        let table = InstanceTable {
+            name: "test",
+            own: TestFigures::TABLE,
+        };
+        Stats::new(&[table; 5]).unwrap()
+    }
+
+    /// A reading of these figures.
+    pub(super) trait Named {
+        fn value(&self, name: &str) -> u64;
+
+        fn messages_in(&self) -> u64 {
+            self.value("messages_in")
+        }
+
+        fn lost_log_lines(&self) -> u64 {
+            self.value("lost_log_lines")
+        }
+    }
+
+    impl Named for Reading {
+        fn value(&self, name: &str) -> u64 {
+            self.named(stats().table(0)).get(name).unwrap()
+        }
+    }
+
+    fn view(slot: &Slot) -> &TestFigures {
+        slot.view()
+    }
+
     #[test]
     fn siblings_are_those_of_the_instance_that_serve() {
-        let stats = Stats::new().unwrap();
+        let stats = stats();
         let [a, b, other, draining] = [0, 0, 1, 0].map(|instance| stats.claim(instance, 0).unwrap());
         assert_eq!(stats.siblings(0).iter().count(), 0);
         for slot in [a, b, other, draining] {
             stats.mark(slot, ChildState::Serving);
         }
         stats.mark(draining, ChildState::Draining);
-        stats.slot(a).connections.add(2);
-        stats.slot(b).connections.add(3);
-        stats.slot(other).connections.add(100);
+        view(stats.slot(a)).connections.add(2);
+        view(stats.slot(b)).connections.add(3);
+        view(stats.slot(other)).connections.add(100);
         assert_eq!(
-            stats.siblings(0).iter().map(|slot| slot.connections.get()).sum::<u64>(),
+            stats
+                .siblings(0)
+                .iter()
+                .map(|slot| view(slot).connections.get())
+                .sum::<u64>(),
             5
         );
     }
 
     #[test]
     fn the_dead_leave_their_counts_and_a_clean_slot() {
-        let stats = Stats::new().unwrap();
+        let stats = stats();
         for _ in 0..3 {
             let slot = stats.claim(4, 0).unwrap();
-            assert_eq!(stats.slot(slot).read(), Figures::default());
-            stats.slot(slot).messages_in.add(10);
-            stats.slot(slot).connections.add(1);
+            assert_eq!(stats.slot(slot).read(), Reading::default());
+            view(stats.slot(slot)).messages_in.add(10);
+            view(stats.slot(slot)).connections.add(1);
             stats.retire(slot);
         }
         let totals = stats.totals(4);
-        assert_eq!((totals.messages_in, totals.connections), (30, 0));
+        assert_eq!((totals.messages_in(), totals.value("connections")), (30, 0));
     }
 
     #[test]
     fn slots_can_run_out() {
-        let stats = Stats::new().unwrap();
+        let stats = stats();
         for _ in 0..ENTRIES {
             assert!(stats.claim(0, 0).is_some());
         }
@@ -470,6 +429,7 @@ mod tests {
         const EACH: u64 = 10_000;
         let [slot, other]: [&'static Slot; 2] = [Box::leak(Box::default()), Box::leak(Box::default())];
         slot.own();
+        let [slot, other] = [slot, other].map(view);
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
@@ -495,15 +455,26 @@ mod tests {
             std::thread::scope(|scope| scope.spawn(|| figure.set(4)).join().unwrap());
             assert_eq!(figure.get(), 4);
         }
-        assert_eq!(
-            [slot, other].map(|slot| slot.links.own.load(Ordering::Relaxed) > 0),
-            [true, false]
-        );
+        assert_eq!([slot, other].map(|slot| slot.links.counts_by_owner()), [true, false]);
     }
 
     #[test]
     fn one_child_alone() {
         let slot: &'static Slot = Box::leak(Box::default());
         assert_eq!(Siblings::alone(slot).iter().count(), 1);
+    }
+
+    #[test]
+    fn each_figure_has_a_place_of_its_own() {
+        let slot = Slot::default();
+        view(&slot).links.add(3);
+        view(&slot).common.log_fails.add(2);
+        assert_eq!((slot.common().log_fails.get(), view(&slot).connections.get()), (2, 0));
+        let named = slot.read().named(stats().table(0));
+        assert_eq!(
+            [named.get("links"), named.get("log_fails"), named.get("other")],
+            [Some(3), Some(2), None]
+        );
+        assert_eq!(size_of::<TestFigures>(), 7 * size_of::<Figure>());
     }
 }

@@ -114,13 +114,26 @@ impl NodeStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::stats::{FigureInfo, InstanceTable, Slot};
+
+    crate::figures! {
+        /// Figures as a gateway has them.
+        struct TestFigures {
+            connections: FigureInfo::gauge("test_connections", "Connections.").column("conns"),
+            bytes_in: FigureInfo::counter("test_bytes_total", "Bytes.").column("bytes in").bytes(),
+        }
+    }
+
+    const TABLE: InstanceTable = InstanceTable {
+        name: "gateway",
+        own: TestFigures::TABLE,
+    };
 
     fn example() -> NodeStatus {
-        let figures = Figures {
-            connections: 3,
-            bytes_in: 2048,
-            ..Figures::default()
-        };
+        let slot = Slot::default();
+        slot.view::<TestFigures>().connections.add(3);
+        slot.view::<TestFigures>().bytes_in.add(2048);
+        let figures = slot.read().named(&TABLE);
         let dead = ChildStatus {
             index: 1,
             state: "backing_off".into(),
@@ -130,7 +143,7 @@ mod tests {
         let child = ChildStatus {
             pid: Some(2),
             state: "serving".into(),
-            figures,
+            figures: figures.clone(),
             ..ChildStatus::default()
         };
         let ws = ListenerStatus {
@@ -175,7 +188,7 @@ mod tests {
         );
         assert_eq!(json["instances"][0]["children"][1]["pid"], serde_json::Value::Null);
         let again: NodeStatus = serde_json::from_value(json).unwrap();
-        assert_eq!(again.instances[0].children[0].figures.bytes_in, 2048);
+        assert_eq!(again.instances[0].children[0].figures.get("bytes_in"), Some(2048));
     }
 
     #[test]
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn text_tells_all() {
-        let text = text(&example());
+        let text = text(&example(), &[TABLE]);
         for part in [
             "chat 0.1.0: serving, pid 1, up 1h1m1s",
             "meepo.toml:3: no",

@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::{ChildStatus, NodeStatus};
 use crate::observe::problems;
-use crate::observe::stats::Figures;
+use crate::observe::stats::{self, COMMON, FigureUnit, Figures, InstanceTable};
 
 /// The short table that a start prints.
 pub(crate) fn start_table(status: &NodeStatus) -> String {
@@ -49,7 +49,7 @@ pub(crate) fn start_table(status: &NodeStatus) -> String {
 }
 
 /// The whole status for people.
-pub(crate) fn text(status: &NodeStatus) -> String {
+pub(crate) fn text(status: &NodeStatus, tables: &[InstanceTable]) -> String {
     let uptime = duration(status.uptime_s);
     let mut text = format!(
         "{} {}: {}, pid {}, up {uptime}\n",
@@ -80,7 +80,7 @@ pub(crate) fn text(status: &NodeStatus) -> String {
     if listeners.row_count() > 0 {
         text += &format!("{}\n", listeners.trim_fmt());
     }
-    text += &format!("{}\n", children(status).trim_fmt());
+    text += &format!("{}\n", children(status, tables).trim_fmt());
     for child in status
         .instances
         .iter()
@@ -101,44 +101,32 @@ pub(crate) fn text(status: &NodeStatus) -> String {
     for problem in &status.problems {
         text += &format!("now: {problem}\n");
     }
-    let master = Figures {
-        lost_log_lines: status.lost_log_lines,
-        ..Figures::default()
-    };
+    let master = Figures::from_iter([("lost_log_lines", status.lost_log_lines)]);
     let instances = status
         .instances
         .iter()
-        .map(|instance| (&*instance.name, &instance.totals));
-    for past in problems::past([("master", &master)].into_iter().chain(instances)) {
-        text += &format!("since the start: {past}\n");
+        .map(|instance| (&instance.totals, table_of(&instance.name, tables)));
+    for (figures, table) in [(&master, COMMON)].into_iter().chain(instances) {
+        if let Some(past) = problems::past(figures, &table) {
+            text += &format!("since the start: {past}\n");
+        }
     }
     text
 }
 
-fn children(status: &NodeStatus) -> Table {
-    const HEADS: [&str; 17] = [
-        "child",
-        "pid",
-        "state",
-        "uptime",
-        "restarts",
-        "cpu",
-        "memory",
-        "conns",
-        "in all",
-        "msgs in",
-        "msgs out",
-        "bytes in",
-        "bytes out",
-        "failed",
-        "errors",
-        "links",
-        "waiting",
-    ];
-    let mut heads = HEADS.to_vec();
-    heads.extend(["in flight", "held back"]);
+/// The table of an instance. An instance of another version of the program may be unknown.
+fn table_of(name: &str, tables: &[InstanceTable]) -> InstanceTable {
+    *tables.iter().find(|table| table.name == name).unwrap_or(&COMMON)
+}
+
+fn children(status: &NodeStatus, tables: &[InstanceTable]) -> Table {
+    let instances = status.instances.iter().map(|instance| table_of(&instance.name, tables));
+    let columns = stats::keys(instances, |info| info.column);
+    let mut heads = vec!["child", "pid", "state", "uptime", "restarts", "cpu", "memory"];
+    heads.extend(&columns);
     let mut table = table(&heads);
     for instance in &status.instances {
+        let cells = |figures: &Figures| cells(figures, &columns, &table_of(&instance.name, tables));
         for child in &instance.children {
             let mut row = vec![
                 format!("{} {}", instance.name, child.index),
@@ -149,33 +137,32 @@ fn children(status: &NodeStatus) -> Table {
                 format!("{:.1}s", child.cpu_s),
                 bytes(child.memory_bytes),
             ];
-            row.extend(figures(&child.figures));
+            row.extend(cells(&child.figures));
             add_row(&mut table, row);
         }
         let mut row: Vec<String> = ["", "", "", "", "", ""].map(Into::into).into();
         row.insert(0, format!("{} total", instance.name));
         row[4] = instance.restarts.to_string();
-        row.extend(figures(&instance.totals));
+        row.extend(cells(&instance.totals));
         add_row(&mut table, row);
     }
     table
 }
 
-fn figures(figures: &Figures) -> [String; 12] {
-    [
-        figures.connections.to_string(),
-        figures.connections_total.to_string(),
-        figures.messages_in.to_string(),
-        figures.messages_out.to_string(),
-        bytes(figures.bytes_in),
-        bytes(figures.bytes_out),
-        figures.failed_sends.to_string(),
-        figures.handler_errors.to_string(),
-        figures.links.to_string(),
-        figures.events_waiting.to_string(),
-        figures.events_in_flight.to_string(),
-        figures.held_back.to_string(),
-    ]
+/// The figures in their columns; 0 where the instance does not count.
+fn cells(figures: &Figures, columns: &[&str], table: &InstanceTable) -> Vec<String> {
+    let cell = |column: &&str| {
+        let figure = table.figures().find(|(_, info)| info.column == Some(column));
+        let Some((_, info)) = figure else {
+            return "0".into();
+        };
+        let value = figures.get(info.name).unwrap_or(0);
+        match info.unit {
+            FigureUnit::Things => value.to_string(),
+            FigureUnit::Bytes => bytes(value),
+        }
+    };
+    columns.iter().map(cell).collect()
 }
 
 fn table(heads: &[&str]) -> Table {

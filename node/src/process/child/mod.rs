@@ -139,7 +139,7 @@ fn become_child(start: &Start, label: &str) -> io::Result<SignalFd> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&own), None)?;
     sys::close(&start.close);
     fastrand::seed(random::number());
-    logs::name_process(label, start.stats);
+    logs::name_process(label, start.stats.common());
     if start.new_logs {
         logs::change(&start.node)?;
     }

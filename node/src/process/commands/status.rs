@@ -33,7 +33,7 @@ pub(crate) fn status(program: &Master, options: &Options, json: bool, watch: boo
                 };
                 let text = match json {
                     true => serde_json::to_string(&status).map_err(|error| error.to_string())? + "\n",
-                    false => status::text(&status),
+                    false => status::text(&status, &program.tables()),
                 };
                 closed = show(&text, watch && !json).is_err();
                 Ok(match status.all_serve() {

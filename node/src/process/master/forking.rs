@@ -172,7 +172,7 @@ impl Supervisor<'_> {
         let info = NodeInfo {
             name: node.name.clone(),
             version: self.program.version.clone(),
-            instances: self.instances.iter().map(|instance| instance.name).collect(),
+            instances: self.stats.tables().into(),
         };
         MetricsSource {
             board: self.stats.board(),

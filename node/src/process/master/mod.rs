@@ -147,8 +147,8 @@ fn open(setup: &Setup, daemon: bool) -> Result<Opened, String> {
         logs::start(node, daemon).map_err(|error| format!("cannot log: {error}"))?;
         raise_descriptor_limit();
         let signals = signals::listen().map_err(|error| error.to_string())?;
-        let stats = Stats::new().map_err(|error| error.to_string())?;
-        logs::name_process("master", stats.master());
+        let stats = Stats::new(&setup.tables()).map_err(|error| error.to_string())?;
+        logs::name_process("master", stats.master().common());
         let listeners = open_listeners(setup, pid_file.stale)?;
         let control = ControlServer::open(&node.socket_path()).map_err(|error| error.to_string())?;
         Ok((signals, stats, control, listeners))

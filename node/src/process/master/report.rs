@@ -10,6 +10,7 @@ use super::listeners::Listener;
 use super::running_instance::RunningInstance;
 use super::signals::MasterState;
 use crate::observe::problems;
+use crate::observe::stats::COMMON;
 use crate::observe::status::{ChildStatus, InstanceStatus, ListenerStatus, NodeStatus, ReloadStatus};
 use crate::observe::usage::usage;
 
@@ -20,16 +21,18 @@ impl Supervisor<'_> {
             .zip(&self.instances)
             .map(|(number, instance)| self.instance(number, instance))
             .collect();
-        let master = self.stats.master().read();
-        let children = instances.iter().flat_map(|instance| {
-            let name = |child: &ChildStatus| format!("{} {}", instance.name, child.index);
-            instance.children.iter().map(move |child| (name(child), child.figures))
-        });
-        let processes = [("master".to_owned(), master)].into_iter().chain(children);
-        let problems = processes.flat_map(|(process, figures)| problems::present(&process, &figures));
+        let master = self.stats.master();
+        let mut problems = problems::present(COMMON.name, &master.read(), &COMMON);
+        for (number, instance) in self.instances.iter().enumerate() {
+            let table = self.stats.table(number);
+            for process in instance.processes() {
+                let name = format!("{} {}", table.name, process.index);
+                problems.extend(problems::present(&name, &self.stats.slot(process.entry).read(), table));
+            }
+        }
         NodeStatus {
-            problems: problems.collect(),
-            lost_log_lines: master.lost_log_lines,
+            problems,
+            lost_log_lines: master.common().lost_log_lines.get(),
             name: self.node.name.clone(),
             pid: std::process::id(),
             version: self.program.version.clone(),
@@ -70,14 +73,16 @@ impl Supervisor<'_> {
     fn instance(&self, number: usize, instance: &RunningInstance) -> InstanceStatus {
         let placed = (0..)
             .zip(&instance.slots)
-            .flat_map(|(index, slot)| self.slot(index, slot));
+            .flat_map(|(index, slot)| self.slot(number, index, slot));
         let former = instance.former.iter().map(|process| ChildStatus {
             state: "draining".into(),
-            ..self.child(process, 0, None)
+            ..self.child(number, process, 0, None)
         });
         let children: Vec<ChildStatus> = placed.chain(former).collect();
         let mut totals = self.stats.totals(number);
-        children.iter().for_each(|child| totals.add(&child.figures));
+        for process in instance.processes() {
+            totals.add(&self.stats.slot(process.entry).read());
+        }
         InstanceStatus {
             name: instance.name.into(),
             listeners: instance
@@ -87,16 +92,16 @@ impl Supervisor<'_> {
                 .collect(),
             restarts: instance.restarts,
             last_exit: instance.last_exit.clone(),
-            totals,
+            totals: totals.named(self.stats.table(number)),
             children,
         }
     }
 
-    fn slot(&self, index: usize, slot: &ChildSlot) -> Vec<ChildStatus> {
+    fn slot(&self, number: usize, index: usize, slot: &ChildSlot) -> Vec<ChildStatus> {
         let last_exit = slot.last_exit.clone();
         let processes = slot.process.iter().chain(&slot.successor);
         let mut children: Vec<_> = processes
-            .map(|process| self.child(process, slot.restarts, last_exit.clone()))
+            .map(|process| self.child(number, process, slot.restarts, last_exit.clone()))
             .collect();
         if slot.backs_off() {
             children.push(ChildStatus {
@@ -111,7 +116,7 @@ impl Supervisor<'_> {
         children
     }
 
-    fn child(&self, process: &ChildProcess, restarts: u64, last_exit: Option<String>) -> ChildStatus {
+    fn child(&self, number: usize, process: &ChildProcess, restarts: u64, last_exit: Option<String>) -> ChildStatus {
         let (cpu_s, memory_bytes) = usage(process.pid.as_raw().unsigned_abs());
         ChildStatus {
             pid: Some(process.pid.as_raw().unsigned_abs()),
@@ -123,7 +128,7 @@ impl Supervisor<'_> {
             last_exit,
             cpu_s,
             memory_bytes,
-            figures: self.stats.slot(process.entry).read(),
+            figures: self.stats.slot(process.entry).read().named(self.stats.table(number)),
         }
     }
 }

@@ -162,7 +162,6 @@ impl Supervisor<'_> {
     /// All that this master knows, and the descriptors that must stay open.
     pub(super) fn exec_state(&self, callers: &[CallerId]) -> (ExecState, Vec<BorrowedFd<'_>>) {
         let mut passing = Passing(Vec::new());
-        let names: Vec<&str> = self.instances.iter().map(|instance| instance.name).collect();
         let state = ExecState {
             pid: std::process::id(),
             binary: self.binary.path().into(),
@@ -172,7 +171,7 @@ impl Supervisor<'_> {
             pid_file: passing.pass(self.pid_file.file()),
             control: passing.pass(self.control.listener()),
             stats: passing.pass(&self.stats.file),
-            stats_layout: Stats::layout(&names),
+            stats_layout: Stats::layout(self.stats.tables()),
             metrics: self.metrics.as_ref().map(|listener| passing.listener(listener)),
             last_reload: self
                 .last_reload

@@ -52,16 +52,16 @@ fn take_over(program: &Master, state: ExecState) -> Result<Supervisor<'_>, Strin
     .map_err(|error| error.to_string())?;
     logs::start(&setup.node, options.daemon).map_err(text)?;
     let signals = signals::listen().map_err(text)?;
-    let names: Vec<&str> = setup.plans.iter().map(|planned| planned.name).collect();
+    let tables = setup.tables();
     let old_stats = sys::adopt(state.stats).map_err(text)?;
-    let same_stats = Stats::layout(&names) == state.stats_layout;
+    let same_stats = Stats::layout(&tables) == state.stats_layout;
     let stats = if same_stats {
-        Stats::map(old_stats)
+        Stats::map(old_stats, &tables)
     } else {
-        Stats::new()
+        Stats::new(&tables)
     }
     .map_err(text)?;
-    logs::name_process("master", stats.master());
+    logs::name_process("master", stats.master().common());
     let mut control = ControlServer::over(
         &setup.node.socket_path(),
         sys::adopt(state.control).map_err(text)?.into(),
