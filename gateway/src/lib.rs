@@ -38,6 +38,7 @@ mod encode;
 mod end;
 mod ending;
 mod farewell;
+mod figures;
 mod frames;
 mod heart;
 mod http;

@@ -19,6 +19,7 @@
 
 pub mod etcd;
 mod feed;
+mod figures;
 pub mod grants;
 mod instance;
 pub mod memory;

@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use meepo_node::secret::{SecretCheck, warn_if_open};
-use meepo_node::stats::Slot;
+use crate::figures::RegistryFigures;
 use meepo_node::election_lock::ElectionLock;
+use meepo_node::secret::{SecretCheck, warn_if_open};
 use meepo_node::{BoxError, Child, rpc};
 use meepo_proto::registry::registry_server::RegistryServer;
 use tokio::net::TcpListener;
@@ -33,7 +33,13 @@ pub(crate) async fn child(mut child: Child, settings: RegistrySection) -> Result
     let listener = TcpListener::from_std(listener)?;
     let secret = &child.node.secret;
     warn_if_open("registry", listener.local_addr()?, secret);
-    let running = run(listener, settings, secret, child.stop.token().clone(), child.stats);
+    let running = run(
+        listener,
+        settings,
+        secret,
+        child.stop.token().clone(),
+        child.stats.view(),
+    );
     child.ready();
     running.await
 }
@@ -44,7 +50,7 @@ pub(crate) async fn run(
     settings: RegistrySection,
     secret: &str,
     stop: CancellationToken,
-    stats: &'static Slot,
+    stats: &'static RegistryFigures,
 ) -> Result<(), BoxError> {
     match settings.store {
         StoreKind::Memory => {
@@ -80,13 +86,13 @@ async fn run_over(
     settings: RegistrySection,
     secret: &str,
     stop: CancellationToken,
-    stats: &'static Slot,
+    stats: &'static RegistryFigures,
 ) -> Result<(), BoxError> {
     let service = Service::new(store, settings, stop.clone(), stats);
     let server = rpc::server()
         .layer(InterceptorLayer::new(SecretCheck::new(secret)))
         .add_service(RegistryServer::new(service).max_decoding_message_size(MAX_ANNOUNCE))
-        .serve_with_incoming_shutdown(rpc::incoming(listener, stats), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(rpc::incoming(listener, &stats.common), stop.clone().cancelled_owned());
     // A connection that does not answer must not hold the child up.
     let late = async {
         stop.cancelled().await;

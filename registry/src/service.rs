@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::figures::RegistryFigures;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use meepo_node::quota::REFUSALS;
-use meepo_node::stats::Slot;
 use meepo_proto::registry::registry_server::Registry;
 use meepo_proto::registry::{
     Ack, Announce, Change, HoldAnswer, HoldRequest, Kind, ListRequest, Node, ReleaseAnswer, ReleaseRequest, Snapshot,
@@ -36,7 +36,7 @@ struct Shared<S> {
     store: S,
     settings: RegistrySection,
     stop: CancellationToken,
-    stats: &'static Slot,
+    stats: &'static RegistryFigures,
 }
 
 /// A registration's stream, as the registry sees it.
@@ -48,7 +48,12 @@ struct Registration<S> {
 }
 
 impl<S: Store> Service<S> {
-    pub(crate) fn new(store: S, settings: RegistrySection, stop: CancellationToken, stats: &'static Slot) -> Self {
+    pub(crate) fn new(
+        store: S,
+        settings: RegistrySection,
+        stop: CancellationToken,
+        stats: &'static RegistryFigures,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -220,10 +225,10 @@ impl<S: Store> Registration<S> {
 }
 
 /// Counts a node as long as it lives.
-struct Counted(&'static Slot);
+struct Counted(&'static RegistryFigures);
 
 impl Counted {
-    fn new(stats: &'static Slot) -> Self {
+    fn new(stats: &'static RegistryFigures) -> Self {
         stats.connections.add(1);
         stats.connections_total.add(1);
         Self(stats)

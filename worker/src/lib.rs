@@ -57,6 +57,7 @@ mod close;
 mod cluster;
 mod error;
 mod farewell;
+mod figures;
 mod handler;
 mod hello;
 mod instance;
