@@ -136,7 +136,10 @@ pub(crate) fn view<Item, Row: RowOf<Item>>(items: &[Item]) -> &Row {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! row_of {
-    ($(#[$meta:meta])* $item:ty => $vis:vis struct $row:ident { $first_name:ident: $first:ty, $($(#[$doc:meta])* $name:ident,)* }) => {
+    ($(#[$meta:meta])* $item:ty => $vis:vis struct $row:ident {
+        $first_name:ident: $first:ty,
+        $($(#[$doc:meta])* $name:ident,)*
+    }) => {
         $(#[$meta])*
         #[repr(C)]
         $vis struct $row {

@@ -23,13 +23,13 @@ use crate::sys;
 #[derive(Debug)]
 pub struct LocalStream {
     socket: AsyncFd<StdStream>,
-    room: Room,
+    room: RoomWatch,
 }
 
 /// The second descriptor of a connection, on which its task waits for room. It is opened at the start: a connection that is
 /// full must not break because no descriptor is free.
 #[derive(Debug)]
-enum Room {
+enum RoomWatch {
     Free(StdStream),
     Awaited(AsyncFd<StdStream>),
     /// While it changes from one to the other.
@@ -58,7 +58,7 @@ fn name(node: u64) -> String {
 impl LocalStream {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         let stream = stream.into_std()?;
-        let room = Room::Free(stream.try_clone()?);
+        let room = RoomWatch::Free(stream.try_clone()?);
         let socket = sys::watch(stream, Interest::READABLE)?;
         Ok(Self { socket, room })
     }
@@ -70,8 +70,8 @@ impl LocalStream {
     ) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = match &self.room {
-                Room::Awaited(room) => Some(ready!(room.poll_write_ready(cx))?),
-                Room::Free(_) | Room::Between => None,
+                RoomWatch::Awaited(room) => Some(ready!(room.poll_write_ready(cx))?),
+                RoomWatch::Free(_) | RoomWatch::Between => None,
             };
             match write(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -88,7 +88,7 @@ impl LocalStream {
     }
 }
 
-impl Room {
+impl RoomWatch {
     fn wait(&mut self) -> io::Result<()> {
         if let Self::Free(socket) = mem::replace(self, Self::Between) {
             *self = Self::Awaited(sys::watch(socket, Interest::WRITABLE)?);

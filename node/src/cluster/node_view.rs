@@ -8,7 +8,8 @@ use meepo_proto::registry::{Node, State};
 
 /// The nodes that all registries together know.
 ///
-/// What a registry said before it was lost counts until it has settled, where no registry that is there contradicts it: a registry that was restarted and knows no node yet must not make the nodes vanish.
+/// What a registry said before it was lost counts until it has settled, where no registry that is there contradicts it: a
+/// registry that was restarted and knows no node yet must not make the nodes vanish.
 #[derive(Debug)]
 pub(crate) struct NodeView {
     registries: Vec<RegistryView>,

@@ -65,7 +65,7 @@ impl Override {
     /// Puts one of the meanings into the section. A list that only the section's defaults have is copied from there first.
     pub(crate) fn apply(&self, meaning: usize, section: &mut Table, defaults: &Table) -> Result<(), ConfigError> {
         let (last, parents) = self.path.split_last().expect("a path has at least one part");
-        let mut place = Place::Table(section);
+        let mut container = Container::Table(section);
         let mut default = Some(defaults);
         let mut default_list: Option<&Vec<Value>> = None;
         for (depth, part) in parents.iter().enumerate() {
@@ -80,27 +80,29 @@ impl Override {
                 None if next_is_index => Value::Array(Vec::new()),
                 _ => Value::Table(Table::new()),
             };
-            let value = place.enter(part, fresh).map_err(|why| wrong(&self.variable, &why))?;
-            place = match value {
-                Value::Table(table) => Place::Table(table),
-                Value::Array(list) => Place::List(list),
+            let value = container.enter(part, fresh).map_err(|why| wrong(&self.variable, &why))?;
+            container = match value {
+                Value::Table(table) => Container::Table(table),
+                Value::Array(list) => Container::List(list),
                 _ => return Err(wrong(&self.variable, &format!("{part} has no keys below it"))),
             };
         }
         let value = &self.meanings[meaning];
-        *place
+        *container
             .enter(last, || value.clone())
             .map_err(|why| wrong(&self.variable, &why))? = value.clone();
         Ok(())
     }
 }
 
-enum Place<'a> {
+/// A table or list, while a path leads into it.
+enum Container<'a> {
     Table(&'a mut Table),
     List(&'a mut Vec<Value>),
 }
 
-impl<'a> Place<'a> {
+impl<'a> Container<'a> {
+    /// The value at one part of the path; a new one if nothing is there.
     fn enter(self, part: &str, fresh: impl FnOnce() -> Value) -> Result<&'a mut Value, String> {
         match self {
             Self::Table(table) => Ok(table.entry(part).or_insert_with(fresh)),
