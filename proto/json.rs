@@ -1,17 +1,18 @@
-//! The JSON form of the push API's messages, and its schema: attributes of the generated types.
+//! The JSON form of the push API's messages, and the schema of that form: attributes for serde and schemars on the generated
+//! types. The build script adds them; the functions that they name are in `src/push.rs`.
 
 use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use protox::prost_reflect::prost_types::{FieldDescriptorProto, FileDescriptorProto};
 use tonic_prost_build::Builder;
 
-/// The text form of a client's id, 16 bytes in base64.
-const CLIENT: &str = "^[A-Za-z0-9_-]{21}[AQgw]$";
-/// Close codes that applications may send.
-const CODES: &str =
+/// A pattern for the text form of a client's id: 16 bytes in base64.
+const CLIENT_ID: &str = "^[A-Za-z0-9_-]{21}[AQgw]$";
+/// The close codes that applications may send; see `codes::may_be_sent`.
+const CLOSE_CODES: &str =
     r#"extend("anyOf" = [{"enum": [1000, 1001, 1008, 1011, 1012, 1013]}, {"minimum": 3000, "maximum": 4999}])"#;
-/// A name of a group, or a uid. The limit is one of bytes, which no schema can say.
+/// The length of a group name or uid. The limit counts bytes, which a schema cannot express: it counts characters.
 const NAME: &str = "length(min = 1, max = 255)";
-/// Lists that have to be there, and maps.
+/// Lists and maps that must not be left out.
 const REQUIRED: [&str; 5] = [
     "JoinRequest.clients",
     "LeaveRequest.clients",
@@ -19,8 +20,8 @@ const REQUIRED: [&str; 5] = [
     "UnbindRequest.clients",
     "ReplaceSessionRequest.session",
 ];
-/// Conditions over several fields.
-const WHOLE: [(&str, &str); 3] = [
+/// Conditions over several fields of a message.
+const CONDITIONS: [(&str, &str); 3] = [
     (
         "Target",
         r#"extend("oneOf" = [
@@ -40,19 +41,19 @@ const WHOLE: [(&str, &str); 3] = [
     ),
 ];
 
-/// Base64 with its padding, and with nothing in the bits that are left over.
+/// A pattern for base64 with padding, whose unused bits are zero.
 const BASE64: &str = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 /// Lists that may be empty.
 const MAY_BE_EMPTY: [&str; 3] = ["except", "except_uids", "remove"];
 
-/// Attributes of a field, for serde and for schemars.
+/// The attributes of one field.
 #[derive(Default)]
 struct Attributes {
     serde: Vec<String>,
     schemars: Vec<String>,
 }
 
-/// Gives the messages of a file the attributes that make JSON of them.
+/// Adds the attributes to all messages and enums of a file.
 pub(crate) fn describe(mut builder: Builder, file: &FileDescriptorProto) -> Builder {
     for message in &file.message_type {
         let path = format!(".{}.{}", file.package(), message.name());
@@ -62,7 +63,7 @@ pub(crate) fn describe(mut builder: Builder, file: &FileDescriptorProto) -> Buil
             false => "#[derive(serde::Deserialize, schemars::JsonSchema)] #[serde(deny_unknown_fields)]",
         };
         builder = builder.message_attribute(&path, derived);
-        if let Some((_, condition)) = WHOLE.iter().find(|(name, _)| *name == message.name()) {
+        if let Some((_, condition)) = CONDITIONS.iter().find(|(name, _)| *name == message.name()) {
             builder = builder.message_attribute(&path, format!("#[schemars({condition})]"));
         }
         for field in &message.field {
@@ -96,10 +97,10 @@ impl Attributes {
                 all.schemars.push(pattern);
             }
             Type::Uint32 => {
-                all.read_with("whole", "u32");
-                all.schemars.push(CODES.into());
+                all.read_with("whole_number", "u32");
+                all.schemars.push(CLOSE_CODES.into());
             }
-            Type::String if field.proto3_optional() => all.read_with("given", "String"),
+            Type::String if field.proto3_optional() => all.read_with("not_null", "String"),
             Type::String if is_many => all.list(name),
             Type::Message if !is_many => {
                 let of = field.type_name().rsplit('.').next().unwrap_or_default();
@@ -108,7 +109,7 @@ impl Attributes {
             _ => {}
         }
         match name {
-            "client" => all.schemars.push(format!("extend(\"pattern\" = {CLIENT:?})")),
+            "client" => all.schemars.push(format!("extend(\"pattern\" = {CLIENT_ID:?})")),
             "uid" | "group" if field.r#type() == Type::String => all.schemars.push(NAME.into()),
             "reason" => all.schemars.push("length(max = 123)".into()),
             _ => {}
@@ -126,7 +127,7 @@ impl Attributes {
         all
     }
 
-    /// It is read by a function of `push.rs`, and looks like another type.
+    /// The field is read by a function of `src/push.rs`, and has the schema of another type.
     fn read_with(&mut self, function: &str, of: &str) {
         self.serde
             .push(format!("deserialize_with = \"crate::push::{function}\""));
@@ -137,11 +138,11 @@ impl Attributes {
         if MAY_BE_EMPTY.contains(&name) {
             self.schemars.push("length(max = 4096)".into());
         } else {
-            self.serde.push(r#"deserialize_with = "crate::push::some""#.into());
+            self.serde.push(r#"deserialize_with = "crate::push::non_empty""#.into());
             self.schemars.push("length(min = 1, max = 4096)".into());
         }
         match name {
-            "clients" | "except" => self.schemars.push(format!("inner(regex(pattern = {CLIENT:?}))")),
+            "clients" | "except" => self.schemars.push(format!("inner(regex(pattern = {CLIENT_ID:?}))")),
             "uids" | "groups" | "except_uids" => self.schemars.push(format!("inner({NAME})")),
             _ => {}
         }

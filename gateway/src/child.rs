@@ -78,7 +78,7 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     let node = Node {
         id: hub.id.0,
         kind: Kind::Gateway.into(),
-        address,
+        address: Some(address),
         name: "gateway".into(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -93,7 +93,7 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     child.stop.requested().await;
 
     // Off the registry's list, and no new clients. Workers that come may help to finish.
-    node.send_modify(|node| node.set_state(State::Leaving));
+    node.send_modify(|node| node.set_state(State::Draining));
     accepting.cancel();
     hub.stopping.cancel();
     for accept in accepts {
@@ -112,7 +112,7 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     });
     let in_time = drained.await.is_ok();
     if hub.is_done() {
-        node.send_modify(|node| node.set_state(State::Done));
+        node.send_modify(|node| node.set_state(State::Drained));
     }
     gone.cancel();
     let _ = announcement.await;

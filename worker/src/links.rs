@@ -143,7 +143,7 @@ impl<H: Handler> Links<H> {
         });
         let lost = match self.word(id) {
             // All their ends are handled.
-            Some((State::Done, _)) => false,
+            Some((State::Drained, _)) => false,
             // This worker stops. If the gateway has died just now, nobody else knows of the clients.
             Some(_) => self.lanes.has_left_behind(id) && self.has_gone(&mut gateway).await,
             None => true,
@@ -183,7 +183,7 @@ impl<H: Handler> Links<H> {
         let mut told = false;
         loop {
             match self.word(id) {
-                Some((State::Done, _)) => return None,
+                Some((State::Drained, _)) => return None,
                 Some((_, address)) => gateway.address = address,
                 None => {}
             }
@@ -308,7 +308,7 @@ impl<H: Handler> Links<H> {
     fn word(&self, id: GatewayId) -> Option<(State, String)> {
         let nodes = self.nodes.borrow();
         let node = nodes.get(&id.0).filter(|node| node.kind() == Kind::Gateway)?;
-        Some((node.state(), node.address.clone()))
+        Some((node.state(), node.address().to_owned()))
     }
 
     /// Waits until the registry no longer says this of a gateway. Cancel safe.
@@ -349,7 +349,7 @@ impl Gateway {
 
 /// The gateways that take links: one that leaves may have nobody else to finish what it has.
 fn gateways(nodes: &BTreeMap<u64, Node>) -> Vec<GatewayId> {
-    let there = |node: &Node| node.kind() == Kind::Gateway && node.state() != State::Done;
+    let there = |node: &Node| node.kind() == Kind::Gateway && node.state() != State::Drained;
     let gateways = nodes.iter().filter(|(_, node)| there(node));
     gateways.map(|(id, _)| GatewayId(*id)).collect()
 }

@@ -64,7 +64,6 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, mut ch
     let node = Node {
         id: id.0,
         kind: Kind::Worker.into(),
-        address: String::new(),
         name: worker.card.hello.name.clone(),
         pid: std::process::id(),
         version: worker.card.hello.version.clone(),

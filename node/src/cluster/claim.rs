@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use meepo_proto::registry::HoldAnswer;
+use meepo_proto::registry::HoldReply;
 
 /// The part of a lease that the holder counts, in tenths.
 const COUNTED: u32 = 9;
@@ -119,27 +119,27 @@ impl Claim {
     }
 
     /// Notes the answer of a registry to a request.
-    pub fn answer(&mut self, registry: usize, now: Duration, asked: SentRequest, answer: &HoldAnswer) {
+    pub fn answer(&mut self, registry: usize, now: Duration, asked: SentRequest, answer: &HoldReply) {
         let phase = self.phase(now);
         let known = &mut self.answers[registry];
-        known.open = answer.granted;
+        known.open = answer.grant.is_some();
         if phase == ClaimPhase::Lost {
             return;
         }
         // Registries that share a store know whether the holder still has the name: its key is gone, or another one is there.
-        if answer.shared && asked.term != 0 && (!answer.granted || answer.term != self.term) {
+        if answer.shared && asked.term != 0 && answer.grant.is_none_or(|grant| grant.term != self.term) {
             self.phase = ClaimPhase::Lost;
             return;
         }
-        if !answer.granted {
+        let Some(grant) = answer.grant else {
             return;
-        }
-        let time = Duration::from_millis(answer.time_ms.into()).min(LONGEST);
+        };
+        let time = Duration::from_millis(grant.time_ms.into()).min(LONGEST);
         known.until = known.until.max(asked.sent + time * COUNTED / 10);
         known.shared = answer.shared;
         known.told |= asked.term != 0;
         if asked.term == 0 {
-            known.term = answer.term;
+            known.term = grant.term;
         }
         if phase == ClaimPhase::Asking && self.are_enough(|known| now < known.until) {
             let granted = self.answers.iter().filter(|known| now < known.until);
@@ -164,6 +164,8 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use meepo_proto::registry::Grant;
+
     use super::*;
 
     const TIME: Duration = Duration::from_secs(10);
@@ -172,17 +174,18 @@ mod tests {
         Duration::from_secs(1000 + seconds)
     }
 
-    fn answer(granted: bool, term: u64) -> HoldAnswer {
-        HoldAnswer {
-            granted,
-            term,
-            time_ms: TIME.as_millis() as u32,
+    fn answer(granted: bool, term: u64) -> HoldReply {
+        HoldReply {
+            grant: granted.then_some(Grant {
+                term,
+                time_ms: TIME.as_millis() as u32,
+            }),
             shared: false,
         }
     }
 
-    fn shared(granted: bool, term: u64) -> HoldAnswer {
-        HoldAnswer {
+    fn shared(granted: bool, term: u64) -> HoldReply {
+        HoldReply {
             shared: true,
             ..answer(granted, term)
         }

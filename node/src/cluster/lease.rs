@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use meepo_proto::registry::{HoldAnswer, HoldRequest, ReleaseRequest};
+use meepo_proto::registry::{HoldReply, HoldRequest, ReleaseRequest};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -204,12 +204,12 @@ impl Attempt {
     }
 
     /// Asks one registry, and notes its answer.
-    async fn ask(&self, registry: usize) -> Result<HoldAnswer, Status> {
+    async fn ask(&self, registry: usize) -> Result<HoldReply, Status> {
         let sent = self.claim().ask(registry, since_boot());
         let request = HoldRequest {
             name: self.name.clone(),
             holder: self.holder,
-            term: sent.term,
+            term: (sent.term != 0).then_some(sent.term),
         };
         let call = self.membership.call(registry, ANSWER_TIME, async |mut client| {
             client.hold(request).await.map(tonic::Response::into_inner)
@@ -262,7 +262,7 @@ impl Attempt {
                 later
             });
             let pause = match answer {
-                Ok(answer) if answer.granted => Duration::from_millis(answer.time_ms.into()) / RENEWED,
+                Ok(HoldReply { grant: Some(grant), .. }) => Duration::from_millis(grant.time_ms.into()) / RENEWED,
                 _ => backoff.pause(),
             };
             sleep(pause).await;

@@ -65,10 +65,10 @@ impl NodeView {
         for node in self.registries.iter().flat_map(|view| view.now.values()) {
             add(&mut all, node);
         }
-        let there = all.values().filter(|node| node.state() != State::Done);
-        let taken: BTreeSet<String> = there.map(|node| node.address.clone()).collect();
+        let there = all.values().filter(|node| node.state() != State::Drained);
+        let taken: BTreeSet<Option<String>> = there.map(|node| node.address.clone()).collect();
         for node in self.registries.iter().flat_map(|view| view.before.values()) {
-            if node.address.is_empty() || !taken.contains(&node.address) || all.contains_key(&node.id) {
+            if node.address.is_none() || !taken.contains(&node.address) || all.contains_key(&node.id) {
                 add(&mut all, node);
             }
         }
@@ -98,7 +98,7 @@ mod tests {
     fn node(id: u64, address: &str) -> Node {
         Node {
             id,
-            address: address.into(),
+            address: (!address.is_empty()).then(|| address.into()),
             ..Node::default()
         }
     }
@@ -147,24 +147,24 @@ mod tests {
         for registry in [0, 1] {
             view.said(registry, snapshot(&[in_state(State::Serving)]));
         }
-        for state in [State::Leaving, State::Done] {
+        for state in [State::Draining, State::Drained] {
             view.said(0, Change::Joined(in_state(state)));
             assert_eq!(view.nodes()[&1].state(), state);
         }
         // One registry lost the node before it was done, the other remembers.
         view.said(1, Change::Left(1));
-        assert_eq!(view.nodes()[&1].state(), State::Done);
+        assert_eq!(view.nodes()[&1].state(), State::Drained);
 
         // The last word of a registry that was away is older than its new one.
         let mut view = NodeView::new(1);
         view.said(0, snapshot(&[in_state(State::Serving)]));
         view.lost(0);
-        view.said(0, snapshot(&[in_state(State::Done)]));
-        assert_eq!(view.nodes()[&1].state(), State::Done);
+        view.said(0, snapshot(&[in_state(State::Drained)]));
+        assert_eq!(view.nodes()[&1].state(), State::Drained);
         // And the address of a node that is done is free for another.
         view.said(0, snapshot(&[node(2, "a:1")]));
         view.lost(0);
-        view.said(0, snapshot(&[in_state(State::Done)]));
+        view.said(0, snapshot(&[in_state(State::Drained)]));
         assert_eq!(ids(&view), [1, 2]);
     }
 

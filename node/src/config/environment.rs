@@ -80,7 +80,9 @@ impl Override {
                 None if next_is_index => Value::Array(Vec::new()),
                 _ => Value::Table(Table::new()),
             };
-            let value = container.enter(part, fresh).map_err(|why| wrong(&self.variable, &why))?;
+            let value = container
+                .enter(part, fresh)
+                .map_err(|why| wrong(&self.variable, &why))?;
             container = match value {
                 Value::Table(table) => Container::Table(table),
                 Value::Array(list) => Container::List(list),

@@ -300,7 +300,7 @@ impl Running {
         let node = Node {
             id: gateway.id,
             kind: Kind::Gateway.into(),
-            address: gateway.address.clone(),
+            address: Some(gateway.address.clone()),
             state: state.into(),
             ..Node::default()
         };

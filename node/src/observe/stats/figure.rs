@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::table::MOST_FIGURES;
+/// How many figures a child can have, those that every child has among them.
+pub(crate) const MOST_FIGURES: usize = 32;
 
 /// A counted number that a child changes and any process of the node may read.
 #[derive(Debug, Default)]

@@ -23,9 +23,10 @@ use crate::sys::{self, RowOf};
 pub(crate) use board::ChildSnapshot;
 pub(crate) use board::{Board, InstanceSnapshot, NodeSnapshot};
 pub use figure::Figure;
+use figure::MOST_FIGURES;
 pub use reading::Figures;
 pub(crate) use reading::Reading;
-pub(crate) use table::{COMMON, FigureKind, FigureUnit, InstanceTable, MOST_FIGURES, keys};
+pub(crate) use table::{COMMON, FigureKind, FigureUnit, InstanceTable, keys};
 pub use table::{CommonFigures, FigureInfo};
 
 /// How many children, former generations that still drain among them, can have an entry.

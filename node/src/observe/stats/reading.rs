@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::figure::Figure;
-use super::table::{InstanceTable, MOST_FIGURES};
+use super::figure::{Figure, MOST_FIGURES};
+use super::table::InstanceTable;
 
 /// The figures of a child, or of several together, at one moment, in the order in which they lie in memory.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,6 @@
 
 use crate::sys::NoItems;
 
-/// How many figures a child can have, those that every child has among them.
-pub(crate) const MOST_FIGURES: usize = 32;
-
 /// A figure as operators see it.
 #[derive(Debug, Clone, Copy)]
 pub struct FigureInfo {
