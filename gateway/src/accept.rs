@@ -43,7 +43,7 @@ pub(crate) async fn accept(
     tasks: TaskTracker,
     until: CancellationToken,
 ) {
-    let mut acceptor = Acceptor::new(listener, "clients", &hub.stats.common);
+    let mut acceptor = Acceptor::new(listener, "clients", hub.stats);
     loop {
         if holds_more_than_others(&hub, &siblings) {
             tokio::time::sleep(LET_OTHERS).await;
@@ -75,11 +75,7 @@ fn set_up(stream: &TcpStream) {
 
 /// Whether this child holds clearly more clients than the one that holds the fewest.
 fn holds_more_than_others(hub: &Hub, siblings: &Siblings) -> bool {
-    let fewest = siblings
-        .iter()
-        .map(|slot| slot.view::<crate::figures::GatewayFigures>().connections.get())
-        .min()
-        .unwrap_or(0);
+    let fewest = siblings.iter().map(|slot| slot.connections.get()).min().unwrap_or(0);
     hub.stats.connections.get() > fewest + 8 + fewest / 8
 }
 

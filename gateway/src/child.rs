@@ -33,7 +33,7 @@ const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until it has drained.
 pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
-    let hub = Hub::new(settings, child.stats.view());
+    let hub = Hub::new(settings, child.stats);
     let accepting = CancellationToken::new();
     let gone = CancellationToken::new();
     let clients = TaskTracker::new();
@@ -178,9 +178,9 @@ async fn serve_links(
     until: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let limit = usize::try_from(hub.settings.max_message.as_u64() + MESSAGE_SLACK).unwrap_or(usize::MAX);
-    let incoming = rpc::incoming(listener, &hub.stats.common);
+    let incoming = rpc::incoming(listener, hub.stats);
     let local = match local {
-        Some(local) => rpc::incoming_local(local, &hub.stats.common).left_stream(),
+        Some(local) => rpc::incoming_local(local, hub.stats).left_stream(),
         None => stream::pending().right_stream(),
     };
     let service = LinkServer::new(LinkService {

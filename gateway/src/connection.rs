@@ -407,7 +407,7 @@ async fn see_off(client: &Client, mut rest: Rest, mut decoder: impl Decoder) {
 
 #[cfg(test)]
 mod tests {
-    use crate::figures::GatewayFigures;
+    use meepo_node::stats::Slot;
     use meepo_proto::link::Handshake;
 
     use super::*;
@@ -417,7 +417,7 @@ mod tests {
     /// The runtime adds about 100 bytes, and allocates in units of 128.
     #[test]
     fn the_task_of_an_idle_client_is_small() {
-        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<GatewayFigures>::default()));
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<Slot>::default()));
         let (client, _) = Client::new(1, Protocol::Ws, &Handshake::default(), None, 0);
         let task = run(hub, client, WsDecoder::new(&[], 0));
         let size = size_of_val(&task);

@@ -60,7 +60,7 @@ impl Farewell {
 
 #[cfg(test)]
 mod tests {
-    use crate::figures::GatewayFigures;
+    use meepo_node::stats::Slot;
     use meepo_proto::link::Handshake;
     use tokio::time::sleep;
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     fn hub(clients: usize) -> Arc<Hub> {
-        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<GatewayFigures>::default()));
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<Slot>::default()));
         for _ in 0..clients {
             hub.open(Protocol::Line, Handshake::default(), None);
         }

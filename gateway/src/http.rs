@@ -373,7 +373,7 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 
 #[cfg(test)]
 mod tests {
-    use crate::figures::GatewayFigures;
+    use meepo_node::stats::Slot;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -381,7 +381,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_waits_for_the_first_head_of_a_connection() {
-        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<GatewayFigures>::default()));
+        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<Slot>::default()));
         let offer = Arc::new(Offer {
             paths: Vec::new(),
             requests: Vec::new(),

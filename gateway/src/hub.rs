@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use crate::figures::GatewayFigures;
 use bytes::Bytes;
 use foldhash::HashMap;
 use meepo_node::quota::LogQuota;
+use meepo_node::stats::Slot;
 use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Buffered, CloseCause, Closed, Event, Handshake, Message, Opened, Reply, Undone, reply};
@@ -36,7 +36,7 @@ pub(crate) struct Hub {
     pub id: GatewayId,
     pub settings: GatewaySettings,
     send_buffer: usize,
-    pub stats: &'static GatewayFigures,
+    pub stats: &'static Slot,
     roster: Mutex<Roster>,
     pub(crate) dispatch: Mutex<Dispatch>,
     /// What requests over HTTP may take.
@@ -58,7 +58,7 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(settings: GatewaySettings, stats: &'static GatewayFigures) -> Arc<Self> {
+    pub(crate) fn new(settings: GatewaySettings, stats: &'static Slot) -> Arc<Self> {
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let bounds = Bounds {
             client_in_flight: settings.client_in_flight,

@@ -3,12 +3,10 @@
 use std::rc::Rc;
 
 use bytesize::ByteSize;
-use meepo_node::stats::FigureInfo;
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
 
 use crate::accept::Service;
 use crate::assets::Asset;
-use crate::figures::GatewayFigures;
 use crate::settings::{GatewaySettings, ListenSettings};
 use crate::{child, listeners};
 
@@ -35,15 +33,6 @@ impl GatewayInstance {
 impl Instance for GatewayInstance {
     fn name(&self) -> &'static str {
         "gateway"
-    }
-
-    fn figures(&self) -> &'static [FigureInfo] {
-        GatewayFigures::TABLE
-    }
-
-    fn stop_order(&self) -> u8 {
-        // Its clients are closed before the workers, which handle the events of that.
-        0
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {

@@ -38,7 +38,6 @@ mod encode;
 mod end;
 mod ending;
 mod farewell;
-mod figures;
 mod frames;
 mod heart;
 mod http;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
-use crate::figures::WorkerFigures;
+use meepo_node::stats::Slot;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::{ClientId, GatewayId};
@@ -54,7 +54,7 @@ pub struct Cluster {
 
 struct Shared {
     gateways: RwLock<Gateways>,
-    stats: &'static WorkerFigures,
+    stats: &'static Slot,
     query_timeout: Duration,
     handler_timeout: Duration,
     /// The room of all links together.
@@ -93,7 +93,7 @@ pub(crate) struct Gateways {
 
 impl Cluster {
     pub(crate) fn new(
-        stats: &'static WorkerFigures,
+        stats: &'static Slot,
         section: &WorkerSection,
         room: Arc<Room>,
         stopping: CancellationToken,
@@ -199,7 +199,7 @@ impl Cluster {
         self.shared.stats.links.set(gateways.up.len() as u64);
     }
 
-    pub(crate) fn stats(&self) -> &'static WorkerFigures {
+    pub(crate) fn stats(&self) -> &'static Slot {
         self.shared.stats
     }
 

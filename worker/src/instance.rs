@@ -5,12 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use meepo_node::stats::FigureInfo;
 use meepo_node::{Child, Config, ConfigError, Instance, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::Handler;
-use crate::figures::WorkerFigures;
 use crate::push::PushSection;
 use crate::serve::serve;
 
@@ -115,10 +113,6 @@ impl WorkerSection {
 impl Instance for WorkerInstance {
     fn name(&self) -> &'static str {
         "worker"
-    }
-
-    fn figures(&self) -> &'static [FigureInfo] {
-        WorkerFigures::TABLE
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::figures::WorkerFigures;
+use meepo_node::stats::Slot;
 use meepo_node::{Lease, Membership};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -198,10 +198,10 @@ where
 }
 
 /// Counts a job for as long as it runs.
-struct Running(&'static WorkerFigures);
+struct Running(&'static Slot);
 
 impl Running {
-    fn new(stats: &'static WorkerFigures) -> Self {
+    fn new(stats: &'static Slot) -> Self {
         stats.jobs.add(1);
         Self(stats)
     }
@@ -223,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_checked_and_jobs_bounded() {
-        let stats: &'static WorkerFigures = Box::leak(Box::default());
+        let stats: &'static Slot = Box::leak(Box::default());
         let section = NodeSection {
             registry: Vec::new(),
             ..NodeSection::default()

@@ -57,7 +57,6 @@ mod close;
 mod cluster;
 mod error;
 mod farewell;
-mod figures;
 mod handler;
 mod hello;
 mod instance;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::figures::WorkerFigures;
 use meepo_node::secret::SecretHeader;
+use meepo_node::stats::Slot;
 use meepo_node::{Membership, NodeSection};
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::registry::{Kind, Node};
@@ -87,7 +87,7 @@ impl Outside {
         };
         let limits = WorkerSection::default();
         // They live as long as the links' tasks do; a program joins a cluster once.
-        let stats: &'static WorkerFigures = Box::leak(Box::default());
+        let stats: &'static Slot = Box::leak(Box::default());
         let room = Room::new(usize::MAX, None, stats);
         let until = CancellationToken::new();
         let guard = until.clone().drop_guard();

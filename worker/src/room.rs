@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::figures::WorkerFigures;
+use meepo_node::stats::Slot;
 use tokio::sync::Notify;
 
 /// Counts the bytes that are queued. Nobody is refused: a send never waits and never fails because a queue is long, but
@@ -15,11 +15,11 @@ pub(crate) struct Room {
     freed: Notify,
     /// The room of the whole child, in which a link's is counted as well.
     whole: Option<Arc<Room>>,
-    stats: &'static WorkerFigures,
+    stats: &'static Slot,
 }
 
 /// Counts a client whose event waits for room, or for an endpoint.
-pub(crate) struct HeldBack(&'static WorkerFigures);
+pub(crate) struct HeldBack(&'static Slot);
 
 /// Bytes that are counted for as long as this value lives.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Charge {
 }
 
 impl Room {
-    pub(crate) fn new(limit: usize, whole: Option<Arc<Room>>, stats: &'static WorkerFigures) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, whole: Option<Arc<Room>>, stats: &'static Slot) -> Arc<Self> {
         Arc::new(Self {
             queued: AtomicUsize::new(0),
             limit,
@@ -109,7 +109,7 @@ impl Room {
 }
 
 impl HeldBack {
-    pub(crate) fn new(stats: &'static WorkerFigures) -> Self {
+    pub(crate) fn new(stats: &'static Slot) -> Self {
         stats.held_back.add(1);
         Self(stats)
     }

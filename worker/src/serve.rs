@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::figures::WorkerFigures;
 use meepo_node::secret::SecretHeader;
+use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Child, Membership, Stop};
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
@@ -52,7 +52,7 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, mut ch
             },
             secret: SecretHeader::new(&child.node.secret),
         },
-        stats: child.stats.view(),
+        stats: child.stats,
         stop: child.stop.clone(),
         membership: membership.clone(),
         push,
@@ -79,7 +79,7 @@ pub(crate) struct Worker<H> {
     pub(crate) handler: H,
     pub(crate) section: WorkerSection,
     pub(crate) card: Card,
-    pub(crate) stats: &'static WorkerFigures,
+    pub(crate) stats: &'static Slot,
     pub(crate) stop: Stop,
     /// For the leases of jobs.
     pub(crate) membership: Membership,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::figures::WorkerFigures;
+use meepo_node::stats::Slot;
 
 use crate::client::{CurrentEvent, Known};
 use crate::farewell::Parting;
@@ -41,7 +41,7 @@ pub(super) enum What {
 }
 
 /// Counts an event for as long as it is not finished.
-pub(super) struct InFlight(&'static WorkerFigures);
+pub(super) struct InFlight(&'static Slot);
 
 /// The client that a job is for, if it is still to be done.
 pub(super) fn begin(whose: Whose, job: &Job) -> Option<Client> {
@@ -69,7 +69,7 @@ impl Whose {
 }
 
 impl Job {
-    pub(super) fn new(seq: u64, event: CurrentEvent, what: What, stats: &'static WorkerFigures) -> Self {
+    pub(super) fn new(seq: u64, event: CurrentEvent, what: What, stats: &'static Slot) -> Self {
         Self {
             seq,
             event,
@@ -119,7 +119,7 @@ impl What {
 }
 
 impl InFlight {
-    pub(super) fn new(stats: &'static WorkerFigures) -> Self {
+    pub(super) fn new(stats: &'static Slot) -> Self {
         stats.events_in_flight.add(1);
         Self(stats)
     }

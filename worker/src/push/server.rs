@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::figures::WorkerFigures;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -18,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use meepo_node::Acceptor;
+use meepo_node::stats::Slot;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -47,12 +47,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub(crate) async fn serve(
     push: Arc<Push>,
     listener: TcpListener,
-    stats: &'static WorkerFigures,
+    stats: &'static Slot,
     stop: CancellationToken,
     grace: impl FnOnce() -> Duration,
 ) {
     let router = push.router();
-    let mut acceptor = Acceptor::new(listener, "push", &stats.common);
+    let mut acceptor = Acceptor::new(listener, "push", stats);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::figures::WorkerFigures;
 use meepo_node::secret::SecretHeader;
+use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Membership, NodeSection, Stop, StopReason};
 use meepo_proto::link as wire;
 use meepo_proto::registry::{Kind, Node, State};
@@ -214,7 +214,7 @@ struct Running {
     gate: Arc<Semaphore>,
     cluster: Arc<OnceLock<Cluster>>,
     nodes: watch::Sender<BTreeMap<u64, Node>>,
-    stats: &'static WorkerFigures,
+    stats: &'static Slot,
     stop: Stop,
     ready: mpsc::Receiver<()>,
     task: JoinHandle<Result<(), BoxError>>,
