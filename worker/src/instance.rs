@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Handler;
 use crate::push::PushSection;
-use crate::serve::serve;
+use crate::runtime::serve::serve;
 
 /// The worker instance of an application: for each child, `new` makes the handler.
 ///

@@ -51,61 +51,41 @@
 //! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
 
-mod client;
-mod client_target;
-mod close;
-mod cluster;
-mod error;
-mod farewell;
-mod handler;
-mod hello;
+mod api;
 mod instance;
-mod job;
-mod lanes;
 mod link;
-mod links;
-mod message;
-mod outgoing;
 mod outside;
 mod push;
-mod query;
-mod replies;
-mod request;
-mod response;
-mod room;
-mod select;
-mod serve;
-mod target;
-mod timers;
+mod runtime;
 pub mod webhook;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::Client;
-pub use client_target::{ClientTarget, Delivery};
-pub use close::{CloseCause, CloseReason};
-pub use cluster::Cluster;
-pub use error::{HandlerError, Refusal};
-pub use farewell::Farewell;
-pub use handler::Handler;
-pub use hello::{Hello, Reject};
+pub use api::client::Client;
+pub use api::client::requests::RequestError;
+pub use api::client::target::{ClientTarget, Delivery};
+pub use api::cluster::Cluster;
+pub use api::error::{HandlerError, Refusal};
+pub use api::event::close::{CloseCause, CloseReason};
+pub use api::event::hello::{Hello, Reject};
+pub use api::event::last_words::Farewell;
+pub use api::event::message::Message;
+pub use api::handler::Handler;
+pub use api::query::Answer;
+pub use api::query::selection::{Member, Select};
+pub use api::request::Request;
+pub use api::response::Response;
+pub use api::targets::Target;
+pub use api::timers::{Outcome, Timer};
 /// The crate of HTTP's types, such as that of [`Request::headers`].
 pub use http;
 pub use instance::{WorkerInstance, WorkerSection, instance};
-pub use job::JobError;
 pub use meepo_node::Lease;
 pub use meepo_proto::{ClientId, GatewayId};
-pub use message::Message;
 pub use outside::{Outside, OutsideError};
 pub use push::PushSection;
-pub use query::Answer;
-pub use replies::RequestError;
-pub use request::Request;
-pub use response::Response;
-pub use select::{Member, Select};
-pub use target::Target;
-pub use timers::{Outcome, Timer};
+pub use runtime::leader_job::JobError;
 
 /// What a handler returns: any error, which is logged and counted.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::instance::WorkerSection;
-use crate::job::Jobs;
-use crate::lanes::Lanes;
 use crate::link::Card;
-use crate::links::Links;
-use crate::room::Room;
+use crate::link::send_budget::Room;
+use crate::runtime::client_queues::Lanes;
+use crate::runtime::leader_job::Jobs;
+use crate::runtime::links::Links;
 use crate::{Client, Cluster, Handler, Message, Result};
 
 /// How long the registries may take to answer, and then how long the gateways may.

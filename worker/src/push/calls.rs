@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::fields;
 use super::orders::{Orders, Outcome};
 use super::problem::{Kind, Problem, names};
-use crate::target;
+use crate::api::targets as target;
 use crate::{Answer, Cluster, Member, Message};
 
 /// A request that can be carried out. The types are those of the `.proto` file.

@@ -12,9 +12,9 @@ use meepo_proto::{ClientId, GatewayId};
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::{Kind, Problem};
-use crate::cluster::Gateways;
+use crate::api::cluster::Gateways;
+use crate::api::targets::Target;
 use crate::link::Link;
-use crate::target::Target;
 use crate::{Cluster, Member};
 
 /// Commands to several gateways. They all go at one time over the links that are up at one time, each with a question

@@ -166,7 +166,7 @@ async fn a_refusal_that_on_error_causes_does_not_come_for_ever() {
     let mut told = 0;
     refuse(&link, 1, "join", wire::RefusedWhy::Invalid);
     // Each time it is told, it sends what is refused.
-    while told < crate::lanes::REFUSALS {
+    while told < crate::runtime::client_queues::REFUSALS {
         worker.expect("1 error: join was refused: no").await;
         assert!(matches!(link.next().await, Command::Join(_)));
         refuse(&link, 1, "join", wire::RefusedWhy::Invalid);

@@ -3,9 +3,9 @@
 mod callbacks;
 mod connect;
 mod events;
-mod farewell;
 mod flow;
 mod gateway;
+mod last_words;
 mod links;
 mod parts;
 mod pushes;
@@ -31,10 +31,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::gateway::{Gateway, Link};
-use crate::client::CurrentEvent;
+use crate::api::client::CurrentEvent;
 use crate::instance::WorkerSection;
 use crate::link::Card;
-use crate::serve::Worker;
+use crate::runtime::serve::Worker;
 use crate::{Client, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, Message, Reject, Result};
 
 /// How long a test waits for what has to come.

@@ -9,7 +9,7 @@ use meepo_proto::{ClientId, GatewayId};
 
 use super::gateway::Gateway;
 use super::{Running, eventually};
-use crate::target::only;
+use crate::api::targets::only;
 use crate::{CloseCause, CloseReason, Delivery};
 
 fn id(gateway: u64, number: u64) -> ClientId {

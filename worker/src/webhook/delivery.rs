@@ -10,7 +10,7 @@ use super::event::Event;
 use super::settings::{Kind, Settings};
 use super::verdict::{Faults, Verdict};
 use crate::Client;
-use crate::room::HeldBack;
+use crate::link::send_budget::HeldBack;
 
 /// Bounds the log of an endpoint that is away.
 static ATTEMPTS: LogQuota = LogQuota::new();

@@ -26,7 +26,7 @@ use std::time::Duration;
 use meepo_node::{Config, ConfigError, Instance, Plan};
 
 use crate::instance::WorkerSection;
-use crate::serve::serve;
+use crate::runtime::serve::serve;
 
 use handler::Webhook;
 use settings::WebhookSection;

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::Handler;
-use crate::lanes::Lanes;
+use crate::link::send_budget::Room;
 use crate::link::{Card, DialError, Link};
-use crate::room::Room;
+use crate::runtime::client_queues::Lanes;
 
 /// The pauses between two attempts to reach a gateway: twice as long each time, and a random part shorter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));

@@ -24,17 +24,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::job::{Job, Rules, What, Whose, begin};
-use crate::client::{CurrentEvent, Known};
-use crate::error::Panic;
-use crate::farewell::{Parting, says_nothing};
+use self::task::{Job, Rules, What, Whose, begin};
+use crate::api::client::{CurrentEvent, Known};
+use crate::api::error::Panic;
+use crate::api::event::last_words::{Parting, says_nothing};
 use crate::link::Link;
 use crate::{Cluster, Handler, HandlerError};
 
 mod handling;
-mod http;
-mod job;
+mod requests;
 mod serving;
+mod task;
 
 /// The lanes of all clients that this worker child serves.
 pub(crate) struct Lanes<H> {

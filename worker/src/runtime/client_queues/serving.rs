@@ -5,10 +5,10 @@ use std::sync::Arc;
 use meepo_proto::ClientId;
 
 use super::Lanes;
-use super::job::{Job, What, Whose};
-use crate::client::{CurrentEvent, Known};
-use crate::cluster::Serving;
-use crate::timers::Run;
+use super::task::{Job, What, Whose};
+use crate::api::client::{CurrentEvent, Known};
+use crate::api::cluster::Serving;
+use crate::api::timers::Run;
 use crate::{Handler, HandlerError};
 
 impl<H: Handler> Serving for Lanes<H> {

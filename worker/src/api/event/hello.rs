@@ -8,7 +8,7 @@ use meepo_proto::link as wire;
 use percent_encoding::percent_decode_str;
 use prost::{decode_length_delimiter, encode_length_delimiter, length_delimiter_len};
 
-use crate::close::cut;
+use crate::api::event::close::cut;
 
 /// How a client came: its address, and what its WebSocket request said.
 ///

@@ -7,9 +7,9 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use tokio::time::timeout;
 
-use super::job::{Job, What};
+use super::task::{Job, What};
 use super::{Lanes, guarded};
-use crate::farewell::Parting;
+use crate::api::event::last_words::Parting;
 use crate::link::Link;
 use crate::{Client, CloseReason, Handler, HandlerError, Reject, Result};
 

@@ -1,6 +1,6 @@
 //! The trait that an application implements.
 
-use crate::farewell::Nothing;
+use crate::api::event::last_words::Nothing;
 use crate::{Client, CloseReason, Cluster, Farewell, HandlerError, Hello, Message, Reject, Request, Response, Result};
 
 /// The business logic of an application.

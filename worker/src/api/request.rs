@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use meepo_proto::link as wire;
 use serde::de::DeserializeOwned;
 
-use crate::hello::value_of;
+use crate::api::event::hello::value_of;
 use crate::{Cluster, Hello};
 
 /// A request over HTTP to a path that the gateway's listener has in `requests`.

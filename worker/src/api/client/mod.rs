@@ -1,5 +1,8 @@
 //! A client whose event is being handled.
 
+pub(crate) mod requests;
+pub(crate) mod target;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +12,9 @@ use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::client::requests::Requests;
+use crate::api::timers::Count;
 use crate::link::Link;
-use crate::replies::Requests;
-use crate::timers::Count;
 use crate::{ClientTarget, Cluster, Delivery, Hello, Message};
 
 /// A client that this worker child serves.

@@ -1,5 +1,7 @@
 //! Questions that all gateways are asked at once.
 
+pub(crate) mod selection;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

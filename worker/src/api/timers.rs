@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::lanes::guarded;
+use crate::runtime::client_queues::guarded;
 use crate::{Client, Cluster, HandlerError, Result};
 
 /// Most timers that one client has at a time: each is a small task, and a client may be the cause of each.

@@ -15,12 +15,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::WorkerSection;
-use crate::job::Jobs;
-use crate::lanes::{Lanes, guarded};
 use crate::link::Card;
-use crate::links::Links;
+use crate::link::send_budget::Room;
 use crate::push::{self, Push};
-use crate::room::Room;
+use crate::runtime::client_queues::{Lanes, guarded};
+use crate::runtime::leader_job::Jobs;
+use crate::runtime::links::Links;
 use crate::{Cluster, Handler};
 
 /// How long a child that starts waits for its first links before it says that it serves. It serves without them too.

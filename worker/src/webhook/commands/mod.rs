@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::target::{MAX_CLOSE_REASON, Target};
+use crate::api::targets::{MAX_CLOSE_REASON, Target};
 use crate::{Client, ClientTarget, Cluster, Message};
 
 /// Most bytes of the name of a group or a user, as gateways have it.

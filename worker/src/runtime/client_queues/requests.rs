@@ -6,10 +6,10 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use tokio::time::timeout;
 
-use super::job::InFlight;
+use super::task::InFlight;
 use super::{Lanes, guarded};
 use crate::link::{Link, NotSent};
-use crate::response::Fault;
+use crate::api::response::Fault;
 use crate::{Handler, Request, Response};
 
 /// What a log line says of a request.

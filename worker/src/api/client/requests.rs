@@ -11,11 +11,11 @@ use meepo_proto::link::query::Body as Question;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::client::Known;
-use crate::error::Panic;
-use crate::lanes::guarded;
-use crate::query::delivery;
-use crate::target::send_one;
+use crate::api::client::Known;
+use crate::api::error::Panic;
+use crate::api::query::delivery;
+use crate::api::targets::send_one;
+use crate::runtime::client_queues::guarded;
 use crate::{Client, Delivery, Message};
 
 /// Most requests that wait for replies of one client: each message of it is held against all of them.

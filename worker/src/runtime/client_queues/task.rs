@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use meepo_node::stats::Slot;
 
-use crate::client::{CurrentEvent, Known};
-use crate::farewell::Parting;
+use crate::api::client::{CurrentEvent, Known};
+use crate::api::event::last_words::Parting;
+use crate::api::timers::{Run, TIMER};
 use crate::link::Link;
-use crate::timers::{Run, TIMER};
 use crate::{Client, CloseReason, HandlerError, Message};
 
 pub(super) struct Job {

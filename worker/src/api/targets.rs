@@ -6,8 +6,8 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::{ClientId, GatewayId, codes};
 
-use crate::close::cut;
-use crate::cluster::Gateways;
+use crate::api::cluster::Gateways;
+use crate::api::event::close::cut;
 use crate::{Cluster, Message};
 
 /// Most clients that one command names, so that it stays far below the gateway's limit for a command.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::lanes::guarded;
+use crate::runtime::client_queues::guarded;
 use crate::{Cluster, Result};
 
 /// The longest name, in bytes: what registries take.
@@ -219,7 +219,7 @@ mod tests {
 
     use super::*;
     use crate::instance::WorkerSection;
-    use crate::room::Room;
+    use crate::link::send_budget::Room;
 
     #[tokio::test]
     async fn names_are_checked_and_jobs_bounded() {

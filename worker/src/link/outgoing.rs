@@ -12,7 +12,7 @@ use meepo_proto::link::command::Body;
 use meepo_proto::parts::{Order, PART, Queue};
 use tokio_stream::Stream;
 
-use crate::room::{Charge, Room};
+use crate::link::send_budget::{Charge, Room};
 
 /// What surrounds the body of a command, at most.
 const COMMAND_HEAD: usize = 16;

@@ -8,9 +8,9 @@ use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 
-use crate::client::Known;
+use crate::api::client::Known;
+use crate::api::targets::{close, close_reason, destroy, only, send_one};
 use crate::link::{Link, NotSent};
-use crate::target::{close, close_reason, destroy, only, send_one};
 use crate::{Cluster, Message};
 
 /// One client, wherever it is connected.

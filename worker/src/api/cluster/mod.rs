@@ -11,12 +11,12 @@ use meepo_proto::link::command::Body;
 use meepo_proto::{ClientId, GatewayId};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Known;
+use crate::api::client::Known;
+use crate::api::timers::{Count, Run};
 use crate::instance::WorkerSection;
-use crate::job::{JobError, Jobs};
 use crate::link::Link;
-use crate::room::Room;
-use crate::timers::{Count, Run};
+use crate::link::send_budget::Room;
+use crate::runtime::leader_job::{JobError, Jobs};
 use crate::{Lease, Message, Result};
 
 /// All gateways of the cluster and their clients.

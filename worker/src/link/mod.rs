@@ -1,5 +1,8 @@
 //! One link: the stream between this worker child and one gateway child.
 
+pub(crate) mod outgoing;
+pub(crate) mod send_budget;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,8 +19,8 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::outgoing::{Outgoing, PROBE_QUERY, Queued, command, queue, size};
-use crate::room::Room;
+use crate::link::outgoing::{Outgoing, PROBE_QUERY, Queued, command, queue, size};
+use crate::link::send_budget::Room;
 
 /// How long a gateway may take to answer a connection, and to say `welcome` on it.
 const DIAL: Duration = Duration::from_secs(4);
