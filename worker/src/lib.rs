@@ -25,7 +25,7 @@
 //! # Layout
 //!
 //! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`), [`CloseReason`]
-//!   (`close`) and [`Farewell`] (`farewell`); [`HandlerError`] (`error`).
+//!   (`close`) and [`LastWords`] (`last_words`); [`HandlerError`] (`error`).
 //! - [`Request`], [`Response`]: HTTP (`request`, `response`).
 //! - [`Client`]: the client whose event is handled (`client`).
 //! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
@@ -51,25 +51,34 @@
 //! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
 
+// The push API and webhooks use parts of the modules below them that nothing else uses.
+#![cfg_attr(not(all(feature = "push", feature = "webhook")), allow(dead_code))]
+
 mod api;
+mod backoff;
 mod instance;
 mod link;
 mod outside;
+#[cfg(feature = "push")]
 mod push;
 mod runtime;
+mod settings;
+#[cfg(feature = "webhook")]
 pub mod webhook;
 
 #[cfg(test)]
 mod tests;
 
 pub use api::client::Client;
-pub use api::client::requests::RequestError;
-pub use api::client::target::{ClientTarget, Delivery};
+pub use api::client::open_requests::RequestError;
+pub use api::client::target::ClientTarget;
 pub use api::cluster::Cluster;
+pub use api::cluster::leader_jobs::JobError;
+pub use api::delivery::Delivery;
 pub use api::error::{HandlerError, Refusal};
 pub use api::event::close::{CloseCause, CloseReason};
 pub use api::event::hello::{Hello, Reject};
-pub use api::event::last_words::Farewell;
+pub use api::event::last_words::LastWords;
 pub use api::event::message::Message;
 pub use api::handler::Handler;
 pub use api::query::Answer;
@@ -80,12 +89,11 @@ pub use api::targets::Target;
 pub use api::timers::{Outcome, Timer};
 /// The crate of HTTP's types, such as that of [`Request::headers`].
 pub use http;
-pub use instance::{WorkerInstance, WorkerSection, instance};
+pub use instance::{WorkerInstance, instance};
 pub use meepo_node::Lease;
 pub use meepo_proto::{ClientId, GatewayId};
 pub use outside::{Outside, OutsideError};
-pub use push::PushSection;
-pub use runtime::leader_job::JobError;
+pub use settings::{PushSection, WorkerSection};
 
 /// What a handler returns: any error, which is logged and counted.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

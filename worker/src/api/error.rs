@@ -1,8 +1,10 @@
 //! What went wrong with a client's event or command.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::{FutureExt, TryFutureExt};
 use meepo_proto::link as wire;
 
 /// What went wrong with a client's event, or with a command about it; as [`Handler::on_error`](crate::Handler::on_error)
@@ -98,4 +100,12 @@ impl From<wire::Refused> for HandlerError {
             detail: refused.detail,
         }
     }
+}
+
+/// Runs what an application wrote: a panic there ends nothing else.
+pub(crate) fn guarded<T>(handler: impl Future<Output = T>) -> impl Future<Output = Result<T, Panic>> {
+    // No async function: that would keep the handler's future twice.
+    AssertUnwindSafe(handler)
+        .catch_unwind()
+        .map_err(|payload| Panic::new(&*payload))
 }

@@ -1,7 +1,15 @@
 //! The trait that an application implements.
 
-use crate::api::event::last_words::Nothing;
-use crate::{Client, CloseReason, Cluster, Farewell, HandlerError, Hello, Message, Reject, Request, Response, Result};
+use crate::Result;
+use crate::api::client::Client;
+use crate::api::cluster::Cluster;
+use crate::api::error::HandlerError;
+use crate::api::event::close::CloseReason;
+use crate::api::event::hello::{Hello, Reject};
+use crate::api::event::last_words::LastWords;
+use crate::api::event::message::Message;
+use crate::api::request::Request;
+use crate::api::response::Response;
 
 /// The business logic of an application.
 ///
@@ -64,28 +72,36 @@ pub trait Handler: Send + Sync + 'static {
     /// A client has sent a message.
     fn on_message(&self, client: &Client, message: Message) -> impl Future<Output = Result<()>> + Send;
 
-    /// The gateway of a client is about to close it, with all its clients, since it stops or is reloaded: the moment for a
-    /// last word. The gateway waits about two seconds for all handlers; one that takes longer is cut off.
+    /// The gateway of a client is about to close it, with all its clients, since it stops or is reloaded: the moment for
+    /// last words. The gateway waits about two seconds for all handlers; one that takes longer is cut off.
     ///
     /// Each client gets it once, after its earlier events, and from one worker. None gets it whose worker is away at that
     /// moment, nor when the gateway dies. [`on_close`](Self::on_close) follows.
     ///
     /// ```
-    /// # use meepo_worker::{Client, Farewell, Handler, Message, Result};
+    /// # use meepo_worker::{Client, Handler, LastWords, Message, Result};
     /// # struct ChatRoom;
     /// # impl Handler for ChatRoom {
     /// #     async fn on_message(&self, _client: &Client, _message: Message) -> Result<()> { Ok(()) }
-    /// async fn on_farewell(&self, client: &Client, why: Farewell) {
+    /// async fn on_last_words(&self, client: &Client, why: LastWords) {
     ///     client.send(match why {
-    ///         Farewell::Stop => "the service is stopping",
-    ///         Farewell::Reload => "back in a moment",
+    ///         LastWords::Stop => "the service is stopping",
+    ///         LastWords::Reload => "back in a moment",
     ///     });
     /// }
     /// # }
     /// ```
-    fn on_farewell(&self, client: &Client, why: Farewell) -> impl Future<Output = ()> + Send {
+    fn on_last_words(&self, client: &Client, why: LastWords) -> impl Future<Output = ()> + Send {
         let _ = (client, why);
-        Nothing
+        async {}
+    }
+
+    /// Whether [`on_last_words`](Self::on_last_words) is called. Default: `true`.
+    ///
+    /// A handler without last words may say `false`: then a gateway that closes its clients does not wait until those
+    /// handlers that run have ended, and no client is gone through.
+    fn says_last_words(&self) -> bool {
+        true
     }
 
     /// A request over HTTP, to a path that a `ws` listener has in `requests`. It belongs to no client, and requests have no

@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod delivery;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod handler;

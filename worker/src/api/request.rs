@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use meepo_proto::link as wire;
 use serde::de::DeserializeOwned;
 
-use crate::api::event::hello::value_of;
-use crate::{Cluster, Hello};
+use crate::api::cluster::Cluster;
+use crate::api::event::hello::{Hello, value_of};
 
 /// A request over HTTP to a path that the gateway's listener has in `requests`.
 ///
@@ -32,9 +32,10 @@ use crate::{Cluster, Hello};
 /// }
 /// # let menu = Request::new("GET", "/api/menu?lang=de");
 /// # assert_eq!(what(&menu), "the menu in de");
-/// # let order = Request::new("POST", "/api/orders").with_header("cookie", "a=b; guest=7").with_body(r#"{"dish": "soup"}"#);
+/// # let order = Request::new("POST", "/api/orders").with_header("cookie", "a=b; guest=7")?.with_body(r#"{"dish": "soup"}"#);
 /// # assert_eq!(what(&order), "soup for Some(\"7\")");
 /// # assert!(what(&Request::new("POST", "/api/orders").with_body("soup")).starts_with("not an order"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Request {
@@ -43,11 +44,12 @@ pub struct Request {
     headers: HeaderMap,
     body: Bytes,
     redelivered: bool,
-    cluster: Option<Cluster>,
+    cluster: Cluster,
 }
 
 impl Request {
-    /// A request for tests of a handler's own parts: a method, and a path with or without a query. It has no cluster.
+    /// A request for tests of a handler's own parts: a method, and a path with or without a query. Its cluster has no
+    /// gateways.
     pub fn new(method: impl Into<String>, target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Self {
@@ -56,20 +58,20 @@ impl Request {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             redelivered: false,
-            cluster: None,
+            cluster: Cluster::without_gateways(),
         }
     }
 
     /// The same with one header more.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When it is not a valid header.
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        let name: HeaderName = name.parse().expect("a valid name of a header");
-        let value: HeaderValue = value.parse().expect("a valid value of a header");
-        self.headers.append(name, value);
-        self
+    /// When the name or the value is not valid in a header, or there are too many headers.
+    pub fn with_header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Result<Self, http::Error> {
+        let name: HeaderName = name.as_ref().parse()?;
+        let value = HeaderValue::from_bytes(value.as_ref())?;
+        self.headers.try_append(name, value)?;
+        Ok(self)
     }
 
     /// The same with a body.
@@ -93,7 +95,7 @@ impl Request {
             headers,
             body: request.body,
             redelivered,
-            cluster: Some(cluster),
+            cluster,
         }
     }
 
@@ -174,13 +176,10 @@ impl Request {
         self.redelivered
     }
 
-    /// All gateways and their clients.
-    ///
-    /// # Panics
-    ///
-    /// For a request that was made with [`Request::new`].
+    /// All gateways and their clients. A request that was made with [`Request::new`] has a cluster without gateways: nobody
+    /// is online there, and what is sent to a client fails.
     pub fn cluster(&self) -> &Cluster {
-        self.cluster.as_ref().expect("a request that came through a gateway")
+        &self.cluster
     }
 }
 
@@ -202,11 +201,20 @@ impl fmt::Debug for Request {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn one_made_for_a_test_has_a_cluster_where_nobody_is_online() {
+        let request = Request::new("GET", "/");
+        request.cluster().all().send("to nobody");
+        let online = request.cluster().count().await;
+        assert_eq!((online.value, online.is_complete()), (0, true));
+    }
+
     #[test]
     fn headers_and_cookies_are_found_and_not_shown() {
         let request = Request::new("GET", "/api?token=secret")
             .with_header("Cookie", "a=1; session=x=y")
-            .with_header("cookie", "b=2;c")
+            .and_then(|request| request.with_header("cookie", "b=2;c"))
+            .expect("they are valid")
             .with_body(&b"\xff"[..]);
         for (name, value) in [
             ("a", Some("1")),
@@ -226,6 +234,9 @@ mod tests {
         let form = Request::new("POST", "/").with_body("a=1&name=J%C3%BCrgen+M");
         assert_eq!(form.form_value("name").as_deref(), Some("Jürgen M"));
         assert_eq!((form.form_value("b"), request.form_value("a")), (None, None));
+        for (name, value) in [("a b", "c"), ("", "c"), ("a", "b\r\nc: d")] {
+            assert!(request.clone().with_header(name, value).is_err(), "{name:?}");
+        }
         let shown = format!("{request:?}");
         assert!(!shown.contains("x=y") && !shown.contains("secret"), "{shown}");
     }

@@ -18,10 +18,10 @@ use serde::Serialize;
 ///     name: &'static str,
 /// }
 ///
-/// let created = Response::json(&Dish { name: "soup" }).with_status(201).header("location", "/api/dishes/1");
+/// let created = Response::json(&Dish { name: "soup" }).with_status(201).with_header("location", "/api/dishes/1");
 /// assert_eq!(created.status(), 201);
-/// assert_eq!(Response::text("hello").body_bytes(), "hello");
-/// let moved = Response::new(303).header("location", "/");
+/// assert_eq!(Response::text("hello").body(), "hello");
+/// let moved = Response::new(303).with_header("location", "/");
 /// # assert_eq!(created.headers()["content-type"], "application/json");
 /// # assert_eq!(moved.headers()["location"], "/");
 /// ```
@@ -86,7 +86,7 @@ impl Response {
     }
 
     fn typed(mime: &'static str, body: impl Into<Bytes>) -> Self {
-        let mut response = Self::new(200).body(body);
+        let mut response = Self::new(200).with_body(body);
         response
             .headers
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
@@ -104,7 +104,7 @@ impl Response {
 
     /// The same with a header. `set-cookie` is added to those that are there; any other takes the place of an earlier one
     /// of its name.
-    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+    pub fn with_header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
         let Ok(key) = name.parse::<HeaderName>() else {
             return self.faulty(Fault::Name(name.to_owned()));
@@ -123,7 +123,7 @@ impl Response {
     }
 
     /// The same with a body.
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
@@ -139,7 +139,7 @@ impl Response {
     }
 
     /// The body.
-    pub fn body_bytes(&self) -> &Bytes {
+    pub fn body(&self) -> &Bytes {
         &self.body
     }
 
@@ -189,9 +189,15 @@ mod tests {
         for (response, told) in [
             (Response::new(101), "status 101"),
             (Response::text("a").with_status(600), "status 600"),
-            (Response::new(200).header("a b", "c").header("x", "\n"), "`a b`"),
-            (Response::new(200).header("x-name", "a\r\nset-cookie: b"), "`x-name`"),
-            (Response::new(200).header("", "a"), "``"),
+            (
+                Response::new(200).with_header("a b", "c").with_header("x", "\n"),
+                "`a b`",
+            ),
+            (
+                Response::new(200).with_header("x-name", "a\r\nset-cookie: b"),
+                "`x-name`",
+            ),
+            (Response::new(200).with_header("", "a"), "``"),
             (Response::json(&keys), "JSON"),
         ] {
             let fault = response.into_wire(1).expect_err("it is refused").to_string();
@@ -202,9 +208,9 @@ mod tests {
     #[test]
     fn a_header_takes_the_place_of_another_except_cookies() {
         let response = Response::text("a")
-            .header("Content-Type", "text/csv")
-            .header("set-cookie", "a=1")
-            .header("Set-Cookie", "b=2");
+            .with_header("Content-Type", "text/csv")
+            .with_header("set-cookie", "a=1")
+            .with_header("Set-Cookie", "b=2");
         let sent = response.into_wire(7).expect("it is valid");
         let headers: Vec<_> = sent
             .headers

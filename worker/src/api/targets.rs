@@ -6,9 +6,10 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::{ClientId, GatewayId, codes};
 
-use crate::api::cluster::Gateways;
+use crate::api::cluster::Cluster;
+use crate::api::cluster::gateways::Gateways;
 use crate::api::event::close::cut;
-use crate::{Cluster, Message};
+use crate::api::event::message::Message;
 
 /// Most clients that one command names, so that it stays far below the gateway's limit for a command.
 pub(crate) const CLIENTS_AT_ONCE: usize = 4096;

@@ -1,8 +1,7 @@
 //! Timers: what runs once after a while, or again and again.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -10,8 +9,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::client_queues::guarded;
-use crate::{Client, Cluster, HandlerError, Result};
+use crate::Result;
+use crate::api::client::served::ServedClient;
+use crate::api::client::{Client, CurrentEvent};
+use crate::api::cluster::Cluster;
+use crate::api::cluster::served_clients::TimerRun;
+use crate::api::error::{HandlerError, guarded};
 
 /// Most timers that one client has at a time: each is a small task, and a client may be the cause of each.
 const MAX_OF_CLIENT: usize = 64;
@@ -76,24 +79,8 @@ enum Due {
     Every(Duration),
 }
 
-/// A client's timer that is due, in the client's lane.
-pub(crate) struct Run {
-    /// Never locked: lanes are shared between threads, and a closure need not be.
-    routine: Mutex<Routine<Client>>,
-    over: CancellationToken,
-    /// Gives the routine back once it has run.
-    back: oneshot::Sender<Routine<Client>>,
-}
-
 /// What a timer is called where it stands beside handlers.
-pub(crate) const TIMER: &str = "timer";
-
-/// How many timers there are. Nothing is kept where there never was one.
-#[derive(Debug, Default)]
-pub(crate) struct Count(OnceLock<Arc<AtomicUsize>>);
-
-/// A timer that is counted.
-struct Counted(Arc<AtomicUsize>);
+const TIMER: &str = "timer";
 
 /// # Timers
 ///
@@ -160,13 +147,13 @@ impl Client {
     }
 
     fn set_timer(&self, due: Due, mut routine: Routine<Client>) -> Timer {
-        let (known, cluster) = (self.known().clone(), self.cluster().clone());
-        let over = known.over().child_token();
+        let (served, cluster) = (self.served().clone(), self.cluster().clone());
+        let over = served.over().child_token();
         let timer = Timer { over: over.clone() };
         if over.is_cancelled() {
             return timer;
         }
-        let Some(counted) = known.timers().one_more(MAX_OF_CLIENT) else {
+        let Some(counted) = served.timers().one_more(MAX_OF_CLIENT) else {
             over.cancel();
             cluster.stats().handler_errors.add(1);
             tracing::warn!(client = %self.id(), limit = MAX_OF_CLIENT, "timer refused: the client has too many");
@@ -176,14 +163,11 @@ impl Client {
             let (_counted, _over) = (counted, over.clone().drop_guard());
             let mut ticks = due.ticks();
             while over.run_until_cancelled(ticks.tick()).await.is_some() {
-                let Some(serving) = cluster.serving() else { return };
-                let (back, ran) = oneshot::channel();
-                let run = Run {
-                    routine: Mutex::new(routine),
-                    over: over.clone(),
-                    back,
+                let Some(served_clients) = cluster.served_clients() else {
+                    return;
                 };
-                serving.run(&known, run);
+                let (back, ran) = oneshot::channel();
+                served_clients.queue_run(served.id(), in_turn(&served, routine, &over, back));
                 match ran.await {
                     Ok(again) if due.again() => routine = again,
                     _ => return,
@@ -192,6 +176,30 @@ impl Client {
         });
         timer
     }
+}
+
+/// A run of a client's timer, for the client's queue. It gives the routine back once it has run.
+fn in_turn(
+    served: &Arc<ServedClient>,
+    mut routine: Routine<Client>,
+    over: &CancellationToken,
+    back: oneshot::Sender<Routine<Client>>,
+) -> TimerRun {
+    let (served, over) = (served.clone(), over.clone());
+    TimerRun::new(async move {
+        // It may have been cancelled, and the client may have left and come again, while the run waited for its turn.
+        if over.is_cancelled() || !served.life().is_served() {
+            return Ok(());
+        }
+        let limit = served.cluster().limits().handler_timeout;
+        let client = Client::new(served, CurrentEvent::default());
+        let ran = attempt(&mut routine, client, limit).await;
+        if let Ok(ControlFlow::Break(())) = ran {
+            over.cancel();
+        }
+        let _ = back.send(routine);
+        ran.map(drop)
+    })
 }
 
 /// # Timers
@@ -251,7 +259,7 @@ impl Cluster {
             let (_counted, _over) = (counted, over.clone().drop_guard());
             let mut ticks = due.ticks();
             while over.run_until_cancelled(ticks.tick()).await.is_some() {
-                match attempt(&mut routine, cluster.clone(), cluster.handler_timeout()).await {
+                match attempt(&mut routine, cluster.clone(), cluster.limits().handler_timeout).await {
                     Ok(ControlFlow::Continue(())) => {}
                     Ok(ControlFlow::Break(())) => return,
                     Err(error) => {
@@ -268,22 +276,6 @@ impl Cluster {
     }
 }
 
-impl Run {
-    /// Runs, unless it was cancelled while it waited.
-    pub(crate) async fn run(self, client: Client, limit: Duration) -> Result<(), HandlerError> {
-        if self.over.is_cancelled() {
-            return Ok(());
-        }
-        let mut routine = self.routine.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let ran = attempt(&mut routine, client, limit).await;
-        if let Ok(ControlFlow::Break(())) = ran {
-            self.over.cancel();
-        }
-        let _ = self.back.send(routine);
-        ran.map(drop)
-    }
-}
-
 impl Due {
     fn ticks(self) -> Interval {
         let (Self::Once(time) | Self::Every(time)) = self;
@@ -295,21 +287,6 @@ impl Due {
 
     fn again(self) -> bool {
         matches!(self, Self::Every(_))
-    }
-}
-
-impl Count {
-    fn one_more(&self, limit: usize) -> Option<Counted> {
-        let more = |count| (count < limit).then_some(count + 1);
-        let count = self.0.get_or_init(Arc::default);
-        let counted = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        counted.is_ok().then(|| Counted(count.clone()))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

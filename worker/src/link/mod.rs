@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::outgoing::{Outgoing, PROBE_QUERY, Queued, command, queue, size};
-use crate::link::send_budget::Room;
+use crate::link::send_budget::SendBudget;
 
 /// How long a gateway may take to answer a connection, and to say `welcome` on it.
 const DIAL: Duration = Duration::from_secs(4);
@@ -36,7 +36,7 @@ const PROBE: u64 = 1000;
 
 /// What a worker child shows a gateway when it dials, beside which gateway it means.
 #[derive(Debug, Clone)]
-pub(crate) struct Card {
+pub(crate) struct Identity {
     pub(crate) hello: wire::Hello,
     pub(crate) secret: SecretHeader,
 }
@@ -105,7 +105,7 @@ fn innermost(mut error: &(dyn std::error::Error + 'static)) -> String {
 pub(crate) struct Link {
     pub(crate) gateway: GatewayId,
     out: batch::Sender<Queued>,
-    room: Arc<Room>,
+    room: Arc<SendBudget>,
     /// The largest payload that the gateway takes.
     pub(crate) max_message: u64,
     max_command: usize,
@@ -156,8 +156,8 @@ impl Link {
     pub(crate) async fn dial(
         gateway: GatewayId,
         address: &str,
-        card: &Card,
-        room: Arc<Room>,
+        identity: &Identity,
+        room: Arc<SendBudget>,
         local: bool,
     ) -> Result<(Arc<Self>, Incoming<wire::Event>), DialError> {
         let endpoint = rpc::endpoint(address)
@@ -169,7 +169,7 @@ impl Link {
             Some(connection) => rpc::over(&endpoint, connection),
             None => endpoint.connect_lazy(),
         };
-        let mut client = LinkClient::with_interceptor(channel, card.secret.clone())
+        let mut client = LinkClient::with_interceptor(channel, identity.secret.clone())
             .max_decoding_message_size(MAX_EVENT)
             .max_encoding_message_size(usize::MAX);
 
@@ -177,7 +177,7 @@ impl Link {
         let hello = command(Body::Hello(Box::new(wire::Hello {
             gateway_id: gateway.0,
             parts: true,
-            ..card.hello.clone()
+            ..identity.hello.clone()
         })));
         let bytes = hello.encoded_len();
         let _ = queue(&out, &room, hello, bytes);
@@ -307,7 +307,7 @@ impl Link {
         size(body) <= self.max_command
     }
 
-    /// Whether there is [room](Room::has_half) for more from outside.
+    /// Whether there is [room](SendBudget::has_half) for more from outside.
     pub(crate) fn has_half(&self) -> bool {
         self.room.has_half()
     }

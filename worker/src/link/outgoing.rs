@@ -12,7 +12,7 @@ use meepo_proto::link::command::Body;
 use meepo_proto::parts::{Order, PART, Queue};
 use tokio_stream::Stream;
 
-use crate::link::send_budget::{Charge, Room};
+use crate::link::send_budget::{Charge, SendBudget};
 
 /// What surrounds the body of a command, at most.
 const COMMAND_HEAD: usize = 16;
@@ -39,7 +39,7 @@ pub(crate) enum Queued {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     queue: batch::Receiver<Queued>,
-    room: Arc<Room>,
+    room: Arc<SendBudget>,
     /// Bytes of what is out, that are still counted.
     out: usize,
     /// The gateway takes commands in parts.
@@ -55,7 +55,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// It sends no parts before `in_parts` is true.
-    pub(crate) fn new(queue: batch::Receiver<Queued>, room: Arc<Room>, in_parts: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(queue: batch::Receiver<Queued>, room: Arc<SendBudget>, in_parts: Arc<AtomicBool>) -> Self {
         Self {
             queue,
             room,
@@ -206,7 +206,7 @@ impl Drop for Outgoing {
 /// Puts a command into an outgoing queue. It comes back, and counts nowhere, if the stream has gone.
 pub(crate) fn queue(
     out: &batch::Sender<Queued>,
-    room: &Room,
+    room: &SendBudget,
     command: wire::Command,
     bytes: usize,
 ) -> Result<(), Queued> {
@@ -264,16 +264,16 @@ mod tests {
     struct Line {
         out: batch::Sender<Queued>,
         outgoing: Outgoing,
-        room: Arc<Room>,
+        room: Arc<SendBudget>,
         /// That of the whole child.
-        whole: Arc<Room>,
+        whole: Arc<SendBudget>,
     }
 
     impl Line {
         fn new(in_parts: bool) -> Self {
             let (out, queue) = batch::channel();
-            let whole = Room::new(usize::MAX, None, Box::leak(Box::default()));
-            let room = Room::new(usize::MAX, Some(whole.clone()), Box::leak(Box::default()));
+            let whole = SendBudget::new(usize::MAX, None, Box::leak(Box::default()));
+            let room = SendBudget::new(usize::MAX, Some(whole.clone()), Box::leak(Box::default()));
             let outgoing = Outgoing::new(queue, room.clone(), Arc::new(in_parts.into()));
             Self {
                 out,

@@ -1,4 +1,4 @@
-//! Room in the queues towards the gateways: what bounds a worker's memory.
+//! SendBudget in the queues towards the gateways: what bounds a worker's memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 /// Counts the bytes that are queued. Nobody is refused: a send never waits and never fails because a queue is long, but
 /// no lane starts its next event before there is room.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct SendBudget {
     queued: AtomicUsize,
     limit: usize,
     freed: Notify,
     /// The room of the whole child, in which a link's is counted as well.
-    whole: Option<Arc<Room>>,
+    whole: Option<Arc<SendBudget>>,
     stats: &'static Slot,
 }
 
@@ -24,12 +24,12 @@ pub(crate) struct HeldBack(&'static Slot);
 /// Bytes that are counted for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    room: Arc<Room>,
+    room: Arc<SendBudget>,
     bytes: usize,
 }
 
-impl Room {
-    pub(crate) fn new(limit: usize, whole: Option<Arc<Room>>, stats: &'static Slot) -> Arc<Self> {
+impl SendBudget {
+    pub(crate) fn new(limit: usize, whole: Option<Arc<SendBudget>>, stats: &'static Slot) -> Arc<Self> {
         Arc::new(Self {
             queued: AtomicUsize::new(0),
             limit,

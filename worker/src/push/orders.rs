@@ -12,10 +12,9 @@ use meepo_proto::{ClientId, GatewayId};
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::{Kind, Problem};
-use crate::api::cluster::Gateways;
-use crate::api::targets::Target;
+use crate::api::cluster::gateways::Gateways;
 use crate::link::Link;
-use crate::{Cluster, Member};
+use crate::{Cluster, Member, Target};
 
 /// Commands to several gateways. They all go at one time over the links that are up at one time, each with a question
 /// behind it: whoever answers the question has carried out the command.
@@ -102,7 +101,7 @@ impl<'a> Orders<'a> {
 
     async fn carry_out_with(mut self, wanted: &wire::Select, last: bool) -> Result<Outcome, Problem> {
         self.check()?;
-        let deadline = Instant::now() + self.cluster.query_timeout();
+        let deadline = Instant::now() + self.cluster.limits().query_timeout;
         let mut asked = Vec::new();
         for (gateway, part) in std::mem::take(&mut self.parts) {
             let who = (!part.clients.is_empty()).then(|| who(&part.clients, wanted));

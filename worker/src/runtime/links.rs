@@ -16,13 +16,16 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::Handler;
-use crate::link::send_budget::Room;
-use crate::link::{Card, DialError, Link};
-use crate::runtime::client_queues::Lanes;
+use super::client_queues::ClientQueues;
+use crate::api::handler::Handler;
+use crate::backoff::Backoff;
+use crate::link::send_budget::SendBudget;
+use crate::link::{DialError, Identity, Link};
 
-/// The pauses between two attempts to reach a gateway: twice as long each time, and a random part shorter.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The first pause between two attempts to reach a gateway.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts to reach a gateway.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often a quiet link is looked after.
 const TEND: Duration = Duration::from_secs(1);
@@ -33,8 +36,8 @@ const NEWS: Duration = Duration::from_secs(3);
 
 /// What it takes to keep links up.
 pub(crate) struct Links<H> {
-    pub(crate) lanes: Arc<Lanes<H>>,
-    pub(crate) card: Card,
+    pub(crate) queues: Arc<ClientQueues<H>>,
+    pub(crate) identity: Identity,
     /// The nodes that the registry names, of all kinds.
     pub(crate) nodes: watch::Receiver<BTreeMap<u64, Node>>,
     /// Bytes that may wait in the outgoing queue of a link.
@@ -68,7 +71,7 @@ struct Gateway {
     id: GatewayId,
     /// Where it was by the registry's last word.
     address: String,
-    pause: Duration,
+    backoff: Backoff,
     /// Attempts that failed since the last link.
     failures: u32,
     /// Held until it was dialled once.
@@ -120,7 +123,7 @@ impl<H: Handler> Links<H> {
     /// reached either.
     async fn keep(self: Arc<Self>, mut gateway: Gateway) -> GatewayId {
         let id = gateway.id;
-        let cluster = self.lanes.cluster();
+        let cluster = self.queues.cluster();
         cluster.change_gateways(|gateways| {
             gateways.away.insert(id);
         });
@@ -131,10 +134,10 @@ impl<H: Handler> Links<H> {
             gateway.ended = Some(link);
             if drained {
                 // The gateway lives, and moves the clients to other workers.
-                self.lanes.moved(id);
+                self.queues.moved(id);
             }
-            if since.elapsed() > PAUSES.1 {
-                gateway.pause = PAUSES.0;
+            if since.elapsed() > LONGEST_PAUSE {
+                gateway.backoff.reset();
             }
             self.stop.run_until_cancelled(gateway.pause()).await;
         }
@@ -145,24 +148,24 @@ impl<H: Handler> Links<H> {
             // All their ends are handled.
             Some((State::Done, _)) => false,
             // This worker stops. If the gateway has died just now, nobody else knows of the clients.
-            Some(_) => self.lanes.has_left_behind(id) && self.has_gone(&mut gateway).await,
+            Some(_) => self.queues.has_left_behind(id) && self.has_gone(&mut gateway).await,
             None => true,
         };
         match lost {
-            true => self.lanes.lost(id),
+            true => self.queues.lost(id),
             // It has moved the clients to other workers, or will.
-            false => self.lanes.moved(id),
+            false => self.queues.moved(id),
         }
         id
     }
 
     /// Whether nobody, or another gateway, answers at a gateway's address. One that is silent may only be cut off.
     async fn has_gone(&self, gateway: &mut Gateway) -> bool {
-        let room = Room::new(self.queue_limit, None, self.lanes.cluster().stats());
-        let mut card = self.card.clone();
+        let budget = SendBudget::new(self.queue_limit, None, self.queues.cluster().stats());
+        let mut identity = self.identity.clone();
         // Only to look: it is not to be given clients.
-        card.hello.outside = true;
-        match Link::dial(gateway.id, &gateway.address, &card, room, true).await {
+        identity.hello.outside = true;
+        match Link::dial(gateway.id, &gateway.address, &identity, budget, true).await {
             Ok((link, _)) => {
                 link.end();
                 false
@@ -187,11 +190,11 @@ impl<H: Handler> Links<H> {
                 Some((_, address)) => gateway.address = address,
                 None => {}
             }
-            let cluster = self.lanes.cluster();
-            let room = Room::new(self.queue_limit, Some(cluster.room().clone()), cluster.stats());
+            let cluster = self.queues.cluster();
+            let budget = SendBudget::new(self.queue_limit, Some(cluster.budget().clone()), cluster.stats());
             // Past the network in turn with over it: one way may fail where the other goes.
             let local = gateway.failures.is_multiple_of(2);
-            let dialled = Link::dial(id, &gateway.address, &self.card, room, local).await;
+            let dialled = Link::dial(id, &gateway.address, &self.identity, budget, local).await;
             if let Err(error) = &dialled {
                 gateway.dialled(error);
             }
@@ -218,7 +221,7 @@ impl<H: Handler> Links<H> {
             let (state, _) = self.word(id)?;
             if !told && gone.is_some_and(|since| since.elapsed() > NEWS) && state == State::Serving {
                 told = true;
-                self.lanes.lost(id);
+                self.queues.lost(id);
             }
             tokio::select! {
                 () = gateway.pause() => {}
@@ -230,9 +233,9 @@ impl<H: Handler> Links<H> {
     /// Takes what comes over a link until it ends, and drains it when the time has come. True if it was drained.
     async fn run(&self, link: &Arc<Link>, mut events: Incoming<wire::Event>) -> bool {
         let id = link.gateway;
-        let cluster = self.lanes.cluster();
+        let cluster = self.queues.cluster();
         // It lives: what was attached through an earlier link is with other workers now.
-        self.lanes.moved(id);
+        self.queues.moved(id);
         cluster.change_gateways(|gateways| {
             gateways.away.remove(&id);
             gateways.up.insert(id, link.clone());
@@ -283,7 +286,7 @@ impl<H: Handler> Links<H> {
                     while let Some(event) = next {
                         match event? {
                             Some(wire::Event { body: Some(Event::Drained(_)), .. }) => drop(undrained.take()),
-                            Some(event) if !link.has_ended() => self.lanes.take(link, event),
+                            Some(event) if !link.has_ended() => self.queues.take(link, event),
                             Some(_) => {}
                             None => return Ok(draining),
                         }
@@ -326,7 +329,7 @@ impl Gateway {
         Self {
             id,
             address: String::new(),
-            pause: PAUSES.0,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             failures: 0,
             first,
             ended: None,
@@ -341,9 +344,7 @@ impl Gateway {
     }
 
     async fn pause(&mut self) {
-        let pause = self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.pause = (self.pause * 2).min(PAUSES.1);
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(self.backoff.pause()).await;
     }
 }
 

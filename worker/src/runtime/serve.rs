@@ -4,46 +4,51 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use meepo_node::secret::SecretHeader;
 use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Child, Membership, Stop};
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::instance::WorkerSection;
-use crate::link::Card;
-use crate::link::send_budget::Room;
-use crate::push::{self, Push};
-use crate::runtime::client_queues::{Lanes, guarded};
-use crate::runtime::leader_job::Jobs;
-use crate::runtime::links::Links;
-use crate::{Cluster, Handler};
+use super::client_queues::ClientQueues;
+use super::leader_jobs::LeaderJobRunner;
+use super::links::Links;
+use crate::api::cluster::Cluster;
+use crate::api::cluster::leader_jobs::LeaderJobs;
+use crate::api::error::guarded;
+use crate::api::handler::Handler;
+use crate::link::Identity;
+use crate::link::send_budget::SendBudget;
+use crate::settings::Limits;
 
 /// How long a child that starts waits for its first links before it says that it serves. It serves without them too.
 const FIRST_LINKS: Duration = Duration::from_secs(1);
 /// The part of the time for a stop that is kept for `on_stop`.
 const STOP_SHARE: u32 = 4;
-/// The part of the time for a stop that pushes from outside may take to be answered.
-const PUSH_SHARE: u32 = 2;
-/// Outgoing queues of a whole child may be as long as those of so many links.
+/// The send budget of a whole child is that of so many links.
 const LINKS_AT_LIMIT: usize = 4;
 
+/// Serves programs that are no workers, until the child is told to stop and they have their answers: their commands need
+/// the links, which drain after that.
+pub(crate) type Entrance = Box<dyn FnOnce(Cluster) -> BoxFuture<'static, ()> + Send>;
+
 /// Runs a worker child from its start until it has drained.
-pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, mut child: Child) -> Result<(), BoxError> {
+pub(crate) async fn serve<H: Handler>(
+    handler: H,
+    limits: Limits,
+    child: Child,
+    entrance: Option<Entrance>,
+) -> Result<(), BoxError> {
     let id = WorkerId::random();
     let membership = Membership::new(&child.node);
-    let push = child.shared.pop().map(TcpListener::from_std).transpose()?;
-    if let Some(address) = section.push.address.filter(|_| section.push.token.is_empty()) {
-        tracing::warn!(%address, "everyone who reaches this address is let in to push: set a token");
-    }
     let worker = Worker {
         handler,
-        section,
-        card: Card {
+        limits,
+        identity: Identity {
             hello: wire::Hello {
                 worker_id: id.0,
                 name: child.node.name.clone(),
@@ -55,7 +60,7 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, mut ch
         stats: child.stats,
         stop: child.stop.clone(),
         membership: membership.clone(),
-        push,
+        entrance,
     };
     let watched = CancellationToken::new();
     let _unwatch = watched.clone().drop_guard();
@@ -65,9 +70,9 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, mut ch
         id: id.0,
         kind: Kind::Worker.into(),
         address: String::new(),
-        name: worker.card.hello.name.clone(),
+        name: worker.identity.hello.name.clone(),
         pid: std::process::id(),
-        version: worker.card.hello.version.clone(),
+        version: worker.identity.hello.version.clone(),
         ..Node::default()
     };
     // It leaves the registry as soon as it begins to drain.
@@ -78,14 +83,13 @@ pub(crate) async fn serve<H: Handler>(handler: H, section: WorkerSection, mut ch
 /// A worker child, apart from its master and the registry.
 pub(crate) struct Worker<H> {
     pub(crate) handler: H,
-    pub(crate) section: WorkerSection,
-    pub(crate) card: Card,
+    pub(crate) limits: Limits,
+    pub(crate) identity: Identity,
     pub(crate) stats: &'static Slot,
     pub(crate) stop: Stop,
-    /// For the leases of jobs.
+    /// For the leases of leader jobs.
     pub(crate) membership: Membership,
-    /// Where pushes come in from outside.
-    pub(crate) push: Option<TcpListener>,
+    pub(crate) entrance: Option<Entrance>,
 }
 
 impl<H: Handler> Worker<H> {
@@ -96,31 +100,32 @@ impl<H: Handler> Worker<H> {
         announced: impl Future<Output = ()>,
         ready: impl FnOnce(),
     ) -> Result<(), BoxError> {
-        let limit = self.section.queue_limit();
-        let room = Room::new(limit.saturating_mul(LINKS_AT_LIMIT), None, self.stats);
+        let limit = self.limits.send_queue;
+        let budget = SendBudget::new(limit.saturating_mul(LINKS_AT_LIMIT), None, self.stats);
         let stop = self.stop.token();
-        let jobs = Jobs::new(self.membership, stop.clone());
-        let cluster = Cluster::new(self.stats, &self.section, room, stop.clone(), jobs);
+        let (leader_jobs, added) = LeaderJobs::new();
+        let cluster = Cluster::new(self.stats, self.limits, budget, stop.clone(), leader_jobs);
         let started = guarded(async { self.handler.on_start(&cluster).await });
         let Some(started) = stop.run_until_cancelled(started).await else {
             return Ok(());
         };
         started??;
 
-        let lanes = Lanes::new(self.handler, self.section.handler_timeout, cluster);
+        let queues = ClientQueues::new(self.handler, cluster);
+        let leader_jobs = LeaderJobRunner {
+            added,
+            membership: self.membership,
+            stats: self.stats,
+            open: CancellationToken::new(),
+            stop: stop.clone(),
+        };
+        let open_leader_jobs = leader_jobs.open.clone();
         let cut = CancellationToken::new();
-        // Pushes that have come in need the links: these drain after them.
         let drain = CancellationToken::new();
-        let push = self.push.map(|listener| {
-            let push = Push::new(lanes.cluster().clone(), self.section.push.clone());
-            let stopping = self.stop.clone();
-            push::serve(push, listener, self.stats, stop.clone(), move || {
-                stopping.timeout() / PUSH_SHARE
-            })
-        });
+        let entrance = self.entrance.map(|entrance| entrance(queues.cluster().clone()));
         let links = Arc::new(Links {
-            lanes: lanes.clone(),
-            card: self.card,
+            queues: queues.clone(),
+            identity: self.identity,
             nodes,
             queue_limit: limit,
             stop: drain.clone(),
@@ -131,13 +136,13 @@ impl<H: Handler> Worker<H> {
         let serving = async {
             // Only closed, never sent to.
             let _ = timeout(FIRST_LINKS, tried.recv()).await;
-            lanes.open();
-            lanes.cluster().jobs().open();
+            queues.open();
+            open_leader_jobs.cancel();
             if !stop.is_cancelled() {
                 ready();
             }
-            match push {
-                Some(push) => push.await,
+            match entrance {
+                Some(entrance) => entrance.await,
                 None => self.stop.requested().await,
             }
             drain.cancel();
@@ -147,7 +152,7 @@ impl<H: Handler> Worker<H> {
             serving.await;
             let drained = async {
                 let _ = (&mut links).await;
-                lanes.idle().await;
+                queues.idle().await;
             };
             let time = self.stop.timeout();
             let time = time - time / STOP_SHARE;
@@ -161,12 +166,12 @@ impl<H: Handler> Worker<H> {
                 let _ = links.await;
             }
         };
-        tokio::join!(drained, announced, lanes.cluster().jobs().over());
+        tokio::join!(drained, announced, leader_jobs.run());
 
-        lanes
+        queues
             .cluster()
             .change_gateways(|gateways| *gateways = Default::default());
-        let stopped = guarded(async { lanes.handler().on_stop(lanes.cluster()).await });
+        let stopped = guarded(async { queues.handler().on_stop(queues.cluster()).await });
         if let Err(panic) = stopped.await {
             tracing::warn!(handler = "on_stop", error = %panic, "handler failed");
         }

@@ -8,7 +8,7 @@ use meepo_proto::link::event::Body as Event;
 
 use super::gateway::{Gateway, Link, attach, message, text_to};
 use super::{Running, eventually};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 
 fn buffered(full: bool) -> Event {
     Event::Buffered(wire::Buffered { full })

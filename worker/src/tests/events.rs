@@ -8,7 +8,7 @@ use meepo_proto::link::event::Body as Event;
 
 use super::gateway::{Gateway, attach, message, text_to};
 use super::{Running, eventually};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 
 #[tokio::test]
 async fn a_client_is_handled_in_order_and_others_meanwhile() {

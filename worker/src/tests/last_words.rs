@@ -1,4 +1,4 @@
-//! The last word to clients before their gateway closes them.
+//! Last words to clients before their gateway closes them.
 
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
@@ -46,10 +46,10 @@ async fn each_client_is_told_in_its_turn_and_parted_follows() {
     worker.expect("4 connect").await;
 
     leave(&link, false, 10_000);
-    worker.expect("3 farewell: Stop").await;
+    worker.expect("3 last words: Stop").await;
     worker.let_pass(2);
     worker.expect("1 held").await;
-    worker.expect("1 farewell: Stop").await;
+    worker.expect("1 last words: Stop").await;
     let told = until_parted(&mut link).await;
     let told: Vec<_> = told
         .iter()
@@ -65,7 +65,7 @@ async fn each_client_is_told_in_its_turn_and_parted_follows() {
     link.closed(1);
     worker.expect("1 close: client 1000: bye").await;
     leave(&link, true, 10_000);
-    worker.expect("3 farewell: Reload").await;
+    worker.expect("3 last words: Reload").await;
     assert_eq!(until_parted(&mut link).await, [text_to(3, "goodbye")]);
     worker.expect_no_more();
 }
@@ -80,7 +80,7 @@ async fn only_clients_of_the_gateway_that_leaves_are_told() {
     come(&mut worker, &mut stays, 1, "").await;
     leave(&link, false, 10_000);
     assert_eq!(until_parted(&mut link).await, [text_to(1, "goodbye")]);
-    worker.expect("1 farewell: Stop").await;
+    worker.expect("1 last words: Stop").await;
     let seq = stays.message(1, "x");
     assert_eq!(stays.until_done(seq).await, [text_to(1, "x")]);
     worker.expect("1 x").await;
@@ -90,12 +90,12 @@ async fn only_clients_of_the_gateway_that_leaves_are_told() {
 #[tokio::test]
 async fn one_that_hangs_or_panics_holds_nobody_up_and_is_served_on() {
     let (mut worker, _gateway, mut link) = Running::linked().await;
-    come(&mut worker, &mut link, 1, "farewell-hang").await;
-    come(&mut worker, &mut link, 2, "farewell-panic").await;
+    come(&mut worker, &mut link, 1, "last-words-hang").await;
+    come(&mut worker, &mut link, 2, "last-words-panic").await;
     leave(&link, false, 300);
     let mut told = [worker.told().await, worker.told().await];
     told.sort();
-    assert_eq!(told, ["1 farewell: Stop", "2 farewell: Stop"]);
+    assert_eq!(told, ["1 last words: Stop", "2 last words: Stop"]);
     assert_eq!(until_parted(&mut link).await, []);
     assert_eq!(worker.stats.handler_errors.get(), 2);
     for client in [1, 2] {
@@ -137,5 +137,22 @@ async fn one_that_is_moved_meanwhile_is_told_no_more() {
     worker.let_pass(1);
     worker.expect("1 held").await;
     assert_eq!(until_parted(&mut link).await, []);
+    worker.expect_no_more();
+}
+
+#[tokio::test]
+async fn a_handler_without_last_words_is_not_asked_and_nobody_waits_for_those_who_run() {
+    let mut worker = Running::without_last_words();
+    let mut gateway = Gateway::start(1).await;
+    worker.name(&gateway);
+    let mut link = gateway.link().await;
+    worker.expect("start, 0 gateways").await;
+    come(&mut worker, &mut link, 1, "").await;
+    link.message(1, "hold x");
+    worker.expect("1 hold x").await;
+    leave(&link, false, 10_000);
+    assert_eq!(until_parted(&mut link).await, []);
+    worker.let_pass(1);
+    worker.expect("1 held").await;
     worker.expect_no_more();
 }

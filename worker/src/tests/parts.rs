@@ -41,8 +41,8 @@ async fn large_then_small(worker: &mut Running, link: &mut Link) -> Vec<Command>
     }
     let small = link.message(2, "small");
     worker.expect("2 small").await;
-    let room = worker.cluster().room().clone();
-    assert!(room.queued() > SIZE, "what is not out yet is counted");
+    let budget = worker.cluster().budget().clone();
+    assert!(budget.queued() > SIZE, "what is not out yet is counted");
 
     let (mut came, mut done) = (Vec::new(), Vec::new());
     while !(done.contains(&last) && done.contains(&small)) {
@@ -51,7 +51,7 @@ async fn large_then_small(worker: &mut Running, link: &mut Link) -> Vec<Command>
             command => came.push(command),
         }
     }
-    eventually("an empty queue", || room.queued() == 0).await;
+    eventually("an empty queue", || budget.queued() == 0).await;
     came
 }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::gateway::{Gateway, Link, text_to_some};
 use super::{Running, eventually, soon};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 use crate::push::calls::Call;
 use crate::push::problem::Problem;
 
@@ -257,7 +257,7 @@ async fn read_until(socket: &mut TcpStream, end: &str) -> String {
 async fn a_worker_that_stops_answers_those_who_push_before_its_links_drain() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
-    let mut worker = Running::with_push(WorkerSection::default(), Some(listener));
+    let mut worker = Running::with_push(WorkerSection::default(), listener);
     let mut gateway = Gateway::start(1).await;
     worker.name(&gateway);
     let mut link = gateway.link().await;

@@ -11,7 +11,7 @@ use meepo_proto::{ClientId, GatewayId};
 
 use super::Running;
 use super::gateway::{Gateway, Link, text_to};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 use crate::{Answer, Member};
 
 /// Answers the next question.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::gateway::{Gateway, Link, attach, message, text_to};
 use super::{PATIENCE, Running, eventually, soon};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 use crate::{Client, Delivery, Message, RequestError, Result};
 
 /// The next request that is sent to a client: its number as a query, and what it says.
@@ -147,7 +147,7 @@ async fn several_requests_are_answered_in_the_order_of_asking() {
     assert_eq!(client.request("?", PATIENCE).await, Err(RequestError::TooMany));
     // One who no longer waits gets none.
     asked.remove(3).abort();
-    eventually("room", || asked.len() == 15 && !client.known().requests().is_full()).await;
+    eventually("room", || asked.len() == 15 && !client.served().requests().is_full()).await;
     for number in 0..15 {
         link.message(1, &format!("answer {number}"));
     }

@@ -9,6 +9,7 @@ use meepo_proto::{ClientId, GatewayId};
 
 use super::gateway::{Link, attach, message, text_to};
 use super::{Running, eventually};
+#[cfg(feature = "webhook")]
 use crate::webhook::commands;
 
 const ONE: ClientId = ClientId {
@@ -194,6 +195,7 @@ async fn a_client_that_moves_away_is_forgotten_and_comes_back_as_it_is_then() {
     worker.expect_no_more();
 }
 
+#[cfg(feature = "webhook")]
 #[tokio::test]
 async fn what_a_webhook_changes_it_changes_at_once() {
     let (worker, _gateway, mut link) = Running::linked().await;

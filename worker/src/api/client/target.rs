@@ -7,11 +7,16 @@ use std::sync::Arc;
 use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
+use meepo_proto::link::query::Body as Question;
+use tokio::time::timeout;
 
-use crate::api::client::Known;
+use super::served::ServedClient;
+use crate::api::cluster::Cluster;
+use crate::api::cluster::gateway_copy::GatewayCopy;
+use crate::api::delivery::{Delivery, delivery};
+use crate::api::event::message::Message;
 use crate::api::targets::{close, close_reason, destroy, only, send_one};
 use crate::link::{Link, NotSent};
-use crate::{Cluster, Message};
 
 /// One client, wherever it is connected.
 ///
@@ -25,67 +30,87 @@ use crate::{Cluster, Message};
 #[must_use = "nothing is done before one of its methods"]
 #[derive(Clone)]
 pub struct ClientTarget<'a> {
-    cluster: &'a Cluster,
-    id: ClientId,
-    /// What a handler knows of it, which acts through the link that the client came through, or not at all.
-    known: Option<&'a Arc<Known>>,
+    via: Via<'a>,
 }
 
-/// What became of a message, by [`ClientTarget::send_and_confirm`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Delivery {
-    /// The gateway's system has taken all of it for the client's connection. It may still be on its way.
-    Delivered,
-    /// The client has gone before that.
-    Gone,
-    /// Its send buffer was full.
-    Full,
-    /// The gateway has refused the message: it is over the limit for messages.
-    Refused,
-    /// The gateway has not said so within the setting `query_timeout`, or there is no link to it now.
-    Unknown,
+/// The way to a client.
+
+#[derive(Clone)]
+enum Via<'a> {
+    /// A client that this child serves: through the link that it came through, or not at all.
+    Served(Arc<ServedClient>),
+    /// A client anywhere: through the link to its gateway that is up now.
+    Id(&'a Cluster, ClientId),
 }
 
 impl Cluster {
-    /// One client.
+    /// One client, wherever it is connected.
     pub fn client(&self, id: ClientId) -> ClientTarget<'_> {
-        ClientTarget {
-            cluster: self,
-            id,
-            known: None,
+        ClientTarget { via: Via::Id(self, id) }
+    }
+}
+
+impl ClientTarget<'static> {
+    pub(super) fn of_served(served: Arc<ServedClient>) -> Self {
+        Self {
+            via: Via::Served(served),
         }
     }
 }
 
-impl<'a> ClientTarget<'a> {
-    pub(crate) fn known(mut self, known: &'a Arc<Known>) -> Self {
-        self.known = Some(known);
-        self
+impl ClientTarget<'_> {
+    pub(super) fn served(&self) -> Option<&Arc<ServedClient>> {
+        match &self.via {
+            Via::Served(served) => Some(served),
+            Via::Id(..) => None,
+        }
+    }
+
+    /// The client's id, which names it everywhere in the cluster, and never names another client.
+    pub fn id(&self) -> ClientId {
+        match &self.via {
+            Via::Served(served) => served.id(),
+            Via::Id(_, id) => *id,
+        }
+    }
+
+    /// All gateways and their clients.
+    pub fn cluster(&self) -> &Cluster {
+        match &self.via {
+            Via::Served(served) => served.cluster(),
+            Via::Id(cluster, _) => cluster,
+        }
     }
 
     /// Sends the client a message.
     pub fn send(&self, message: impl Into<Message>) {
         let message = message.into();
-        self.cluster.count_sent(&message);
-        self.tell(Body::Send(send_one(message, self.id.number)));
+        self.cluster().count_sent(&message);
+        self.tell(Body::Send(send_one(message, self.id().number)));
     }
 
-    /// Sends the client a message, and waits until it is known what became of it.
+    /// Sends the client a message, and waits until it is known what became of it, for the setting `query_timeout` at most.
     ///
     /// Not for `on_connect`: a client is sent nothing before that has returned.
     pub async fn send_and_confirm(&self, message: impl Into<Message>) -> Delivery {
         let message = message.into();
-        self.cluster.count_sent(&message);
-        let send = send_one(message, self.id.number);
+        let cluster = self.cluster();
+        cluster.count_sent(&message);
+        let send = send_one(message, self.id().number);
         let delivery = match self.link() {
-            Some(link) => self.cluster.confirm(&link, send).await,
-            // Its gateway may be back soon, with the client.
-            None if self.cluster.gateways().away.contains(&self.id.gateway) => Delivery::Unknown,
+            Some(link) => match link.ask(Question::Confirm(send)) {
+                Some(asked) => {
+                    let reply = timeout(cluster.limits().query_timeout, asked.reply()).await;
+                    delivery(reply.ok().flatten())
+                }
+                None => Delivery::Unknown,
+            },
+            // The gateway may be back soon, with the client.
+            None if cluster.gateways().away.contains(&self.id().gateway) => Delivery::Unknown,
             None => Delivery::Gone,
         };
         if delivery != Delivery::Delivered {
-            self.cluster.stats().failed_sends.add(1);
+            cluster.stats().failed_sends.add(1);
         }
         delivery
     }
@@ -96,12 +121,12 @@ impl<'a> ClientTarget<'a> {
     /// and a warning is logged. A reason is cut after 123 bytes: a close frame has no room for more.
     pub fn close(&self, code: u16, reason: impl Into<String>) {
         let (code, reason) = close_reason(code, reason.into());
-        self.tell(close(only(self.id.number), code, reason));
+        self.tell(close(only(self.id().number), code, reason));
     }
 
     /// Cuts the client off: what it was sent and has not got yet is lost, and it is told nothing.
     pub fn destroy(&self) {
-        self.tell(destroy(only(self.id.number)));
+        self.tell(destroy(only(self.id().number)));
     }
 
     /// Has the gateway read nothing more from the client until [`resume`](Self::resume), so that TCP holds it back.
@@ -123,33 +148,33 @@ impl<'a> ClientTarget<'a> {
     /// # }
     /// ```
     pub fn pause(&self) {
-        self.read(false);
+        self.set_paused(true);
     }
 
     /// Has the gateway read from the client again.
     pub fn resume(&self) {
-        self.read(true);
+        self.set_paused(false);
     }
 
-    fn read(&self, read: bool) {
-        let known = self.known.cloned().or_else(|| self.cluster.served(self.id));
-        // Held while sending, as for the session.
-        let mut copy = known.as_ref().map(|known| known.paused());
+    fn set_paused(&self, paused: bool) {
         let reading = Body::Reading(wire::Reading {
-            client: self.id.number,
-            paused: !read,
+            client: self.id().number,
+            paused,
         });
-        if self.tell(reading)
-            && let Some(copy) = &mut copy
-        {
-            **copy = !read;
-        }
+        self.with_copy(|copy| {
+            let mut copy = copy.map(GatewayCopy::paused);
+            if self.tell(reading)
+                && let Some(copy) = &mut copy
+            {
+                **copy = paused;
+            }
+        });
     }
 
     /// Makes the client a member of a group. It leaves by itself when it goes.
     pub fn join(&self, group: impl Into<String>) {
         self.tell(Body::Join(wire::Join {
-            client: self.id.number,
+            client: self.id().number,
             group: group.into(),
         }));
     }
@@ -157,7 +182,7 @@ impl<'a> ClientTarget<'a> {
     /// Takes the client out of a group.
     pub fn leave(&self, group: impl Into<String>) {
         self.tell(Body::Leave(wire::Leave {
-            client: self.id.number,
+            client: self.id().number,
             group: group.into(),
         }));
     }
@@ -165,14 +190,16 @@ impl<'a> ClientTarget<'a> {
     /// Binds the client to the uid of a user, in place of an earlier one. A user can have several clients.
     pub fn bind(&self, uid: impl Into<String>) {
         self.tell(Body::Bind(wire::Bind {
-            client: self.id.number,
+            client: self.id().number,
             uid: uid.into(),
         }));
     }
 
     /// Binds the client to no uid any more. It does so by itself when it goes.
     pub fn unbind(&self) {
-        self.tell(Body::Unbind(wire::Unbind { client: self.id.number }));
+        self.tell(Body::Unbind(wire::Unbind {
+            client: self.id().number,
+        }));
     }
 
     /// Sets a key of the client's session; other keys stay as they are.
@@ -205,44 +232,55 @@ impl<'a> ClientTarget<'a> {
         });
     }
 
-    /// Changes the client's session at once.
+    /// Makes several changes of the client's session at once.
     pub(crate) fn change_session(&self, change: wire::SessionChanged) {
-        let known = self.known.cloned().or_else(|| self.cluster.served(self.id));
-        // It is held while sending: the copy and the gateway see the changes of this worker in the same order.
-        let mut copy = known.as_ref().map(|known| known.session());
         let wire::SessionChanged { set, remove, clear } = change.clone();
         let update = Body::Session(wire::SessionUpdate {
-            client: self.id.number,
+            client: self.id().number,
             set,
             remove,
             clear,
         });
-        if self.tell(update)
-            && let Some(copy) = &mut copy
-        {
-            copy.change(change);
+        self.with_copy(|copy| {
+            let mut copy = copy.map(GatewayCopy::session);
+            if self.tell(update)
+                && let Some(copy) = &mut copy
+            {
+                copy.change(change);
+            }
+        });
+    }
+
+    /// Does something with this child's copy of what the gateway holds for the client, if this child serves the client.
+    fn with_copy(&self, change: impl FnOnce(Option<&GatewayCopy>)) {
+        match &self.via {
+            Via::Served(served) => change(Some(served.copy())),
+            Via::Id(cluster, id) => match cluster.served(*id) {
+                Some(served) => change(Some(served.gateway_copy())),
+                None => change(None),
+            },
         }
     }
 
-    /// Queues a command. False if that failed.
+    /// Queues a command. False if that failed, which is counted.
     fn tell(&self, body: Body) -> bool {
-        let sent = match self.known {
-            Some(known) => known.link().send(body),
-            None => match self.cluster.gateways().up.get(&self.id.gateway) {
+        let sent = match &self.via {
+            Via::Served(served) => served.link().send(body),
+            Via::Id(cluster, id) => match cluster.gateways().up.get(&id.gateway) {
                 Some(link) => link.send(body),
                 None => Err(NotSent::Ended),
             },
         };
         if sent.is_err() {
-            self.cluster.stats().failed_sends.add(1);
+            self.cluster().stats().failed_sends.add(1);
         }
         sent.is_ok()
     }
 
     fn link(&self) -> Option<Arc<Link>> {
-        match self.known {
-            Some(known) => Some(known.link().clone()),
-            None => self.cluster.gateways().up.get(&self.id.gateway).cloned(),
+        match &self.via {
+            Via::Served(served) => Some(served.link().clone()),
+            Via::Id(cluster, id) => cluster.gateways().up.get(&id.gateway).cloned(),
         }
     }
 }
@@ -255,7 +293,7 @@ fn map<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>
 impl fmt::Debug for ClientTarget<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientTarget")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .finish_non_exhaustive()
     }
 }

@@ -1,23 +1,33 @@
-//! All gateways and their clients.
+//! All gateways and their clients: what every command and query goes through.
+//!
+//! Handlers, timers and the push API hold a cluster. It knows the links and, by a trait, the queues of served clients; it
+//! does not know the runtime that fills it.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub(crate) mod gateway_copy;
+pub(crate) mod gateways;
+pub(crate) mod leader_jobs;
+pub(crate) mod served_clients;
+pub(crate) mod timer_count;
+
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 
+use meepo_node::Lease;
 use meepo_node::stats::Slot;
+use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
-use meepo_proto::{ClientId, GatewayId};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::Known;
-use crate::api::timers::{Count, Run};
-use crate::instance::WorkerSection;
-use crate::link::Link;
-use crate::link::send_budget::Room;
-use crate::runtime::leader_job::{JobError, Jobs};
-use crate::{Lease, Message, Result};
+use self::gateway_copy::HasGatewayCopy;
+use self::gateways::Gateways;
+use self::leader_jobs::{JobError, LeaderJob, LeaderJobs};
+use self::served_clients::ServedClients;
+use self::timer_count::TimerCount;
+use crate::Result;
+use crate::api::event::message::Message;
+use crate::link::send_budget::SendBudget;
+use crate::settings::{Limits, WorkerSection};
 
 /// All gateways of the cluster and their clients.
 ///
@@ -26,7 +36,7 @@ use crate::{Lease, Message, Result};
 /// Sends do not wait: they are queued, and carried out by each gateway in the order in which this worker child made
 /// them, except that what concerns one client does not wait for messages of more than 64 KiB to others. What cannot
 /// reach its client, because the client or its gateway has gone, is counted as a failed send.
-/// Questions are async, ask all gateways at once, and say which did not [answer](crate::Answer).
+/// Queries are async, ask all gateways at once, and say which did not [answer](crate::Answer).
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,68 +65,49 @@ pub struct Cluster {
 struct Shared {
     gateways: RwLock<Gateways>,
     stats: &'static Slot,
-    query_timeout: Duration,
-    handler_timeout: Duration,
-    /// The room of all links together.
-    room: Arc<Room>,
-    serving: OnceLock<Weak<dyn Serving>>,
-    /// Tells to drain.
+    limits: Limits,
+    /// The send budget of all links together.
+    budget: Arc<SendBudget>,
+    /// Filled once by the runtime.
+    served: OnceLock<Weak<dyn ServedClients>>,
+    /// Cancelled when the child is to drain.
     stopping: CancellationToken,
-    timers: Count,
-    jobs: Jobs,
-}
-
-/// Those clients that this worker child serves.
-pub(crate) trait Serving: Send + Sync {
-    /// What is known of a client, if it is one of them.
-    fn known(&self, id: ClientId) -> Option<Arc<Known>>;
-
-    /// Whether a client is one of them, and has been let in.
-    fn has_let_in(&self, known: &Arc<Known>) -> bool;
-
-    /// Runs a timer of a client, if it is one of them, when its turn has come.
-    fn run(self: Arc<Self>, known: &Arc<Known>, run: Run);
-
-    /// How many clients there is something of.
-    #[cfg(test)]
-    fn lanes(&self) -> usize;
-}
-
-/// The gateway children that this worker child knows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Gateways {
-    /// Those with a link that is up.
-    pub(crate) up: BTreeMap<GatewayId, Arc<Link>>,
-    /// Those that live, by what the registry says, and have no link now.
-    pub(crate) away: BTreeSet<GatewayId>,
+    timers: TimerCount,
+    leader_jobs: LeaderJobs,
 }
 
 impl Cluster {
     pub(crate) fn new(
         stats: &'static Slot,
-        section: &WorkerSection,
-        room: Arc<Room>,
+        limits: Limits,
+        budget: Arc<SendBudget>,
         stopping: CancellationToken,
-        jobs: Jobs,
+        leader_jobs: LeaderJobs,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 gateways: RwLock::default(),
                 stats,
-                query_timeout: section.query_timeout,
-                handler_timeout: section.handler_timeout,
-                room,
-                serving: OnceLock::new(),
+                limits,
+                budget,
+                served: OnceLock::new(),
                 stopping,
-                timers: Count::default(),
-                jobs,
+                timers: TimerCount::default(),
+                leader_jobs,
             }),
         }
     }
 
-    /// Tells who serves clients. It is told once.
-    pub(crate) fn serves(&self, serving: Weak<dyn Serving>) {
-        let _ = self.shared.serving.set(serving);
+    /// A cluster without gateways, for requests that tests make.
+    pub(crate) fn without_gateways() -> Self {
+        static NOWHERE: LazyLock<Cluster> = LazyLock::new(|| {
+            let stats: &'static Slot = Box::leak(Box::default());
+            let limits = WorkerSection::default().limits();
+            let budget = SendBudget::new(limits.send_queue, None, stats);
+            let (leader_jobs, _) = LeaderJobs::new();
+            Cluster::new(stats, limits, budget, CancellationToken::new(), leader_jobs)
+        });
+        NOWHERE.clone()
     }
 
     /// Takes all clients out of a group.
@@ -131,20 +122,25 @@ impl Cluster {
         }
     }
 
-    /// Runs a job in one worker child of the whole cluster at a time.
+    /// Runs a leader job: in one worker child of the whole cluster at a time.
     ///
-    /// Every worker child adds the job, in [`Handler::on_start`](crate::Handler::on_start). The registries give a lease on
-    /// its name to one of them, where `job` is called and its future runs. When that child dies, another one runs the job
-    /// within seconds; when it drains, at once. A name is of the whole cluster, also between different programs.
+    /// Every worker child adds the leader job, in [`Handler::on_start`](crate::Handler::on_start). The registries give a
+    /// lease on its name to one of them, where `job` is called and its future runs. When that child dies, another one runs
+    /// the job within seconds; when it drains, at once. A name is of the whole cluster, also between different programs.
     ///
     /// The future is dropped, which cuts it off where it waits, when the child drains, and before another child can have
     /// the lease. This does not reach what it has handed on: tasks that it has spawned, threads, statements that a database
     /// has begun. A process that is stopped in the middle of a statement finishes that when it wakes up. Where that would
-    /// do harm, give the database [`Lease::term`], and have it refuse smaller ones than it has seen.
+    /// do harm, give the database [`Lease::term`], and have it refuse smaller terms than it has seen.
     ///
     /// A job that returns, fails or panics gives its lease back, and is called again after a pause, perhaps in another
     /// child. After `Ok` the pause is about a second; failures are logged and counted, and their pauses double up to a
     /// minute in each child.
+    ///
+    /// # Errors
+    ///
+    /// When the name is empty or longer than 128 bytes, when this child has a leader job of this name already, or 64 leader
+    /// jobs.
     ///
     /// ```
     /// use std::time::Duration;
@@ -177,18 +173,18 @@ impl Cluster {
     where
         R: Future<Output = Result<()>> + Send + 'static,
     {
-        self.shared.jobs.add(self, name.into(), job)
-    }
-
-    pub(crate) fn jobs(&self) -> &Jobs {
-        &self.shared.jobs
+        let cluster = self.clone();
+        self.shared.leader_jobs.add(LeaderJob {
+            name: name.into(),
+            run: Box::new(move |lease| Box::pin(job(cluster.clone(), lease))),
+        })
     }
 
     pub(crate) fn gateways(&self) -> RwLockReadGuard<'_, Gateways> {
         self.shared.gateways.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The longest message that all gateways take, if any is there.
+    /// The longest message that all gateways take, in bytes, if there is a gateway.
     pub(crate) fn max_message(&self) -> Option<u64> {
         self.gateways().up.values().map(|link| link.max_message).min()
     }
@@ -203,33 +199,34 @@ impl Cluster {
         self.shared.stats
     }
 
-    pub(crate) fn query_timeout(&self) -> Duration {
-        self.shared.query_timeout
-    }
-
-    pub(crate) fn handler_timeout(&self) -> Duration {
-        self.shared.handler_timeout
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.shared.stopping
     }
 
-    pub(crate) fn timers(&self) -> &Count {
+    pub(crate) fn timers(&self) -> &TimerCount {
         &self.shared.timers
     }
 
-    pub(crate) fn serving(&self) -> Option<Arc<dyn Serving>> {
-        self.shared.serving.get()?.upgrade()
+    /// Names the clients that this child serves. Only the first call counts.
+    pub(crate) fn set_served(&self, served: Weak<dyn ServedClients>) {
+        let _ = self.shared.served.set(served);
     }
 
-    pub(crate) fn room(&self) -> &Arc<Room> {
-        &self.shared.room
+    pub(crate) fn served_clients(&self) -> Option<Arc<dyn ServedClients>> {
+        self.shared.served.get()?.upgrade()
     }
 
-    /// What this worker child knows of a client, if it serves it.
-    pub(crate) fn served(&self, id: ClientId) -> Option<Arc<Known>> {
-        self.serving()?.known(id)
+    pub(crate) fn budget(&self) -> &Arc<SendBudget> {
+        &self.shared.budget
+    }
+
+    /// A client, if this child serves it.
+    pub(crate) fn served(&self, id: ClientId) -> Option<Arc<dyn HasGatewayCopy>> {
+        self.served_clients()?.served(id)
     }
 
     pub(crate) fn count_sent(&self, message: &Message) {

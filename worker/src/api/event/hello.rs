@@ -1,14 +1,12 @@
 //! How a client came, and how it is turned away.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 use meepo_proto::link as wire;
-use percent_encoding::percent_decode_str;
 use prost::{decode_length_delimiter, encode_length_delimiter, length_delimiter_len};
 
-use crate::api::event::close::cut;
+use super::close::cut;
 
 /// How a client came: its address, and what its WebSocket request said.
 ///
@@ -152,21 +150,12 @@ fn text(part: &[u8]) -> &str {
     std::str::from_utf8(part).unwrap_or_default()
 }
 
-/// The first value of a key in a query or a form, decoded.
+/// The first value of a key in a query or a form, decoded. The empty key has none.
 pub(crate) fn value_of(pairs: &str, key: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(pairs.as_bytes());
     pairs
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(name, _)| !name.is_empty() && decoded(name) == key)
-        .map(|(_, value)| decoded(value).into_owned())
-}
-
-fn decoded(text: &str) -> Cow<'_, str> {
-    if text.contains('+') {
-        let spaced = text.replace('+', " ");
-        return Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned());
-    }
-    percent_decode_str(text).decode_utf8_lossy()
+        .find(|(name, _)| !name.is_empty() && name == key)
+        .map(|(_, value)| value.into_owned())
 }
 
 impl From<wire::Handshake> for Hello {

@@ -1,19 +1,21 @@
-//! Questions that all gateways are asked at once.
+//! Queries: what all gateways are asked at once.
+//!
+//! Applications and the push API ask through a cluster, over the links that are up. It knows neither single clients nor the
+//! runtime.
 
 pub(crate) mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures_util::future::join_all;
 use meepo_proto::link as wire;
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, GatewayId};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use crate::link::Link;
-use crate::{Cluster, Delivery, Member};
+use self::selection::Member;
+use crate::api::cluster::Cluster;
 
 /// What the gateways answered, and which did not.
 ///
@@ -123,15 +125,6 @@ impl Cluster {
         Answer { value, missing }
     }
 
-    /// Sends a message over a link, and waits until the gateway says what became of it.
-    pub(crate) async fn confirm(&self, link: &Arc<Link>, send: wire::Send) -> Delivery {
-        let Some(asked) = link.ask(Question::Confirm(send)) else {
-            return Delivery::Unknown;
-        };
-        let reply = timeout(self.query_timeout(), asked.reply()).await;
-        delivery(reply.ok().flatten())
-    }
-
     /// Asks each gateway its question, gives each reply to `take`, which says whether it was one to the question, and
     /// returns those that did not answer.
     pub(crate) async fn ask(
@@ -139,7 +132,7 @@ impl Cluster {
         question: impl Fn(GatewayId) -> Option<Question>,
         mut take: impl FnMut(GatewayId, Reply) -> bool,
     ) -> Vec<GatewayId> {
-        let deadline = Instant::now() + self.query_timeout();
+        let deadline = Instant::now() + self.limits().query_timeout;
         let (asked, mut missing) = {
             let gateways = self.gateways();
             let links = gateways.up.values();
@@ -160,20 +153,5 @@ impl Cluster {
             }
         }
         missing
-    }
-}
-
-/// What a gateway's reply says of a message.
-pub(crate) fn delivery(reply: Option<Reply>) -> Delivery {
-    let delivery = match reply {
-        Some(Reply::Delivery(delivery)) => wire::Delivery::try_from(delivery).unwrap_or_default(),
-        _ => wire::Delivery::Unspecified,
-    };
-    match delivery {
-        wire::Delivery::Delivered => Delivery::Delivered,
-        wire::Delivery::ClientGone => Delivery::Gone,
-        wire::Delivery::BufferFull => Delivery::Full,
-        wire::Delivery::NotValid => Delivery::Refused,
-        wire::Delivery::Unspecified => Delivery::Unknown,
     }
 }

@@ -7,7 +7,8 @@ use meepo_proto::link::query::Body as Question;
 use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, GatewayId};
 
-use crate::{Answer, Cluster};
+use super::Answer;
+use crate::api::cluster::Cluster;
 
 /// Clients that meet conditions, and what is wanted of them. Without a condition it is everyone who is online.
 ///

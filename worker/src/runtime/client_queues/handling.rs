@@ -1,4 +1,4 @@
-//! What the application makes of an event: its handlers, guarded, and who hears of what goes wrong there.
+//! What the application makes of a task: its handlers, guarded, and who hears of what goes wrong there.
 
 use std::sync::Arc;
 
@@ -7,44 +7,49 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use tokio::time::timeout;
 
-use super::task::{Job, What};
-use super::{Lanes, guarded};
-use crate::api::event::last_words::Parting;
+use super::ClientQueues;
+use super::last_words::SayLastWords;
+use super::task::{Task, TaskKind};
+use crate::api::client::Client;
+use crate::api::error::{HandlerError, guarded};
+use crate::api::event::close::CloseReason;
+use crate::api::event::hello::Reject;
+use crate::api::handler::Handler;
 use crate::link::Link;
-use crate::{Client, CloseReason, Handler, HandlerError, Reject, Result};
 
-impl<H: Handler> Lanes<H> {
-    /// Messages are many: all else has its future in a place of its own.
-    pub(super) async fn handle(&self, client: &Client, job: Job) -> Result<(), HandlerError> {
-        let handler = job.what.handler();
+impl<H: Handler> ClientQueues<H> {
+    /// Runs the handler of a task. Messages are many: all else has its future in a place of its own.
+    pub(super) async fn handle(&self, client: &Client, task: Task) -> Result<(), HandlerError> {
+        let handler = task.kind.handler();
         let link = client.link();
-        match job.what {
-            What::Message(message) => match guarded(async { self.handler.on_message(client, message).await }).await {
+        match task.kind {
+            TaskKind::Message(message) => match guarded(async { self.handler.on_message(client, message).await }).await
+            {
                 Ok(handled) => handled.map_err(|error| HandlerError::Failed { handler, error }),
                 Err(panic) => Err(HandlerError::panicked(handler, panic)),
             },
-            What::Opened => Box::pin(self.connect(client, link)).await,
-            What::Closed(reason) => Box::pin(self.close(client, link, reason)).await,
-            What::Lost => Box::pin(self.close(client, link, CloseReason::gateway_lost())).await,
-            What::Farewell(parting) => Box::pin(self.farewell(client, &parting)).await,
-            What::Timer(run) => Box::pin(run.run(client.clone(), self.limit)).await,
-            What::Buffered(full) => Box::pin(self.buffered(client, full)).await,
-            What::Refused(error) => {
+            TaskKind::Opened => Box::pin(self.connect(client, link)).await,
+            TaskKind::Closed(reason) => Box::pin(self.close(client, link, reason)).await,
+            TaskKind::GatewayLost => Box::pin(self.close(client, link, CloseReason::gateway_lost())).await,
+            TaskKind::LastWords(last_words) => Box::pin(self.last_words(client, &last_words)).await,
+            TaskKind::Timer(run) => run.into_future().await,
+            TaskKind::BufferFull => Box::pin(self.buffer_full(client, handler)).await,
+            TaskKind::BufferEmpty => Box::pin(self.buffer_empty(client, handler)).await,
+            TaskKind::Refused(error) => {
                 Box::pin(self.tell(client, &error)).await;
                 Ok(())
             }
         }
     }
 
-    async fn buffered(&self, client: &Client, full: bool) -> Result<(), HandlerError> {
-        let handler = What::Buffered(full).handler();
-        let told = guarded(async {
-            match full {
-                true => self.handler.on_buffer_full(client).await,
-                false => self.handler.on_buffer_empty(client).await,
-            }
-        });
-        told.await.map_err(|panic| HandlerError::panicked(handler, panic))
+    async fn buffer_full(&self, client: &Client, handler: &'static str) -> Result<(), HandlerError> {
+        let told = guarded(async { self.handler.on_buffer_full(client).await }).await;
+        told.map_err(|panic| HandlerError::panicked(handler, panic))
+    }
+
+    async fn buffer_empty(&self, client: &Client, handler: &'static str) -> Result<(), HandlerError> {
+        let told = guarded(async { self.handler.on_buffer_empty(client).await }).await;
+        told.map_err(|panic| HandlerError::panicked(handler, panic))
     }
 
     async fn connect(&self, client: &Client, link: &Arc<Link>) -> Result<(), HandlerError> {
@@ -62,7 +67,7 @@ impl<H: Handler> Lanes<H> {
         };
         let answer = match answer {
             Ok(()) => {
-                client.known().accept();
+                client.served().let_in();
                 Command::Accept(wire::Accept { client: id.number })
             }
             Err(reject) => {
@@ -79,17 +84,17 @@ impl<H: Handler> Lanes<H> {
         result
     }
 
-    async fn farewell(&self, client: &Client, parting: &Parting) -> Result<(), HandlerError> {
-        // Behind a handler that has taken long, it is too late for a last word.
-        if !client.known().is_accepted() || parting.left().is_zero() {
+    async fn last_words(&self, client: &Client, last_words: &SayLastWords) -> Result<(), HandlerError> {
+        // Behind a handler that has taken long, it is too late for last words.
+        if !client.served().life().is_let_in() || last_words.left().is_zero() {
             return Ok(());
         }
-        let said = guarded(async { self.handler.on_farewell(client, parting.why).await }).await;
-        said.map_err(|panic| HandlerError::panicked("on_farewell", panic))
+        let said = guarded(async { self.handler.on_last_words(client, last_words.why).await }).await;
+        said.map_err(|panic| HandlerError::panicked("on_last_words", panic))
     }
 
     async fn close(&self, client: &Client, link: &Arc<Link>, reason: CloseReason) -> Result<(), HandlerError> {
-        let closed = match client.known().is_accepted() {
+        let closed = match client.served().life().is_let_in() {
             true => guarded(async { self.handler.on_close(client, &reason).await }).await,
             false => Ok(()),
         };

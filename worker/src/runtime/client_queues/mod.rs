@@ -1,8 +1,14 @@
-//! Lanes: the events of a client, one after the other; clients side by side.
+//! Client queues: the events of a client, one after the other; clients side by side.
 //!
-//! Every client that this worker child serves has a lane, in a table by its id. An event is put in its client's lane,
-//! and a lane that has events is worked off: at once, as far as that goes without waiting, then by a task of its own. A
-//! guard of the table is never held over an await, nor over a handler.
+//! The links give it their events, and it calls the handler. Every client that this worker child serves has a queue, in a
+//! table by its id. A queue that has tasks is worked off: at once, as far as that goes without waiting, then by a task of
+//! tokio. A guard of the table is never held over an await, nor over a handler. It does not know how links are kept.
+
+mod handling;
+mod last_words;
+mod requests;
+mod serving;
+mod task;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -15,7 +21,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::one::RefMut;
 use foldhash::fast::RandomState;
-use futures_util::{FutureExt, TryFutureExt, poll};
+use futures_util::{FutureExt, poll};
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::{ClientId, GatewayId};
@@ -24,25 +30,23 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::task::{Job, Rules, What, Whose, begin};
-use crate::api::client::{CurrentEvent, Known};
-use crate::api::error::Panic;
-use crate::api::event::last_words::{Parting, says_nothing};
+use self::last_words::SayLastWords;
+use self::task::{Owner, Rules, Task, TaskKind, begin};
+use crate::api::client::CurrentEvent;
+use crate::api::client::life::Life;
+use crate::api::client::served::ServedClient;
+use crate::api::cluster::Cluster;
+use crate::api::error::{HandlerError, Panic};
+use crate::api::handler::Handler;
 use crate::link::Link;
-use crate::{Cluster, Handler, HandlerError};
 
-mod handling;
-mod requests;
-mod serving;
-mod task;
-
-/// The lanes of all clients that this worker child serves.
-pub(crate) struct Lanes<H> {
+/// The queues of all clients that this worker child serves.
+pub(crate) struct ClientQueues<H> {
     handler: H,
     /// How long a handler may take.
     limit: Duration,
     cluster: Cluster,
-    lanes: DashMap<ClientId, Lane, RandomState>,
+    queues: DashMap<ClientId, ClientQueue, RandomState>,
     tasks: TaskTracker,
     /// There is one thread: a task of its own would bring a handler nothing before it waits for something.
     one_thread: bool,
@@ -52,37 +56,46 @@ pub(crate) struct Lanes<H> {
     is_open: AtomicBool,
 }
 
+/// The queue of one client.
 #[derive(Default)]
-struct Lane {
-    /// None once the client has been forgotten, while the lane still has events or one is being handled.
-    known: Option<Arc<Known>>,
-    waiting: VecDeque<(Whose, Job)>,
-    /// The lane is being worked off.
-    busy: bool,
+struct ClientQueue {
+    /// None once the client is forgotten, while one of its tasks still runs.
+    served: Option<Arc<ServedClient>>,
+    work: Work,
     /// Refusals that the handler was told since the last event, or will be.
     refusals: usize,
+}
+
+/// Whether a task of a client runs.
+#[derive(Default)]
+enum Work {
+    /// No task runs, and none waits.
+    #[default]
+    Idle,
+    /// A task runs, and these wait for their turn.
+    Busy(VecDeque<(Owner, Task)>),
 }
 
 /// Refusals of a client's commands that its handler is told in a row: one that it causes whenever it hears of one would
 /// never end.
 pub(crate) const REFUSALS: usize = 16;
 
-impl<H: Handler> Lanes<H> {
-    pub(crate) fn new(handler: H, limit: Duration, cluster: Cluster) -> Arc<Self> {
-        let lanes = Arc::new(Self {
+impl<H: Handler> ClientQueues<H> {
+    pub(crate) fn new(handler: H, cluster: Cluster) -> Arc<Self> {
+        let queues = Arc::new(Self {
             handler,
-            limit,
+            limit: cluster.limits().handler_timeout,
             cluster,
-            lanes: DashMap::default(),
+            queues: DashMap::default(),
             tasks: TaskTracker::new(),
             one_thread: Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread,
             open: CancellationToken::new(),
             is_open: AtomicBool::new(false),
         });
-        // Named, so that it becomes a `Weak<dyn Serving>`.
-        let serving = Arc::downgrade(&lanes);
-        lanes.cluster.serves(serving);
-        lanes
+        // Named, so that it becomes a `Weak<dyn ServedClients>`.
+        let served = Arc::downgrade(&queues);
+        queues.cluster.set_served(served);
+        queues
     }
 
     pub(crate) fn handler(&self) -> &H {
@@ -104,18 +117,22 @@ impl<H: Handler> Lanes<H> {
         let stats = self.cluster.stats();
         let id = ClientId::new(link.gateway, event.client);
         if let Some(attach) = event.attach {
-            let opened = matches!(event.body, Some(Event::Opened(_)));
-            self.attach(id, link, *attach, !opened);
+            let life = match event.body {
+                Some(Event::Opened(_)) => Life::Asked,
+                _ => Life::Open,
+            };
+            self.attach(id, link, *attach, life);
         }
-        let what = match event.body {
-            Some(Event::Opened(_)) => What::Opened,
+        let kind = match event.body {
+            Some(Event::Opened(_)) => TaskKind::Opened,
             Some(Event::Message(message)) => {
                 stats.messages_in.add(1);
                 stats.bytes_in.add(message.payload.len() as u64);
-                What::Message(message.into())
+                TaskKind::Message(message.into())
             }
-            Some(Event::Closed(closed)) => What::Closed(closed.into()),
-            Some(Event::Buffered(wire::Buffered { full })) => What::Buffered(full),
+            Some(Event::Closed(closed)) => TaskKind::Closed(closed.into()),
+            Some(Event::Buffered(wire::Buffered { full: true })) => TaskKind::BufferFull,
+            Some(Event::Buffered(wire::Buffered { full: false })) => TaskKind::BufferEmpty,
             Some(Event::Request(request)) => {
                 return self.request(link, event.client, event.seq, event.redelivered, *request);
             }
@@ -138,10 +155,10 @@ impl<H: Handler> Lanes<H> {
             number: event.number,
             redelivered: event.redelivered,
         };
-        self.push(id, link, Job::new(event.seq, current, what, stats));
+        self.push(id, link, Task::new(event.seq, current, kind, stats));
     }
 
-    /// Forgets the clients of a gateway whose link has ended, but that lives: it has moved them to other workers.
+    /// Forgets the clients of a gateway owner link has ended, but that lives: it has moved them to other workers.
     pub(crate) fn moved(&self, gateway: GatewayId) {
         for (id, link) in self.left_behind(gateway) {
             self.forget(id, &link);
@@ -160,7 +177,11 @@ impl<H: Handler> Lanes<H> {
                 redelivered: !link.surely_held(),
                 ..CurrentEvent::default()
             };
-            self.push(id, &link, Job::new(0, event, What::Lost, self.cluster.stats()));
+            self.push(
+                id,
+                &link,
+                Task::new(0, event, TaskKind::GatewayLost, self.cluster.stats()),
+            );
         }
     }
 
@@ -170,63 +191,64 @@ impl<H: Handler> Lanes<H> {
         self.tasks.wait().await;
     }
 
-    /// Lets the handler say a last word to the clients of a gateway that is about to close them.
+    /// Lets the handler say last words to the clients of a gateway that is about to close them.
     fn leaving(self: &Arc<Self>, link: &Arc<Link>, leaving: wire::Leaving) {
-        let parting = Parting::new(link.clone(), leaving);
-        if says_nothing(|client| self.handler.on_farewell(client, parting.why)) {
+        // The gateway is answered once no task holds this any more.
+        let last_words = SayLastWords::new(link.clone(), leaving);
+        if !self.handler.says_last_words() {
             return;
         }
-        let served = |lane: &Lane| matches!(&lane.known, Some(known) if Arc::ptr_eq(known.link(), link));
+        let served = |queue: &ClientQueue| matches!(&queue.served, Some(served) if Arc::ptr_eq(served.link(), link));
         let clients: Vec<_> = self
-            .lanes
+            .queues
             .iter()
-            .filter(|lane| served(lane))
-            .map(|lane| *lane.key())
+            .filter(|queue| served(queue))
+            .map(|queue| *queue.key())
             .collect();
         for id in clients {
-            let what = What::Farewell(parting.clone());
-            let job = Job::new(0, CurrentEvent::default(), what, self.cluster.stats());
-            self.push(id, link, job);
+            let kind = TaskKind::LastWords(last_words.clone());
+            let task = Task::new(0, CurrentEvent::default(), kind, self.cluster.stats());
+            self.push(id, link, task);
         }
     }
 
-    fn attach(&self, id: ClientId, link: &Arc<Link>, attach: wire::Attach, accepted: bool) {
-        let known = Known::new(id, self.cluster.clone(), link.clone(), attach, accepted);
+    fn attach(&self, id: ClientId, link: &Arc<Link>, attach: wire::Attach, life: Life) {
+        let served = ServedClient::new(id, self.cluster.clone(), link.clone(), attach, life);
         let stats = self.cluster.stats();
         stats.connections_total.add(1);
         let earlier = {
-            let mut lane = self.lanes.entry(id).or_default();
-            lane.known.replace(known).inspect(|earlier| earlier.detach())
+            let mut queue = self.queues.entry(id).or_default();
+            queue.served.replace(served).inspect(|earlier| earlier.forget())
         };
         match earlier {
-            Some(earlier) => earlier.end(),
+            Some(earlier) => earlier.end_waits(),
             None => stats.connections.add(1),
         }
     }
 
     /// Forgets a client, unless it has been attached through another link since.
     fn forget(&self, id: ClientId, link: &Arc<Link>) {
-        let through_it = |known: &mut Arc<Known>| Arc::ptr_eq(known.link(), link);
+        let through_it = |served: &mut Arc<ServedClient>| Arc::ptr_eq(served.link(), link);
         let forgotten = self
-            .lanes
+            .queues
             .get_mut(&id)
-            .and_then(|mut lane| lane.known.take_if(through_it).inspect(|known| known.detach()));
-        if let Some(known) = forgotten {
-            known.end();
+            .and_then(|mut queue| queue.served.take_if(through_it).inspect(|served| served.forget()));
+        if let Some(served) = forgotten {
+            served.end_waits();
             self.cluster.stats().connections.sub(1);
         }
-        self.lanes.remove_if(&id, |_, lane| lane.is_over());
+        self.queues.remove_if(&id, |_, queue| queue.is_unused());
     }
 
     fn session_changed(&self, id: ClientId, change: wire::SessionChanged) {
-        if let Some(known) = self.known(id) {
-            known.session().change(change);
+        if let Some(served) = self.served(id) {
+            served.copy().session().change(change);
         }
     }
 
     fn reading_changed(&self, id: ClientId, paused: bool) {
-        if let Some(known) = self.known(id) {
-            *known.paused() = paused;
+        if let Some(served) = self.served(id) {
+            *served.copy().paused() = paused;
         }
     }
 
@@ -236,21 +258,21 @@ impl<H: Handler> Lanes<H> {
         let (command, why, detail) = (&refused.command, refused.why(), &refused.detail);
         tracing::debug!(%client, command, ?why, detail, "gateway refused a command");
         if command == "session"
-            && let Some(known) = self.known(client)
-            && known.doubt()
+            && let Some(served) = self.served(client)
+            && served.copy().session().doubt()
         {
-            self.tasks.spawn(async move { known.read_again().await });
+            self.tasks.spawn(async move { served.restore_session().await });
         }
         // An `accept` is no doing of the application.
-        if refused.command != "accept" && self.known(client).is_some() {
-            let what = What::Refused(refused.into());
-            let job = Job::new(0, CurrentEvent::default(), what, self.cluster.stats());
-            self.push(client, link, job);
+        if refused.command != "accept" && self.served(client).is_some() {
+            let kind = TaskKind::Refused(refused.into());
+            let task = Task::new(0, CurrentEvent::default(), kind, self.cluster.stats());
+            self.push(client, link, task);
         }
     }
 
-    fn known(&self, id: ClientId) -> Option<Arc<Known>> {
-        self.lanes.get(&id)?.known.clone()
+    fn served(&self, id: ClientId) -> Option<Arc<ServedClient>> {
+        self.queues.get(&id)?.served.clone()
     }
 
     pub(crate) fn has_left_behind(&self, gateway: GatewayId) -> bool {
@@ -259,51 +281,51 @@ impl<H: Handler> Lanes<H> {
 
     /// The clients that were attached through a link of this gateway that has ended.
     fn left_behind(&self, gateway: GatewayId) -> Vec<(ClientId, Arc<Link>)> {
-        let of_gateway = self.lanes.iter().filter(|lane| lane.key().gateway == gateway);
+        let of_gateway = self.queues.iter().filter(|queue| queue.key().gateway == gateway);
         of_gateway
-            .filter_map(|lane| Some((*lane.key(), lane.known.as_ref()?.link().clone())))
+            .filter_map(|queue| Some((*queue.key(), queue.served.as_ref()?.link().clone())))
             .filter(|(_, link)| link.has_ended())
             .collect()
     }
 
-    fn push(self: &Arc<Self>, id: ClientId, link: &Arc<Link>, job: Job) {
-        let mut lane = self.lanes.entry(id).or_default();
-        match job.what {
-            What::Refused(_) if lane.refusals == REFUSALS => return,
-            What::Refused(_) => lane.refusals += 1,
-            _ => lane.refusals = 0,
+    fn push(self: &Arc<Self>, id: ClientId, link: &Arc<Link>, task: Task) {
+        let mut queue = self.queues.entry(id).or_default();
+        match task.kind {
+            TaskKind::Refused(_) if queue.refusals == REFUSALS => return,
+            TaskKind::Refused(_) => queue.refusals += 1,
+            _ => queue.refusals = 0,
         }
-        let whose = match &lane.known {
-            Some(known) if Arc::ptr_eq(known.link(), link) => Whose::Client(known.clone()),
-            _ => Whose::Nobody(link.clone()),
+        let owner = match &queue.served {
+            Some(served) if Arc::ptr_eq(served.link(), link) => Owner::Client(served.clone()),
+            _ => Owner::Unknown(link.clone()),
         };
-        if let Whose::Client(known) = &whose
-            && job.may_concern_requests(known)
+        if let Owner::Client(served) = &owner
+            && task.may_concern_requests(served)
         {
             // Without the lock: closures of the application may be called.
-            drop(lane);
-            if self.answers_request(known, &job) {
-                return link.done(job.seq);
+            drop(queue);
+            if self.answers_request(served, &task) {
+                return link.done(task.seq);
             }
-            lane = self.lanes.entry(id).or_default();
+            queue = self.queues.entry(id).or_default();
         }
-        self.queue(id, lane, whose, job);
+        self.queue(id, queue, owner, task);
     }
 
-    fn queue(self: &Arc<Self>, id: ClientId, mut lane: RefMut<'_, ClientId, Lane>, whose: Whose, job: Job) {
-        if std::mem::replace(&mut lane.busy, true) {
-            lane.waiting.push_back((whose, job));
-            return;
+    fn queue(self: &Arc<Self>, id: ClientId, mut queue: RefMut<'_, ClientId, ClientQueue>, owner: Owner, task: Task) {
+        match &mut queue.work {
+            Work::Busy(waiting) => return waiting.push_back((owner, task)),
+            idle @ Work::Idle => *idle = Work::Busy(VecDeque::new()),
         }
-        drop(lane);
-        let mut work = Box::pin(self.clone().work_off(id, whose, job));
+        drop(queue);
+        let mut work = Box::pin(self.clone().work_off(id, owner, task));
         let begun = match self.one_thread {
             true => AssertUnwindSafe(work.as_mut()).catch_unwind().now_or_never(),
             false => None,
         };
         match begun {
             Some(Ok(())) => {}
-            // As a task would have: what is not the handler's, such as how its error is shown, may panic too.
+            // As a task of tokio would have: what is not the handler's, such as how its error is shown, may panic too.
             Some(Err(panic)) => {
                 tracing::error!(client = %id, panic = %Panic::new(&*panic), "handling an event has failed")
             }
@@ -313,21 +335,21 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
-    /// It is put on the heap for each event that finds its lane idle, so it is small: what is rare has a place of its own.
-    async fn work_off(self: Arc<Self>, id: ClientId, whose: Whose, first: Job) {
+    /// It is put on the heap for each task that finds its queue idle, so it is small: what is rare has a place of its own.
+    async fn work_off(self: Arc<Self>, id: ClientId, owner: Owner, first: Task) {
         if !self.is_open.load(Ordering::Acquire) {
             self.open.cancelled().await;
         }
-        let mut next = Some((whose, first));
-        while let Some((whose, job)) = next {
-            if !whose.link().is_available() {
-                Box::pin(whose.link().available()).await;
+        let mut next = Some((owner, first));
+        while let Some((owner, task)) = next {
+            if !owner.link().is_available() {
+                Box::pin(owner.link().available()).await;
             }
-            if let Some(client) = begin(whose, &job) {
-                let Rules { handler, limit, event } = job.what.rules(self.limit);
-                let (seq, lost) = (job.seq, matches!(job.what, What::Lost));
+            if let Some(client) = begin(owner, &task) {
+                let Rules { handler, limit, event } = task.kind.rules(self.limit);
+                let (seq, lost) = (task.seq, matches!(task.kind, TaskKind::GatewayLost));
                 let handled = {
-                    let mut handling = pin!(self.handle(&client, job));
+                    let mut handling = pin!(self.handle(&client, task));
                     match poll!(&mut handling) {
                         Poll::Ready(handled) => handled,
                         // It waits: only now is its time limit set up, and it is polled once more with that.
@@ -356,34 +378,28 @@ impl<H: Handler> Lanes<H> {
         }
     }
 
-    fn next(&self, id: ClientId) -> Option<(Whose, Job)> {
-        let is_over = {
-            let mut lane = self.lanes.get_mut(&id)?;
-            if let Some(next) = lane.waiting.pop_front() {
+    /// The client's next task. With none, its queue is idle.
+    fn next(&self, id: ClientId) -> Option<(Owner, Task)> {
+        let is_unused = {
+            let mut queue = self.queues.get_mut(&id)?;
+            if let Work::Busy(waiting) = &mut queue.work
+                && let Some(next) = waiting.pop_front()
+            {
                 return Some(next);
             }
-            lane.busy = false;
             // A burst leaves nothing behind at a client that is idle.
-            lane.waiting = VecDeque::new();
-            lane.is_over()
+            queue.work = Work::Idle;
+            queue.is_unused()
         };
-        if is_over {
-            self.lanes.remove_if(&id, |_, lane| lane.is_over());
+        if is_unused {
+            self.queues.remove_if(&id, |_, queue| queue.is_unused());
         }
         None
     }
 }
 
-impl Lane {
-    fn is_over(&self) -> bool {
-        !self.busy && self.known.is_none() && self.waiting.is_empty()
+impl ClientQueue {
+    fn is_unused(&self) -> bool {
+        self.served.is_none() && matches!(self.work, Work::Idle)
     }
-}
-
-/// Runs what an application wrote: a panic there ends nothing else.
-pub(crate) fn guarded<T>(handler: impl Future<Output = T>) -> impl Future<Output = Result<T, Panic>> {
-    // No async function: that would keep the handler's future twice.
-    AssertUnwindSafe(handler)
-        .catch_unwind()
-        .map_err(|payload| Panic::new(&*payload))
 }

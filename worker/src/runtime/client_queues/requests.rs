@@ -1,4 +1,4 @@
-//! Requests over HTTP: each by itself, beside the lanes of clients.
+//! Forwarded requests: each by itself, beside the queues of clients.
 
 use std::sync::Arc;
 
@@ -6,11 +6,13 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use tokio::time::timeout;
 
+use super::ClientQueues;
 use super::task::InFlight;
-use super::{Lanes, guarded};
+use crate::api::error::guarded;
+use crate::api::handler::Handler;
+use crate::api::request::Request;
+use crate::api::response::{Fault, Response};
 use crate::link::{Link, NotSent};
-use crate::api::response::Fault;
-use crate::{Handler, Request, Response};
 
 /// What a log line says of a request.
 struct About {
@@ -19,7 +21,7 @@ struct About {
     peer: String,
 }
 
-impl<H: Handler> Lanes<H> {
+impl<H: Handler> ClientQueues<H> {
     /// Has the handler answer a request.
     pub(super) fn request(
         self: &Arc<Self>,
@@ -32,15 +34,15 @@ impl<H: Handler> Lanes<H> {
         let stats = self.cluster.stats();
         stats.requests.add(1);
         let in_flight = InFlight::new(stats);
-        let (lanes, link) = (self.clone(), link.clone());
+        let (queues, link) = (self.clone(), link.clone());
         let request = Request::from_wire(request, redelivered, self.cluster.clone());
         self.tasks.spawn(async move {
             let _in_flight = in_flight;
-            lanes.open.cancelled().await;
+            queues.open.cancelled().await;
             link.available().await;
             // Else the gateway has handed it to another worker, or has answered by itself.
             if !link.has_ended() {
-                lanes.answer(&link, number, request).await;
+                queues.answer(&link, number, request).await;
                 link.done(seq);
             }
         });

@@ -1,52 +1,56 @@
-//! What timers of clients, and requests to them, need of the lanes.
+//! What clusters, timers and requests to clients need of the queues.
 
 use std::sync::Arc;
 
 use meepo_proto::ClientId;
 
-use super::Lanes;
-use super::task::{Job, What, Whose};
-use crate::api::client::{CurrentEvent, Known};
-use crate::api::cluster::Serving;
-use crate::api::timers::Run;
-use crate::{Handler, HandlerError};
+use super::ClientQueues;
+use super::task::{Owner, Task, TaskKind};
+use crate::api::client::CurrentEvent;
+use crate::api::client::served::ServedClient;
+use crate::api::cluster::gateway_copy::HasGatewayCopy;
+use crate::api::cluster::served_clients::{ServedClients, TimerRun};
+use crate::api::error::HandlerError;
+use crate::api::handler::Handler;
 
-impl<H: Handler> Serving for Lanes<H> {
-    fn known(&self, id: ClientId) -> Option<Arc<Known>> {
-        self.known(id)
+impl<H: Handler> ServedClients for ClientQueues<H> {
+    fn served(&self, id: ClientId) -> Option<Arc<dyn HasGatewayCopy>> {
+        Some(ClientQueues::served(self, id)?)
     }
 
-    fn has_let_in(&self, known: &Arc<Known>) -> bool {
-        known.is_accepted() && known.is_attached()
-    }
-
-    fn run(self: Arc<Self>, known: &Arc<Known>, run: Run) {
-        let id = known.id();
-        if let Some(lane) = self.lanes.get_mut(&id)
-            && lane.known.as_ref().is_some_and(|served| Arc::ptr_eq(served, known))
+    fn queue_run(self: Arc<Self>, id: ClientId, run: TimerRun) {
+        if let Some(queue) = self.queues.get_mut(&id)
+            && let Some(served) = &queue.served
         {
-            let job = Job::new(0, CurrentEvent::default(), What::Timer(run), self.cluster.stats());
-            self.queue(id, lane, Whose::Client(known.clone()), job);
+            let owner = Owner::Client(served.clone());
+            let kind = TaskKind::Timer(run);
+            let task = Task::new(0, CurrentEvent::default(), kind, self.cluster.stats());
+            self.queue(id, queue, owner, task);
         }
     }
 
     #[cfg(test)]
-    fn lanes(&self) -> usize {
-        self.lanes.len()
+    fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    #[cfg(test)]
+    fn served_client(&self, id: ClientId) -> Option<Arc<dyn std::any::Any + Send + Sync>> {
+        Some(ClientQueues::served(self, id)?)
     }
 }
 
-impl<H: Handler> Lanes<H> {
+impl<H: Handler> ClientQueues<H> {
     /// Whether an event is the reply to a request. The end of a client is the end of its requests and timers, at once:
     /// a handler that waits may be in front of it.
-    pub(super) fn answers_request(&self, known: &Known, job: &Job) -> bool {
-        match &job.what {
-            What::Message(message) => known.requests().answer(message, |panic| {
+    pub(super) fn answers_request(&self, served: &ServedClient, task: &Task) -> bool {
+        match &task.kind {
+            TaskKind::Message(message) => served.requests().answer(message, |panic| {
                 let handler = "request_matching";
-                self.failed(known.id(), handler, &HandlerError::panicked(handler, panic));
+                self.failed(served.id(), handler, &HandlerError::panicked(handler, panic));
             }),
-            What::Closed(_) | What::Lost => {
-                known.close();
+            TaskKind::Closed(_) | TaskKind::GatewayLost => {
+                served.close();
                 false
             }
             _ => false,
@@ -54,12 +58,12 @@ impl<H: Handler> Lanes<H> {
     }
 }
 
-impl Job {
+impl Task {
     /// Whether requests to its client have to be looked at. What comes again was sent before any of them was made.
-    pub(super) fn may_concern_requests(&self, known: &Known) -> bool {
-        match self.what {
-            What::Message(_) => !self.event.redelivered && known.requests().any(),
-            What::Closed(_) | What::Lost => true,
+    pub(super) fn may_concern_requests(&self, served: &ServedClient) -> bool {
+        match self.kind {
+            TaskKind::Message(_) => !self.event.redelivered && served.requests().any(),
+            TaskKind::Closed(_) | TaskKind::GatewayLost => true,
             _ => false,
         }
     }

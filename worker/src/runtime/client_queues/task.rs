@@ -1,99 +1,106 @@
-//! A job: what is to be done for a client, and by which rules.
+//! A task: a run of a handler that waits in its client's queue, and by which rules it is done.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use meepo_node::stats::Slot;
 
-use crate::api::client::{CurrentEvent, Known};
-use crate::api::event::last_words::Parting;
-use crate::api::timers::{Run, TIMER};
+use super::last_words::SayLastWords;
+use crate::api::client::served::ServedClient;
+use crate::api::client::{Client, CurrentEvent};
+use crate::api::cluster::served_clients::TimerRun;
+use crate::api::error::HandlerError;
+use crate::api::event::close::CloseReason;
+use crate::api::event::message::Message;
 use crate::link::Link;
-use crate::{Client, CloseReason, HandlerError, Message};
 
-pub(super) struct Job {
+/// A run of a handler that waits in its client's queue.
+pub(super) struct Task {
+    /// The number of its event on the link. 0 for a task that is no event.
     pub(super) seq: u64,
     pub(super) event: CurrentEvent,
-    pub(super) what: What,
+    pub(super) kind: TaskKind,
     _in_flight: InFlight,
 }
 
-/// Whose event a job is.
-pub(super) enum Whose {
-    /// The client as it was when this came: it may be forgotten since, and have come again.
-    Client(Arc<Known>),
-    /// A client that this worker does not serve through the link that it came over.
-    Nobody(Arc<Link>),
+/// The client whose task it is.
+pub(super) enum Owner {
+    /// The client as it was when the task came: it may be forgotten since, and have come again.
+    Client(Arc<ServedClient>),
+    /// A client that this worker does not serve through the link that its event came over.
+    Unknown(Arc<Link>),
 }
 
-pub(super) enum What {
+/// What a task is about, which decides the handler that it runs.
+pub(super) enum TaskKind {
     Opened,
     Message(Message),
     Closed(CloseReason),
-    /// The send buffer is full, or empty again.
-    Buffered(bool),
-    /// The gateway has refused a command. It is no event: there is nothing to be done.
+    BufferFull,
+    BufferEmpty,
+    /// The gateway has refused a command. It is no event, and is not answered with `done`.
     Refused(HandlerError),
-    Farewell(Arc<Parting>),
-    /// The gateway died. The only job that is done after its link has ended.
-    Lost,
-    Timer(Run),
+    LastWords(Arc<SayLastWords>),
+    /// The gateway died. The only task that is done after its link has ended.
+    GatewayLost,
+    Timer(TimerRun),
 }
 
 /// Counts an event for as long as it is not finished.
 pub(super) struct InFlight(&'static Slot);
 
-/// The client that a job is for, if it is still to be done.
-pub(super) fn begin(whose: Whose, job: &Job) -> Option<Client> {
-    if whose.link().has_ended() && !matches!(job.what, What::Lost) {
-        // The gateway hands it to another worker.
+/// The client that a task is for, if the task is still to be done.
+pub(super) fn begin(owner: Owner, task: &Task) -> Option<Client> {
+    if owner.link().has_ended() && !matches!(task.kind, TaskKind::GatewayLost) {
+        // The gateway gives the event to another worker.
         return None;
     }
-    match whose {
-        Whose::Client(known) if known.is_attached() => Some(Client::new(known, job.event)),
-        // Of a client that was rejected, has gone already, or comes again after a handler was cut off.
+    match owner {
+        Owner::Client(served) if served.life().is_served() => Some(Client::new(served, task.event)),
+        // The client was rejected, has gone already, or comes again after a handler was cut off.
         _ => {
-            whose.link().done(job.seq);
+            owner.link().done(task.seq);
             None
         }
     }
 }
 
-impl Whose {
+impl Owner {
     pub(super) fn link(&self) -> &Arc<Link> {
         match self {
-            Self::Client(known) => known.link(),
-            Self::Nobody(link) => link,
+            Self::Client(served) => served.link(),
+            Self::Unknown(link) => link,
         }
     }
 }
 
-impl Job {
-    pub(super) fn new(seq: u64, event: CurrentEvent, what: What, stats: &'static Slot) -> Self {
+impl Task {
+    pub(super) fn new(seq: u64, event: CurrentEvent, kind: TaskKind, stats: &'static Slot) -> Self {
         Self {
             seq,
             event,
-            what,
+            kind,
             _in_flight: InFlight::new(stats),
         }
     }
 }
 
-/// How a job is to be done.
+/// How a task is to be done.
 pub(super) struct Rules {
+    /// The method of the handler, for logs.
     pub(super) handler: &'static str,
-    /// How long it may take.
+    /// How long the handler may take.
     pub(super) limit: Duration,
-    /// It is an event of the client, which a worker is to handle to its end.
+    /// The task is an event of the client, which a worker is to handle to its end.
     pub(super) event: bool,
 }
 
-impl What {
+impl TaskKind {
     pub(super) fn rules(&self, limit: Duration) -> Rules {
         let (limit, event) = match self {
             // It limits itself: it goes on after a run that was cut off.
             Self::Timer(_) => (Duration::MAX, false),
-            Self::Farewell(parting) => (parting.left().min(limit), false),
+            Self::LastWords(last_words) => (last_words.left().min(limit), false),
             Self::Refused(_) => (Duration::MAX, false),
             _ => (limit, true),
         };
@@ -108,12 +115,12 @@ impl What {
         match self {
             Self::Opened => "on_connect",
             Self::Message(_) => "on_message",
-            Self::Closed(_) | Self::Lost => "on_close",
-            Self::Timer(_) => TIMER,
-            Self::Buffered(true) => "on_buffer_full",
-            Self::Buffered(false) => "on_buffer_empty",
+            Self::Closed(_) | Self::GatewayLost => "on_close",
+            Self::Timer(_) => "timer",
+            Self::BufferFull => "on_buffer_full",
+            Self::BufferEmpty => "on_buffer_empty",
             Self::Refused(_) => "on_error",
-            Self::Farewell(_) => "on_farewell",
+            Self::LastWords(_) => "on_last_words",
         }
     }
 }

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::api::targets::{MAX_CLOSE_REASON, Target};
-use crate::{Client, ClientTarget, Cluster, Message};
+use crate::api::targets::MAX_CLOSE_REASON;
+use crate::{Client, ClientTarget, Cluster, Message, Target};
 
 /// Most bytes of the name of a group or a user, as gateways have it.
 const MAX_NAME: usize = 255;
@@ -393,7 +393,7 @@ impl Command {
 fn one(client: &Client, who: Who) -> ClientTarget<'_> {
     match who {
         Some(id) if id != client.id() => client.cluster().client(id),
-        _ => client.target(),
+        _ => ClientTarget::clone(client),
     }
 }
 

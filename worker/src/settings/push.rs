@@ -38,9 +38,26 @@ impl Default for PushSection {
     }
 }
 
+/// The settings of the push API, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct PushSettings {
+    pub(crate) address: SocketAddr,
+    /// Callers have to show one of them, if there are any.
+    pub(crate) tokens: Tokens,
+    /// The largest request, in bytes.
+    pub(crate) max_request: usize,
+    /// Requests that a child has at a time.
+    pub(crate) max_requests: usize,
+}
+
 impl PushSection {
-    /// Reads the file of tokens, and refuses what cannot be.
-    pub(crate) fn resolve(mut self, config: &Config) -> Result<Self, ConfigError> {
+    /// Whether the program was built without the push API.
+    pub(super) fn is_left_out(&self) -> bool {
+        false
+    }
+
+    /// Checks the section, and reads the file of tokens. None if pushes are not served.
+    pub(super) fn resolve(&self, config: &Config) -> Result<Option<PushSettings>, ConfigError> {
         for (key, number) in [
             ("worker.push.max_request", self.max_request.as_u64()),
             ("worker.push.max_requests", self.max_requests as u64),
@@ -49,65 +66,85 @@ impl PushSection {
                 return Err(config.invalid(key, "it must be more than 0"));
             }
         }
-        if let Some(file) = &self.token_file {
-            let wrong = |why: String| config.invalid("worker.push.token_file", why);
-            if !self.token.is_empty() {
-                return Err(wrong("cannot be set together with token".into()));
-            }
-            let file = config.base_dir().join(file);
-            let name = file.display();
-            let text = std::fs::read_to_string(&file).map_err(|error| wrong(format!("{name}: {error}")))?;
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            self.token = Tokens::new(lines).map_err(|error| wrong(format!("{name}: {error}")))?;
-            if self.token.is_empty() {
-                return Err(wrong(format!("{name} is empty")));
-            }
-        }
+        let tokens = self.tokens(config)?;
         match self.address {
-            Some(address) if self.token.is_empty() && !address.ip().to_canonical().is_loopback() => {
+            Some(address) if tokens.is_empty() && !address.ip().to_canonical().is_loopback() => {
                 let why = format!("{address} is not a loopback address: set `token` or `token_file`");
                 Err(config.invalid("worker.push.address", why))
             }
-            _ => Ok(self),
+            address => Ok(address.map(|address| self.with(address, tokens))),
         }
     }
 
-    /// The listener that the master is to open.
-    pub(crate) fn listen(&self) -> Option<Listen> {
-        Some(Listen {
-            label: "push".into(),
-            address: self.address?,
-            key: "worker.push.address".into(),
-            page: None,
-        })
+    fn with(&self, address: SocketAddr, tokens: Tokens) -> PushSettings {
+        PushSettings {
+            address,
+            tokens,
+            max_request: usize::try_from(self.max_request.as_u64()).unwrap_or(usize::MAX),
+            max_requests: self.max_requests,
+        }
     }
 
-    pub(crate) fn request_limit(&self) -> usize {
-        usize::try_from(self.max_request.as_u64()).unwrap_or(usize::MAX)
+    /// The tokens, from their file if they are in one.
+    fn tokens(&self, config: &Config) -> Result<Tokens, ConfigError> {
+        let Some(file) = &self.token_file else {
+            return Ok(self.token.clone());
+        };
+        let wrong = |why: String| config.invalid("worker.push.token_file", why);
+        if !self.token.is_empty() {
+            return Err(wrong("cannot be set together with token".into()));
+        }
+        let file = config.base_dir().join(file);
+        let name = file.display();
+        let text = std::fs::read_to_string(&file).map_err(|error| wrong(format!("{name}: {error}")))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let tokens = Tokens::new(lines).map_err(|error| wrong(format!("{name}: {error}")))?;
+        match tokens.is_empty() {
+            true => Err(wrong(format!("{name} is empty"))),
+            false => Ok(tokens),
+        }
+    }
+}
+
+impl PushSettings {
+    /// The settings of a push API that a test serves at a listener of its own, and lets everyone in.
+    #[cfg(test)]
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        PushSection::default().with(address, Tokens::default())
+    }
+
+    /// The listener that the master is to open.
+    pub(crate) fn listen(&self) -> Listen {
+        Listen {
+            label: "push".into(),
+            address: self.address,
+            key: "worker.push.address".into(),
+            page: None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::WorkerSection;
+    use crate::settings::WorkerSettings;
 
-    fn read(text: &str) -> Result<PushSection, String> {
+    fn read(text: &str) -> Result<Option<PushSettings>, String> {
         let config = Config::parse(text).map_err(|error| error.to_string())?;
-        let section: WorkerSection = config.section("worker").map_err(|error| error.to_string())?;
-        section.push.resolve(&config).map_err(|error| error.to_string())
+        let settings = WorkerSettings::read(&config).map_err(|error| error.to_string())?;
+        Ok(settings.push)
     }
 
     #[test]
     fn an_address_that_others_reach_needs_a_token() {
-        assert!(read("").expect("it is good").listen().is_none());
+        assert!(read("").expect("it is good").is_none());
         for text in [
             "[worker.push]\naddress = '127.0.0.1:1'",
             "[worker.push]\naddress = '[::1]:1'",
             "[worker.push]\naddress = '0.0.0.0:1'\ntoken = 't'",
             "[worker.push]\naddress = '0.0.0.0:1'\ntoken = ['t', 'u']",
         ] {
-            assert!(read(text).expect("it is good").listen().is_some(), "{text}");
+            assert!(read(text).expect("it is good").is_some(), "{text}");
         }
         for (text, says) in [
             (
