@@ -155,12 +155,8 @@ impl Outside {
     /// Waits until all gateways have carried out what was sent, and tells if some of it failed since the last time: its
     /// client had gone, or a gateway could not be reached.
     pub async fn flush(&self) -> Result<(), OutsideError> {
-        // An answer comes after what was sent before the question, which is about a client that cannot be.
-        let nobody = wire::Filter {
-            clients: vec![0],
-            ..wire::Filter::default()
-        };
-        let question = |_| Some(Question::Count(nobody.clone()));
+        // The reply comes once all is carried out that was sent before the query.
+        let question = |_| Some(Question::Barrier(wire::Barrier {}));
         match self.cluster.ask(question, |_, _| true).await.len() {
             0 => {}
             missing => return Err(OutsideError::Missing(missing)),

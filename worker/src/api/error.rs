@@ -44,7 +44,7 @@ pub enum HandlerError {
     #[error("{command} was refused: {detail}")]
     #[non_exhaustive]
     Refused {
-        /// The command: `send`, `close`, `join`, `leave`, `bind`, `unbind`, `session` or `reading`.
+        /// The command: `send`, `close`, `join`, `leave`, `bind`, `unbind`, `session` or `pause`.
         command: String,
         /// Why.
         why: Refusal,

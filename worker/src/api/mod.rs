@@ -5,11 +5,11 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
-pub(crate) mod delivery;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod handler;
 pub(crate) mod query;
+pub(crate) mod receipt;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod targets;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use meepo_proto::RequestNumber;
 use meepo_proto::link as wire;
 use serde::Serialize;
 
@@ -148,7 +149,7 @@ impl Response {
         self
     }
 
-    pub(crate) fn into_wire(self, request: u64) -> Result<wire::Respond, Fault> {
+    pub(crate) fn into_wire(self, request: RequestNumber) -> Result<wire::Respond, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -157,7 +158,7 @@ impl Response {
             value: Bytes::copy_from_slice(value.as_bytes()),
         });
         Ok(wire::Respond {
-            request,
+            request_number: request.0,
             status: self.status.into(),
             headers: headers.collect(),
             body: self.body,
@@ -200,7 +201,10 @@ mod tests {
             (Response::new(200).with_header("", "a"), "``"),
             (Response::json(&keys), "JSON"),
         ] {
-            let fault = response.into_wire(1).expect_err("it is refused").to_string();
+            let fault = response
+                .into_wire(RequestNumber(1))
+                .expect_err("it is refused")
+                .to_string();
             assert!(fault.contains(told), "{fault}");
         }
     }
@@ -211,7 +215,7 @@ mod tests {
             .with_header("Content-Type", "text/csv")
             .with_header("set-cookie", "a=1")
             .with_header("Set-Cookie", "b=2");
-        let sent = response.into_wire(7).expect("it is valid");
+        let sent = response.into_wire(RequestNumber(7)).expect("it is valid");
         let headers: Vec<_> = sent
             .headers
             .iter()
@@ -225,6 +229,6 @@ mod tests {
                 ("set-cookie", b"b=2")
             ]
         );
-        assert_eq!((sent.request, sent.status), (7, 200));
+        assert_eq!((sent.request_number, sent.status), (7, 200));
     }
 }

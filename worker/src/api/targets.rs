@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
-use meepo_proto::{ClientId, GatewayId, codes};
+use meepo_proto::link::send::To;
+use meepo_proto::{ClientId, ClientNumber, GatewayId, codes};
 
 use crate::api::cluster::Cluster;
 use crate::api::cluster::gateways::Gateways;
@@ -149,7 +150,7 @@ impl Target<'_> {
         let share = all.map(|gateway| {
             let here = self.except.iter().filter(|id| id.gateway == gateway);
             let mut target = wire::Target {
-                except: here.map(|id| id.number).collect(),
+                except: here.map(|id| id.number.0).collect(),
                 except_uids: self.except_uids.clone(),
                 ..wire::Target::default()
             };
@@ -163,7 +164,7 @@ impl Target<'_> {
     fn shares_of(&self, ids: &[ClientId]) -> Vec<Share> {
         let mut by_gateway = BTreeMap::<GatewayId, Vec<u64>>::new();
         for id in ids.iter().filter(|id| !self.except.contains(id)) {
-            by_gateway.entry(id.gateway).or_default().push(id.number);
+            by_gateway.entry(id.gateway).or_default().push(id.number.0);
         }
         let mut shares = Vec::new();
         for (gateway, numbers) in by_gateway {
@@ -181,9 +182,9 @@ impl Target<'_> {
 }
 
 /// A target that is one client of a gateway.
-pub(crate) fn only(client: u64) -> wire::Target {
+pub(crate) fn only(client: ClientNumber) -> wire::Target {
     wire::Target {
-        clients: vec![client],
+        clients: vec![client.0],
         ..wire::Target::default()
     }
 }
@@ -192,25 +193,23 @@ pub(crate) fn send(message: &Message, to: wire::Target) -> Body {
     Body::Send(wire::Send {
         payload: message.bytes().clone(),
         binary: message.is_binary(),
-        to: Some(Box::new(to)),
-        client: 0,
+        to: Some(To::Target(Box::new(to))),
     })
 }
 
 /// A message to one client.
-pub(crate) fn send_one(message: Message, client: u64) -> wire::Send {
+pub(crate) fn send_one(message: Message, client: ClientNumber) -> wire::Send {
     wire::Send {
         binary: message.is_binary(),
         payload: message.into_bytes(),
-        to: None,
-        client,
+        to: Some(To::Client(client.0)),
     }
 }
 
 pub(crate) fn close(to: wire::Target, code: u16, reason: String) -> Body {
     Body::Close(Box::new(wire::Close {
-        to: Some(to),
-        code: code.into(),
+        target: Some(to),
+        code: Some(code.into()),
         reason,
         at_once: false,
     }))
@@ -218,7 +217,7 @@ pub(crate) fn close(to: wire::Target, code: u16, reason: String) -> Body {
 
 pub(crate) fn destroy(to: wire::Target) -> Body {
     Body::Close(Box::new(wire::Close {
-        to: Some(to),
+        target: Some(to),
         at_once: true,
         ..wire::Close::default()
     }))

@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use meepo_link::{Incoming, channel};
 use meepo_node::secret::SecretHeader;
 use meepo_node::{clock, local, rpc};
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::link::link_client::LinkClient;
-use meepo_proto::parts::Incoming;
-use meepo_proto::{GatewayId, batch};
+use meepo_proto::{GatewayId, QueryId, Seq};
 use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::link::outgoing::{Outgoing, PROBE_QUERY, Queued, command, queue, size};
-use crate::link::send_budget::SendBudget;
+use self::outgoing::{Queued, command, queue, size, stream};
+use self::send_budget::SendBudget;
 
 /// How long a gateway may take to answer a connection, and to say `welcome` on it.
 const DIAL: Duration = Duration::from_secs(4);
@@ -32,7 +32,7 @@ const MAX_EVENT: usize = 1 << 30;
 /// What a command may have beside a payload of the gateway's largest size: the gateway takes this much more.
 const SLACK: u64 = 64 << 10;
 /// How often the gateway is asked whether it hears this worker.
-const PROBE: u64 = 1000;
+const PING: u64 = 1000;
 
 /// What a worker child shows a gateway when it dials, beside which gateway it means.
 #[derive(Debug, Clone)]
@@ -104,18 +104,18 @@ fn innermost(mut error: &(dyn std::error::Error + 'static)) -> String {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) gateway: GatewayId,
-    out: batch::Sender<Queued>,
-    room: Arc<SendBudget>,
+    out: channel::Sender<Queued>,
+    budget: Arc<SendBudget>,
     /// The largest payload that the gateway takes.
     pub(crate) max_message: u64,
     max_command: usize,
     /// Queries that wait for their reply, by number.
-    queries: DashMap<u64, oneshot::Sender<wire::reply::Body>>,
+    queries: DashMap<QueryId, oneshot::Sender<wire::reply::Body>>,
     last_query: AtomicU64,
     since: Duration,
     /// When it was looked after last, in milliseconds since `since`.
     tended: AtomicU64,
-    probes: Probes,
+    pings: Pings,
     /// The gateway was told that this worker drains.
     draining: CancellationToken,
     /// Whether `ended` is cancelled: asked for each event, and a token takes a lock to say so.
@@ -123,9 +123,9 @@ pub(crate) struct Link {
     ended: CancellationToken,
 }
 
-/// Questions that only ask whether the gateway hears this worker, one at a time; in milliseconds since the link's `since`.
+/// Pings, which ask whether the gateway hears this worker, one at a time. Times are in milliseconds since the link's `since`.
 #[derive(Debug, Default)]
-struct Probes {
+struct Pings {
     /// When the last one was sent.
     sent: AtomicU64,
     /// When the last one that was answered was sent: the gateway has heard this worker since.
@@ -147,7 +147,7 @@ pub(crate) enum NotSent {
 #[derive(Debug)]
 pub(crate) struct Asked {
     link: Arc<Link>,
-    number: u64,
+    id: QueryId,
     reply: oneshot::Receiver<wire::reply::Body>,
 }
 
@@ -157,7 +157,7 @@ impl Link {
         gateway: GatewayId,
         address: &str,
         identity: &Identity,
-        room: Arc<SendBudget>,
+        budget: Arc<SendBudget>,
         local: bool,
     ) -> Result<(Arc<Self>, Incoming<wire::Event>), DialError> {
         let endpoint = rpc::endpoint(address)
@@ -173,16 +173,16 @@ impl Link {
             .max_decoding_message_size(MAX_EVENT)
             .max_encoding_message_size(usize::MAX);
 
-        let (out, queued) = batch::channel();
+        let (out, queued) = channel::channel();
         let hello = command(Body::Hello(Box::new(wire::Hello {
-            gateway_id: gateway.0,
+            gateway_id: Some(gateway.0),
             parts: true,
             ..identity.hello.clone()
         })));
         let bytes = hello.encoded_len();
-        let _ = queue(&out, &room, hello, bytes);
+        let _ = queue(&out, &budget, hello, bytes);
         let in_parts = Arc::<AtomicBool>::default();
-        let outgoing = Outgoing::new(queued, room.clone(), in_parts.clone());
+        let outgoing = stream(queued, budget.clone(), in_parts.clone());
 
         let greeting = async {
             let events = client.open(outgoing).await?.into_inner();
@@ -205,14 +205,14 @@ impl Link {
         let link = Arc::new(Self {
             gateway,
             out,
-            room,
+            budget,
             max_message: welcome.max_message,
             max_command: usize::try_from(max_command).unwrap_or(usize::MAX),
             queries: DashMap::new(),
             last_query: AtomicU64::new(0),
             since: clock::at_last_tick(),
             tended: AtomicU64::new(0),
-            probes: Probes::default(),
+            pings: Pings::default(),
             draining: CancellationToken::new(),
             over: AtomicBool::new(false),
             ended: CancellationToken::new(),
@@ -231,20 +231,24 @@ impl Link {
             tracing::warn!(gateway = %self.gateway, bytes, limit = self.max_command, "command is too big for the gateway");
             return Err(NotSent::TooBig);
         }
-        queue(&self.out, &self.room, command(body), bytes).map_err(|_| NotSent::Ended)
+        queue(&self.out, &self.budget, command(body), bytes).map_err(|_| NotSent::Ended)
     }
 
-    /// Says that the handler of an event has finished, after all that it has sent.
-    pub(crate) fn done(&self, seq: u64) {
+    /// Says that the handler of an event has finished, after all that it has sent. A task that is no event has no number.
+    pub(crate) fn done(&self, seq: Option<Seq>) {
         // A link that has ended gets no answer: what the handler sent may have been refused, and another worker has the event.
-        if seq != 0 && !self.is_over() {
+        if let Some(seq) = seq
+            && !self.is_over()
+        {
             let _ = self.out.send(Queued::Done(seq));
         }
     }
 
     /// Says that the handler of an event was cut off, or that a worker that drains hands the event back.
-    pub(crate) fn undone(&self, seq: u64, handed_back: bool) {
-        if seq != 0 && !self.is_over() {
+    pub(crate) fn undone(&self, seq: Option<Seq>, handed_back: bool) {
+        if let Some(Seq(seq)) = seq
+            && !self.is_over()
+        {
             let _ = self.out.send(Queued::Undone(wire::Undone { seq, handed_back }));
         }
     }
@@ -273,16 +277,16 @@ impl Link {
 
     /// Asks the gateway. Nothing if the link has ended.
     pub(crate) fn ask(self: &Arc<Self>, body: wire::query::Body) -> Option<Asked> {
-        let number = self.last_query.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = QueryId(self.last_query.fetch_add(1, Ordering::Relaxed) + 1);
         let (answer, reply) = oneshot::channel();
-        self.queries.insert(number, answer);
+        self.queries.insert(id, answer);
         let asked = Asked {
             link: self.clone(),
-            number,
+            id,
             reply,
         };
         let query = wire::Query {
-            id: number,
+            id: id.0,
             body: Some(body),
         };
         let sent = self.send(Body::Query(Box::new(query))).is_ok();
@@ -290,16 +294,17 @@ impl Link {
         (sent && !self.has_ended()).then_some(asked)
     }
 
-    /// Hands a reply to who asked. One that comes too late is nobody's.
+    /// Hands a reply to the task that asked. A reply that comes too late is dropped.
     pub(crate) fn answer(&self, reply: wire::Reply) {
-        if reply.query == PROBE_QUERY {
-            let sent = self.probes.sent.load(Ordering::Relaxed);
-            self.probes.answered.store(sent, Ordering::Relaxed);
-            return;
-        }
-        if let (Some((_, asker)), Some(body)) = (self.queries.remove(&reply.query), reply.body) {
+        if let (Some((_, asker)), Some(body)) = (self.queries.remove(&QueryId(reply.query)), reply.body) {
             let _ = asker.send(body);
         }
+    }
+
+    /// The gateway has answered a ping.
+    pub(crate) fn pong(&self) {
+        let sent = self.pings.sent.load(Ordering::Relaxed);
+        self.pings.answered.store(sent, Ordering::Relaxed);
     }
 
     /// Whether the gateway takes a command of this size.
@@ -309,19 +314,19 @@ impl Link {
 
     /// Whether there is [room](SendBudget::has_half) for more from outside.
     pub(crate) fn has_half(&self) -> bool {
-        self.room.has_half()
+        self.budget.has_half()
     }
 
     /// Whether there is room in the outgoing queue.
     pub(crate) fn is_available(&self) -> bool {
-        self.room.is_available()
+        self.budget.is_available()
     }
 
     /// Waits for room in the outgoing queue, or for the link's end. Cancel safe.
     pub(crate) async fn available(&self) {
         tokio::select! {
             biased;
-            () = self.room.available() => {}
+            () = self.budget.available() => {}
             () = self.ended.cancelled() => {}
         }
     }
@@ -330,29 +335,22 @@ impl Link {
     pub(crate) fn tend(&self) {
         let age = self.age();
         self.tended.store(age, Ordering::Relaxed);
-        let (sent, answered) = (&self.probes.sent, &self.probes.answered);
+        let (sent, answered) = (&self.pings.sent, &self.pings.answered);
         let last = sent.load(Ordering::Relaxed);
-        if answered.load(Ordering::Relaxed) == last && age - last >= PROBE {
+        if answered.load(Ordering::Relaxed) == last && age - last >= PING {
             sent.store(age, Ordering::Relaxed);
-            let nobody = wire::Filter {
-                clients: vec![0],
-                ..wire::Filter::default()
-            };
-            let _ = self.send(Body::Query(Box::new(wire::Query {
-                id: PROBE_QUERY,
-                body: Some(wire::query::Body::Count(nobody)),
-            })));
+            let _ = self.send(Body::Ping(wire::Ping {}));
         }
     }
 
     /// Whether a gateway that has gone had surely not given this link up before, and its clients to other workers.
     pub(crate) fn surely_held(&self) -> bool {
-        self.probes.heard.load(Ordering::Relaxed) && self.probes.gone.load(Ordering::Relaxed)
+        self.pings.heard.load(Ordering::Relaxed) && self.pings.gone.load(Ordering::Relaxed)
     }
 
     /// The gateway was not there any more when it was dialled for the first time after the link's end.
     pub(crate) fn gateway_has_gone(&self) {
-        self.probes.gone.store(true, Ordering::Relaxed);
+        self.pings.gone.store(true, Ordering::Relaxed);
     }
 
     /// Whether it has ended. One that nobody has read for long counts so as well, for good: this process was frozen, the
@@ -391,9 +389,9 @@ impl Link {
 
     /// The stream has ended: nobody is to wait for anything of it.
     pub(crate) fn end(&self) {
-        let heard = self.age() - self.probes.answered.load(Ordering::Relaxed);
+        let heard = self.age() - self.pings.answered.load(Ordering::Relaxed);
         let heard = u128::from(heard) < rpc::UNHEARD.as_millis();
-        self.probes.heard.store(heard, Ordering::Relaxed);
+        self.pings.heard.store(heard, Ordering::Relaxed);
         self.cancel();
         self.queries.clear();
         let _ = self.out.send(Queued::End);
@@ -409,6 +407,6 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.link.queries.remove(&self.number);
+        self.link.queries.remove(&self.id);
     }
 }

@@ -1,91 +1,115 @@
-//! What goes to a gateway: the request stream of a link.
+//! The commands that go to a gateway: the worker's end of a link's sending half.
 
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
 
-use meepo_proto::batch;
+use meepo_link::{Next, Order, Outgoing, Source, channel};
+use meepo_proto::Seq;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
-use meepo_proto::parts::{Order, PART, Queue};
+use meepo_proto::link::send::To;
 use tokio_stream::Stream;
 
-use crate::link::send_budget::{Charge, SendBudget};
+use super::send_budget::{Charge, SendBudget};
 
-/// What surrounds the body of a command, at most.
+/// Bytes around the body of a command, at most.
 const COMMAND_HEAD: usize = 16;
-/// The number of the query that asks whether the gateway hears this worker; others count from 1.
-pub(crate) const PROBE_QUERY: u64 = 0;
 /// Most events that one `done` answers.
 const DONE_AT_ONCE: usize = 128;
-/// Bytes that are out are counted no longer once there are so many of them, or nothing more is there.
+/// Bytes that are out go back to the budget once there are this many, or the queue is empty.
 const FREED_AT_ONCE: usize = 8 << 10;
 
-/// An entry of the outgoing queue.
+/// An entry of the queue of a link.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    /// With the bytes that are counted for it.
+    /// With the bytes that the budget counts for it.
     Command(wire::Command, usize),
-    Done(u64),
-    /// After all that was done before.
+    Done(Seq),
+    /// Goes out after every `done` that was queued before.
     Undone(wire::Undone),
     End,
 }
 
-/// The request stream. All that is queued is ready at each poll, so tonic joins it into as few writes as it can, and HTTP/2
-/// says when it has enough; but of what is large it gives one part a poll, so that what other tasks say meanwhile passes it.
+/// The request stream of a link.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
-    queue: batch::Receiver<Queued>,
-    room: Arc<SendBudget>,
-    /// Bytes of what is out, that are still counted.
+pub(crate) struct CommandStream(Outgoing<CommandSource>);
+
+/// The commands of one link, in the order in which they were queued; `done`s are gathered.
+#[derive(Debug)]
+pub(crate) struct CommandSource {
+    queue: channel::Receiver<Queued>,
+    budget: Arc<SendBudget>,
+    /// Bytes that are out and that the budget still counts.
     out: usize,
-    /// The gateway takes commands in parts.
-    in_parts: Arc<AtomicBool>,
-    /// Events to be answered with the next `done`: once the queue is empty, or enough of them.
+    /// Events that the next `done` answers: once the queue is empty, or there are enough of them.
     done: Vec<u64>,
-    /// What cannot go at once.
-    held: Queue<wire::Command, Option<Charge>>,
-    /// A part is out, and others have had their turn.
-    paused: bool,
-    ended: bool,
+    /// An entry that goes out after the `done` of the events before it.
+    behind_done: Option<Queued>,
 }
 
-impl Outgoing {
-    /// It sends no parts before `in_parts` is true.
-    pub(crate) fn new(queue: batch::Receiver<Queued>, room: Arc<SendBudget>, in_parts: Arc<AtomicBool>) -> Self {
+/// Sends no parts before `in_parts` is true.
+pub(crate) fn stream(
+    queue: channel::Receiver<Queued>,
+    budget: Arc<SendBudget>,
+    in_parts: Arc<AtomicBool>,
+) -> CommandStream {
+    CommandStream(Outgoing::new(CommandSource::new(queue, budget), in_parts))
+}
+
+impl CommandSource {
+    fn new(queue: channel::Receiver<Queued>, budget: Arc<SendBudget>) -> Self {
         Self {
             queue,
-            room,
+            budget,
             out: 0,
-            in_parts,
             done: Vec::new(),
-            held: Queue::default(),
-            paused: false,
-            ended: false,
+            behind_done: None,
         }
     }
 
-    /// The next one while nothing is held. Nothing if that has changed, or all has ended.
-    fn poll_straight(&mut self, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
+    fn free(&mut self) {
+        if self.out > 0 {
+            self.budget.free(mem::take(&mut self.out));
+        }
+    }
+
+    fn take_done(&mut self) -> Option<wire::Command> {
+        let seq = mem::take(&mut self.done);
+        (!seq.is_empty()).then(|| command(Body::Done(wire::Done { seq })))
+    }
+
+    /// An entry that no `done` may follow.
+    fn after_done(&mut self, queued: Queued) -> Next<wire::Command> {
+        if let Some(done) = self.take_done() {
+            self.behind_done = Some(queued);
+            return Next::Message(done, 0);
+        }
+        match queued {
+            Queued::Undone(undone) => Next::Message(command(Body::Undone(undone)), 0),
+            _ => Next::End(Ok(())),
+        }
+    }
+}
+
+impl Source for CommandSource {
+    type Message = wire::Command;
+    type Kept = Charge;
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<wire::Command>> {
+        if let Some(queued) = self.behind_done.take() {
+            return Poll::Ready(self.after_done(queued));
+        }
         while self.done.len() < DONE_AT_ONCE {
             match self.queue.poll_recv(cx) {
-                Poll::Ready(Some(Queued::Command(command, bytes))) if !self.is_large(bytes) => {
-                    self.free_soon(bytes);
-                    return Poll::Ready(Some(command));
+                Poll::Ready(Some(Queued::Command(command, bytes))) => {
+                    return Poll::Ready(Next::Message(command, bytes));
                 }
-                Poll::Ready(Some(Queued::Done(seq))) => self.done.push(seq),
-                Poll::Ready(Some(queued)) => {
-                    self.hold(queued);
-                    self.hold_all(cx);
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(None) => {
-                    self.hold(Queued::End);
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(Some(Queued::Done(seq))) => self.done.push(seq.0),
+                Poll::Ready(Some(queued)) => return Poll::Ready(self.after_done(queued)),
+                Poll::Ready(None) => return Poll::Ready(self.after_done(Queued::End)),
                 Poll::Pending => {
                     self.free();
                     if self.done.is_empty() {
@@ -95,104 +119,52 @@ impl Outgoing {
                 }
             }
         }
-        Poll::Ready(Some(self.take_done()))
+        let done = self.take_done().expect("the loop ends with events that are done");
+        Poll::Ready(Next::Message(done, 0))
     }
 
-    fn is_large(&self, bytes: usize) -> bool {
-        bytes > PART && self.in_parts.load(Ordering::Relaxed)
+    /// Only messages to single clients are passed: a client that gets one may ask, over any link, for the state that earlier
+    /// commands made.
+    fn order(command: &wire::Command) -> Order {
+        let Some(body) = &command.body else { return Order::Fence };
+        match body {
+            Body::Send(wire::Send {
+                to: Some(To::Client(client)),
+                ..
+            }) => Order::Of(*client),
+            Body::Accept(accept) => Order::Change(accept.client),
+            Body::Reject(reject) => Order::Change(reject.client),
+            Body::Join(join) => Order::Change(join.client),
+            Body::Leave(leave) => Order::Change(leave.client),
+            Body::Bind(bind) => Order::Change(bind.client),
+            Body::Unbind(unbind) => Order::Change(unbind.client),
+            Body::Session(update) => Order::Change(update.client),
+            Body::Pause(pause) => Order::Change(pause.client),
+            // The gateway counts clients and forwarded requests together.
+            Body::Respond(respond) => Order::Of(respond.request_number),
+            Body::Done(_) | Body::Ping(_) => Order::After,
+            _ => Order::Fence,
+        }
     }
 
-    /// Has bytes counted no longer, together with others.
-    fn free_soon(&mut self, bytes: usize) {
+    /// Events that are done already do not wait for the large command behind them.
+    fn take_before_large(&mut self) -> Option<wire::Command> {
+        self.take_done()
+    }
+
+    fn sent(&mut self, bytes: usize) {
         self.out += bytes;
         if self.out >= FREED_AT_ONCE {
             self.free();
         }
     }
 
-    fn free(&mut self) {
-        if self.out > 0 {
-            self.room.free(mem::take(&mut self.out));
-        }
-    }
-
-    /// Takes all that there is.
-    fn hold_all(&mut self, cx: &mut Context<'_>) {
-        self.free();
-        while !self.ended
-            && let Poll::Ready(queued) = self.queue.poll_recv(cx)
-        {
-            self.hold(queued.unwrap_or(Queued::End));
-        }
-        self.hold_done();
-    }
-
-    fn hold(&mut self, queued: Queued) {
-        match queued {
-            Queued::Command(command, bytes) => {
-                let large = self.is_large(bytes);
-                if large {
-                    // What is done already does not wait for it.
-                    self.hold_done();
-                }
-                let order = command.body.as_ref().map_or(Order::Fence, order);
-                let charge = self.room.until_dropped(bytes);
-                self.held.push(command, order, large, Some(charge));
-            }
-            Queued::Done(seq) => {
-                self.done.push(seq);
-                if self.done.len() == DONE_AT_ONCE {
-                    self.hold_done();
-                }
-            }
-            Queued::Undone(undone) => {
-                self.hold_done();
-                self.held.push(command(Body::Undone(undone)), Order::Fence, false, None);
-            }
-            Queued::End => {
-                self.hold_done();
-                self.ended = true;
-            }
-        }
-    }
-
-    fn hold_done(&mut self) {
-        if !self.done.is_empty() {
-            let done = self.take_done();
-            self.held.push(done, Order::After, false, None);
-        }
-    }
-
-    fn take_done(&mut self) -> wire::Command {
-        let seq = mem::take(&mut self.done);
-        command(Body::Done(wire::Done { seq }))
+    fn keep(&mut self, bytes: usize) -> Charge {
+        self.budget.until_dropped(bytes)
     }
 }
 
-impl Stream for Outgoing {
-    type Item = wire::Command;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
-        if self.held.is_empty() && !self.ended {
-            let next = ready!(self.poll_straight(cx));
-            if next.is_some() {
-                return Poll::Ready(next);
-            }
-        }
-        if mem::take(&mut self.paused) {
-            self.hold_all(cx);
-        }
-        let next = self.held.pop();
-        if next.is_none() && !self.held.is_empty() {
-            self.paused = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(next)
-    }
-}
-
-impl Drop for Outgoing {
+impl Drop for CommandSource {
     fn drop(&mut self) {
         for queued in self.queue.close() {
             if let Queued::Command(_, bytes) = queued {
@@ -203,48 +175,39 @@ impl Drop for Outgoing {
     }
 }
 
-/// Puts a command into an outgoing queue. It comes back, and counts nowhere, if the stream has gone.
+impl Stream for CommandStream {
+    type Item = wire::Command;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<wire::Command>> {
+        // A worker ends its stream without an error.
+        Pin::new(&mut self.0).poll_next(cx).map(|next| next?.ok())
+    }
+}
+
+/// Queues a command. It comes back, and counts nowhere, if the stream has gone.
 pub(crate) fn queue(
-    out: &batch::Sender<Queued>,
-    room: &SendBudget,
+    out: &channel::Sender<Queued>,
+    budget: &SendBudget,
     command: wire::Command,
     bytes: usize,
 ) -> Result<(), Queued> {
-    room.charge(bytes);
+    budget.charge(bytes);
     out.send(Queued::Command(command, bytes))
-        .inspect_err(|_| room.free(bytes))
+        .inspect_err(|_| budget.free(bytes))
 }
 
-/// What a command takes, or a little more.
+/// The size of a command in bytes, or a little more.
 pub(crate) fn size(body: &Body) -> usize {
     let bytes = match body {
-        // Most are of this kind, and are not to be measured twice: up to 13 bytes stand beside the payload.
-        Body::Send(wire::Send { payload, to: None, .. }) => payload.len() + COMMAND_HEAD,
+        // Most commands are of this kind, and are not measured twice: up to 13 bytes stand beside the payload.
+        Body::Send(wire::Send {
+            payload,
+            to: Some(To::Client(_)) | None,
+            ..
+        }) => payload.len() + COMMAND_HEAD,
         body => body.encoded_len(),
     };
     bytes + COMMAND_HEAD
-}
-
-/// Which place a command has to keep. Only messages to single clients are passed: whoever gets one may ask, over any link,
-/// for what was done before it.
-fn order(body: &Body) -> Order {
-    match body {
-        Body::Send(send) if send.to.is_none() => Order::Of(send.client),
-        Body::Accept(accept) => Order::Change(accept.client),
-        Body::Reject(reject) => Order::Change(reject.client),
-        Body::Join(join) => Order::Change(join.client),
-        Body::Leave(leave) => Order::Change(leave.client),
-        Body::Bind(bind) => Order::Change(bind.client),
-        Body::Unbind(unbind) => Order::Change(unbind.client),
-        Body::Session(update) => Order::Change(update.client),
-        Body::Reading(reading) => Order::Change(reading.client),
-        // Requests have numbers that no client has.
-        Body::Respond(respond) => Order::Of(respond.request),
-        Body::Done(_) => Order::After,
-        // It asks only whether it is heard.
-        Body::Query(query) if query.id == PROBE_QUERY => Order::After,
-        _ => Order::Fence,
-    }
 }
 
 pub(crate) fn command(body: Body) -> wire::Command {
@@ -253,32 +216,33 @@ pub(crate) fn command(body: Body) -> wire::Command {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
-
-    use meepo_proto::parts::Assembly;
+    use meepo_link::PART;
+    use meepo_link::testing::{Played, poll};
 
     use super::*;
 
     const LARGE: usize = 5 * PART / 2;
 
+    /// The sending half of a link that a test reads.
     struct Line {
-        out: batch::Sender<Queued>,
-        outgoing: Outgoing,
-        room: Arc<SendBudget>,
-        /// That of the whole child.
+        out: channel::Sender<Queued>,
+        played: Played<CommandSource>,
+        budget: Arc<SendBudget>,
+        /// The budget of the whole child.
         whole: Arc<SendBudget>,
     }
 
     impl Line {
         fn new(in_parts: bool) -> Self {
-            let (out, queue) = batch::channel();
+            let (out, queue) = channel::channel();
             let whole = SendBudget::new(usize::MAX, None, Box::leak(Box::default()));
-            let room = SendBudget::new(usize::MAX, Some(whole.clone()), Box::leak(Box::default()));
-            let outgoing = Outgoing::new(queue, room.clone(), Arc::new(in_parts.into()));
+            let budget = SendBudget::new(usize::MAX, Some(whole.clone()), Box::leak(Box::default()));
+            let source = CommandSource::new(queue, budget.clone());
+            let outgoing = Outgoing::new(source, Arc::new(in_parts.into()));
             Self {
                 out,
-                outgoing,
-                room,
+                played: Played::new(outgoing, short),
+                budget,
                 whole,
             }
         }
@@ -289,13 +253,13 @@ mod tests {
 
         fn command(&self, body: Body) {
             let bytes = size(&body);
-            queue(&self.out, &self.room, command(body), bytes).expect("it is read");
+            queue(&self.out, &self.budget, command(body), bytes).expect("it is read");
         }
 
         fn send(&self, client: u64, bytes: usize) {
             self.command(Body::Send(wire::Send {
                 payload: vec![0; bytes].into(),
-                client,
+                to: Some(To::Client(client)),
                 ..wire::Send::default()
             }));
         }
@@ -306,45 +270,27 @@ mod tests {
         }
 
         fn poll(&mut self) -> Poll<Option<wire::Command>> {
-            let mut cx = Context::from_waker(Waker::noop());
-            Pin::new(&mut self.outgoing).poll_next(&mut cx)
-        }
-
-        /// The next one, also after a pause.
-        fn next(&mut self) -> Poll<Option<wire::Command>> {
-            match self.poll() {
-                Poll::Pending => self.poll(),
-                next => next,
-            }
+            poll(&mut self.played.outgoing).map(|next| next.map(|next| next.expect("a worker sends no error")))
         }
 
         /// What comes until there is nothing, put together, in short.
         fn all(&mut self) -> Vec<String> {
-            let mut assembly = Assembly::new(usize::MAX);
-            let mut all = Vec::new();
-            loop {
-                let said = match self.next() {
-                    Poll::Pending => return all,
-                    Poll::Ready(None) => "end".to_owned(),
-                    Poll::Ready(Some(command)) => match assembly.take(command).expect("the rules are kept") {
-                        Some(whole) => short(whole),
-                        None => continue,
-                    },
-                };
-                let ended = said == "end";
-                all.push(said);
-                if ended {
-                    return all;
-                }
-            }
+            self.played.all()
         }
     }
 
     fn short(command: wire::Command) -> String {
         match command.body.expect("it has a body") {
-            Body::Send(send) if send.payload.len() == LARGE => format!("large {}", send.client),
-            Body::Send(send) => format!("small {}", send.client),
-            Body::Respond(respond) => format!("answer {}", respond.request),
+            Body::Send(wire::Send {
+                payload,
+                to: Some(To::Client(client)),
+                ..
+            }) => match payload.len() {
+                LARGE => format!("large {client}"),
+                _ => format!("small {client}"),
+            },
+            Body::Respond(respond) => format!("answer {}", respond.request_number),
+            Body::Ping(_) => "ping".to_owned(),
             Body::Query(query) => format!("query {}", query.id),
             Body::Join(join) => format!("join {}", join.client),
             Body::Done(done) => format!("done {:?}", done.seq),
@@ -357,34 +303,31 @@ mod tests {
     fn done_comes_after_all_that_was_sent_before_it() {
         let mut line = Line::new(true);
         line.send(1, LARGE);
-        line.queue(Queued::Done(1));
+        line.queue(Queued::Done(Seq(1)));
         line.send(2, 10);
-        line.queue(Queued::Done(2));
+        line.queue(Queued::Done(Seq(2)));
         line.send(1, 10);
         assert_eq!(line.all(), ["small 2", "large 1", "small 1", "done [1, 2]"]);
         // What is done before the large one does not wait for it.
-        line.queue(Queued::Done(3));
+        line.queue(Queued::Done(Seq(3)));
         line.send(1, LARGE);
-        line.queue(Queued::Done(4));
+        line.queue(Queued::Done(Seq(4)));
         assert_eq!(line.all(), ["done [3]", "large 1", "done [4]"]);
     }
 
     #[test]
-    fn small_messages_pass_answers_to_requests_and_the_probe() {
+    fn small_messages_pass_answers_to_requests_and_the_ping() {
         let mut line = Line::new(true);
         line.command(Body::Respond(wire::Respond {
-            request: 5,
+            request_number: 5,
             body: vec![0; LARGE].into(),
             ..wire::Respond::default()
         }));
-        line.command(Body::Query(Box::new(wire::Query {
-            id: PROBE_QUERY,
-            body: None,
-        })));
+        line.command(Body::Ping(wire::Ping {}));
         line.send(2, 10);
         line.command(Body::Query(Box::new(wire::Query { id: 1, body: None })));
         line.send(3, 10);
-        assert_eq!(line.all(), ["small 2", "answer 5", "query 0", "query 1", "small 3"]);
+        assert_eq!(line.all(), ["small 2", "answer 5", "ping", "query 1", "small 3"]);
     }
 
     #[test]
@@ -394,9 +337,9 @@ mod tests {
             if large {
                 line.send(1, LARGE);
             }
-            line.queue(Queued::Done(1));
+            line.queue(Queued::Done(Seq(1)));
             line.undone(2);
-            line.queue(Queued::Done(3));
+            line.queue(Queued::Done(Seq(3)));
             line.send(2, 10);
             let mut all = line.all();
             if large {
@@ -426,13 +369,13 @@ mod tests {
         let mut line = Line::new(true);
         line.send(1, LARGE);
         line.send(1, 10);
-        line.queue(Queued::Done(1));
+        line.queue(Queued::Done(Seq(1)));
         line.queue(Queued::End);
         line.send(2, 10);
         assert_eq!(line.all(), ["large 1", "small 1", "done [1]", "end"]);
         assert!(matches!(line.poll(), Poll::Ready(None)));
         let mut line = Line::new(true);
-        line.queue(Queued::Done(1));
+        line.queue(Queued::Done(Seq(1)));
         line.queue(Queued::End);
         assert_eq!(line.all(), ["done [1]", "end"]);
     }
@@ -441,7 +384,7 @@ mod tests {
     fn all_is_sent_in_turn_to_a_gateway_that_takes_no_parts() {
         let mut line = Line::new(false);
         line.send(1, LARGE);
-        line.queue(Queued::Done(1));
+        line.queue(Queued::Done(Seq(1)));
         line.undone(2);
         line.send(1, LARGE);
         line.send(2, 10);
@@ -457,7 +400,7 @@ mod tests {
             for _ in 0..3 {
                 line.send(1, 10);
             }
-            line.queue(Queued::Done(1));
+            line.queue(Queued::Done(Seq(1)));
             for bytes in [LARGE, 10, LARGE] {
                 line.send(1, bytes);
             }
@@ -465,17 +408,17 @@ mod tests {
                 let _ = line.poll();
             }
             line.send(1, 10);
-            assert!(line.room.queued() > LARGE && line.room.queued() == line.whole.queued());
+            assert!(line.budget.queued() > LARGE && line.budget.queued() == line.whole.queued());
             let Line {
                 out,
-                outgoing,
-                room,
+                played,
+                budget,
                 whole,
             } = line;
-            drop(outgoing);
-            assert_eq!((room.queued(), whole.queued()), (0, 0), "after {polls}");
-            assert!(queue(&out, &room, wire::Command::default(), 10).is_err());
-            assert_eq!((room.queued(), whole.queued()), (0, 0));
+            drop(played);
+            assert_eq!((budget.queued(), whole.queued()), (0, 0), "after {polls}");
+            assert!(queue(&out, &budget, wire::Command::default(), 10).is_err());
+            assert_eq!((budget.queued(), whole.queued()), (0, 0));
         }
     }
 
@@ -492,11 +435,11 @@ mod tests {
             })) = line.poll()
             {
                 parts += 1;
-                assert_eq!(parts < 3, line.room.queued() > LARGE, "{parts} parts are out");
+                assert_eq!(parts < 3, line.budget.queued() > LARGE, "{parts} parts are out");
             }
         }
         assert!(polls < 30, "{polls}");
         line.all();
-        assert_eq!(line.room.queued(), 0);
+        assert_eq!(line.budget.queued(), 0);
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use meepo_link::Incoming;
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
-use meepo_proto::parts::Incoming;
 use meepo_proto::registry::{Kind, Node, State};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, coop};

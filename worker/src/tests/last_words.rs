@@ -4,23 +4,23 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 
-use super::gateway::{Gateway, Link, text_to};
+use super::gateway::{Gateway, Link, about, text_to};
 use super::{Running, eventually};
 
 /// The gateway is about to close its clients, and waits so long.
 fn leave(link: &Link, reload: bool, wait_ms: u32) {
     link.push(wire::Event {
-        body: Some(Event::Leaving(wire::Leaving { reload, wait_ms })),
+        body: Some(Event::LastWords(wire::LastWords { reload, wait_ms })),
         ..wire::Event::default()
     });
 }
 
 /// All commands before `parted`, without `done`.
-async fn until_parted(link: &mut Link) -> Vec<Command> {
+async fn until_last_words_sent(link: &mut Link) -> Vec<Command> {
     let mut before = Vec::new();
     loop {
         match link.next().await {
-            Command::Parted(_) => return before,
+            Command::LastWordsSent(_) => return before,
             Command::Done(_) => {}
             command => before.push(command),
         }
@@ -50,7 +50,7 @@ async fn each_client_is_told_in_its_turn_and_parted_follows() {
     worker.let_pass(2);
     worker.expect("1 held").await;
     worker.expect("1 last words: Stop").await;
-    let told = until_parted(&mut link).await;
+    let told = until_last_words_sent(&mut link).await;
     let told: Vec<_> = told
         .iter()
         .filter(|command| matches!(command, Command::Send(_)))
@@ -66,7 +66,7 @@ async fn each_client_is_told_in_its_turn_and_parted_follows() {
     worker.expect("1 close: client 1000: bye").await;
     leave(&link, true, 10_000);
     worker.expect("3 last words: Reload").await;
-    assert_eq!(until_parted(&mut link).await, [text_to(3, "goodbye")]);
+    assert_eq!(until_last_words_sent(&mut link).await, [text_to(3, "goodbye")]);
     worker.expect_no_more();
 }
 
@@ -79,7 +79,7 @@ async fn only_clients_of_the_gateway_that_leaves_are_told() {
     come(&mut worker, &mut link, 1, "").await;
     come(&mut worker, &mut stays, 1, "").await;
     leave(&link, false, 10_000);
-    assert_eq!(until_parted(&mut link).await, [text_to(1, "goodbye")]);
+    assert_eq!(until_last_words_sent(&mut link).await, [text_to(1, "goodbye")]);
     worker.expect("1 last words: Stop").await;
     let seq = stays.message(1, "x");
     assert_eq!(stays.until_done(seq).await, [text_to(1, "x")]);
@@ -96,7 +96,7 @@ async fn one_that_hangs_or_panics_holds_nobody_up_and_is_served_on() {
     let mut told = [worker.told().await, worker.told().await];
     told.sort();
     assert_eq!(told, ["1 last words: Stop", "2 last words: Stop"]);
-    assert_eq!(until_parted(&mut link).await, []);
+    assert_eq!(until_last_words_sent(&mut link).await, []);
     assert_eq!(worker.stats.handler_errors.get(), 2);
     for client in [1, 2] {
         let seq = link.message(client, "x");
@@ -115,7 +115,7 @@ async fn one_whose_turn_comes_too_late_is_not_told() {
     leave(&link, false, 0);
     worker.let_pass(1);
     worker.expect("1 held").await;
-    assert_eq!(until_parted(&mut link).await, []);
+    assert_eq!(until_last_words_sent(&mut link).await, []);
     worker.expect_no_more();
     assert_eq!(worker.stats.handler_errors.get(), 0);
 }
@@ -127,16 +127,12 @@ async fn one_that_is_moved_meanwhile_is_told_no_more() {
     link.message(1, "hold x");
     worker.expect("1 hold x").await;
     leave(&link, true, 10_000);
-    link.push(wire::Event {
-        client: 1,
-        body: Some(Event::Detached(wire::Detached {})),
-        ..wire::Event::default()
-    });
+    link.push(about(1, Event::Detached(wire::Detached {})));
     // Whoever is told something comes after that.
     come(&mut worker, &mut link, 2, "").await;
     worker.let_pass(1);
     worker.expect("1 held").await;
-    assert_eq!(until_parted(&mut link).await, []);
+    assert_eq!(until_last_words_sent(&mut link).await, []);
     worker.expect_no_more();
 }
 
@@ -151,7 +147,7 @@ async fn a_handler_without_last_words_is_not_asked_and_nobody_waits_for_those_wh
     link.message(1, "hold x");
     worker.expect("1 hold x").await;
     leave(&link, false, 10_000);
-    assert_eq!(until_parted(&mut link).await, []);
+    assert_eq!(until_last_words_sent(&mut link).await, []);
     worker.let_pass(1);
     worker.expect("1 held").await;
     worker.expect_no_more();

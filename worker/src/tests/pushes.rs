@@ -80,16 +80,16 @@ fn reply(link: &Link, query: u64, body: Reply) {
 }
 
 /// A reply that these clients are there.
-fn there(clients: &[wire::Found]) -> Reply {
+fn there(clients: &[wire::ClientInfo]) -> Reply {
     Reply::Selected(wire::Selected {
         clients: clients.to_vec(),
     })
 }
 
-fn found(client: u64) -> wire::Found {
-    wire::Found {
+fn found(client: u64) -> wire::ClientInfo {
+    wire::ClientInfo {
         client,
-        ..wire::Found::default()
+        ..wire::ClientInfo::default()
     }
 }
 
@@ -163,7 +163,7 @@ async fn what_a_gateway_has_refused_is_seen() {
     assert!(matches!(link.next().await, Command::Join(_)));
     assert!(matches!(link.next().await, Command::Join(_)));
     let (query, _) = question(&mut link).await;
-    let member = wire::Found {
+    let member = wire::ClientInfo {
         groups: vec!["g".into()],
         ..found(5)
     };

@@ -13,6 +13,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use meepo_proto::EventNumber;
+
 use self::served::ServedClient;
 use self::target::ClientTarget;
 use crate::api::event::hello::Hello;
@@ -49,7 +51,8 @@ pub struct Client {
 /// The event that a handler was called for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct CurrentEvent {
-    pub(crate) number: u64,
+    /// None for a task that is no event.
+    pub(crate) number: Option<EventNumber>,
     pub(crate) redelivered: bool,
 }
 
@@ -91,9 +94,9 @@ impl Client {
 
     /// The number of the event that is being handled: which of the client's events it is, counted from 1 by its gateway,
     /// with `on_connect` and `on_close`. It stays the same when the event is delivered again, to whichever worker; with the
-    /// client's [id](ClientTarget::id) it names an event for good. It is 0 in a timer, in `on_last_words`, and for an
+    /// client's [id](ClientTarget::id) it names an event for good. There is none in a timer, in `on_last_words`, and for an
     /// `on_close` because the gateway has died.
-    pub fn event_number(&self) -> u64 {
+    pub fn event_number(&self) -> Option<EventNumber> {
         self.event.number
     }
 

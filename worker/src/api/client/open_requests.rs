@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-use crate::api::delivery::Delivery;
 use crate::api::error::{Panic, guarded};
 use crate::api::event::message::Message;
+use crate::api::receipt::Receipt;
 
 /// Most requests that wait for replies of one client: each message of the client is compared with all of them.
 const MAX_WAITING: usize = 16;
@@ -31,7 +31,7 @@ pub enum RequestError {
     Moved,
     /// The request has not reached the client: its send buffer was full, or the gateway refuses it as too large.
     #[error("the request was not sent: {0:?}")]
-    NotSent(Delivery),
+    NotSent(Receipt),
     /// The client has not been let in yet: it is sent nothing before `on_connect` has returned.
     #[error("the client has not been let in yet")]
     NotConnected,

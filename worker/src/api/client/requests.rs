@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use super::Client;
 use super::open_requests::{Matches, RequestError};
 use super::served::ServedClient;
-use crate::api::delivery::{Delivery, delivery};
 use crate::api::event::message::Message;
+use crate::api::receipt::{Receipt, receipt};
 use crate::api::targets::send_one;
 
 /// # Requests
@@ -90,15 +90,15 @@ impl Client {
             cluster.stats().failed_sends.add(1);
             return Err(match served.link().has_ended() {
                 true => RequestError::Moved,
-                false => RequestError::NotSent(Delivery::Refused),
+                false => RequestError::NotSent(Receipt::Refused),
             });
         };
         cluster.count_sent(&message);
         let not_sent = async {
-            let error = match delivery(sent.reply().await) {
-                Delivery::Gone => RequestError::Gone,
-                not_sent @ (Delivery::Full | Delivery::Refused) => RequestError::NotSent(not_sent),
-                Delivery::Delivered | Delivery::Unknown => std::future::pending().await,
+            let error = match receipt(sent.reply().await) {
+                Receipt::Gone => RequestError::Gone,
+                not_sent @ (Receipt::Full | Receipt::Refused) => RequestError::NotSent(not_sent),
+                Receipt::Delivered | Receipt::Unknown => std::future::pending().await,
             };
             cluster.stats().failed_sends.add(1);
             error

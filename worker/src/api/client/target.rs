@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::served::ServedClient;
 use crate::api::cluster::Cluster;
 use crate::api::cluster::gateway_copy::GatewayCopy;
-use crate::api::delivery::{Delivery, delivery};
 use crate::api::event::message::Message;
+use crate::api::receipt::{Receipt, receipt};
 use crate::api::targets::{close, close_reason, destroy, only, send_one};
 use crate::link::{Link, NotSent};
 
@@ -92,27 +92,27 @@ impl ClientTarget<'_> {
     /// Sends the client a message, and waits until it is known what became of it, for the setting `query_timeout` at most.
     ///
     /// Not for `on_connect`: a client is sent nothing before that has returned.
-    pub async fn send_and_confirm(&self, message: impl Into<Message>) -> Delivery {
+    pub async fn send_and_confirm(&self, message: impl Into<Message>) -> Receipt {
         let message = message.into();
         let cluster = self.cluster();
         cluster.count_sent(&message);
         let send = send_one(message, self.id().number);
-        let delivery = match self.link() {
+        let receipt = match self.link() {
             Some(link) => match link.ask(Question::Confirm(send)) {
                 Some(asked) => {
                     let reply = timeout(cluster.limits().query_timeout, asked.reply()).await;
-                    delivery(reply.ok().flatten())
+                    receipt(reply.ok().flatten())
                 }
-                None => Delivery::Unknown,
+                None => Receipt::Unknown,
             },
             // The gateway may be back soon, with the client.
-            None if cluster.gateways().away.contains(&self.id().gateway) => Delivery::Unknown,
-            None => Delivery::Gone,
+            None if cluster.gateways().away.contains(&self.id().gateway) => Receipt::Unknown,
+            None => Receipt::Gone,
         };
-        if delivery != Delivery::Delivered {
+        if receipt != Receipt::Delivered {
             cluster.stats().failed_sends.add(1);
         }
-        delivery
+        receipt
     }
 
     /// Closes the client after all that it was sent before, with a WebSocket close code and a reason.
@@ -157,13 +157,13 @@ impl ClientTarget<'_> {
     }
 
     fn set_paused(&self, paused: bool) {
-        let reading = Body::Reading(wire::Reading {
-            client: self.id().number,
+        let pause = Body::Pause(wire::Pause {
+            client: self.id().number.0,
             paused,
         });
         self.with_copy(|copy| {
             let mut copy = copy.map(GatewayCopy::paused);
-            if self.tell(reading)
+            if self.tell(pause)
                 && let Some(copy) = &mut copy
             {
                 **copy = paused;
@@ -174,7 +174,7 @@ impl ClientTarget<'_> {
     /// Makes the client a member of a group. It leaves by itself when it goes.
     pub fn join(&self, group: impl Into<String>) {
         self.tell(Body::Join(wire::Join {
-            client: self.id().number,
+            client: self.id().number.0,
             group: group.into(),
         }));
     }
@@ -182,7 +182,7 @@ impl ClientTarget<'_> {
     /// Takes the client out of a group.
     pub fn leave(&self, group: impl Into<String>) {
         self.tell(Body::Leave(wire::Leave {
-            client: self.id().number,
+            client: self.id().number.0,
             group: group.into(),
         }));
     }
@@ -190,7 +190,7 @@ impl ClientTarget<'_> {
     /// Binds the client to the uid of a user, in place of an earlier one. A user can have several clients.
     pub fn bind(&self, uid: impl Into<String>) {
         self.tell(Body::Bind(wire::Bind {
-            client: self.id().number,
+            client: self.id().number.0,
             uid: uid.into(),
         }));
     }
@@ -198,7 +198,7 @@ impl ClientTarget<'_> {
     /// Binds the client to no uid any more. It does so by itself when it goes.
     pub fn unbind(&self) {
         self.tell(Body::Unbind(wire::Unbind {
-            client: self.id().number,
+            client: self.id().number.0,
         }));
     }
 
@@ -236,7 +236,7 @@ impl ClientTarget<'_> {
     pub(crate) fn change_session(&self, change: wire::SessionChanged) {
         let wire::SessionChanged { set, remove, clear } = change.clone();
         let update = Body::Session(wire::SessionUpdate {
-            client: self.id().number,
+            client: self.id().number.0,
             set,
             remove,
             clear,

@@ -115,8 +115,8 @@ impl Cluster {
         let group = group.into();
         let gateways = self.gateways();
         for link in gateways.up.values() {
-            let ungroup = wire::Ungroup { group: group.clone() };
-            if link.send(Body::Ungroup(ungroup)).is_err() {
+            let dissolve = wire::Dissolve { group: group.clone() };
+            if link.send(Body::Dissolve(dissolve)).is_err() {
                 self.shared.stats.failed_sends.add(1);
             }
         }

@@ -112,7 +112,7 @@ impl From<wire::Closed> for CloseReason {
     fn from(closed: wire::Closed) -> Self {
         Self {
             cause: closed.cause().into(),
-            code: u16::try_from(closed.code).ok().filter(|code| *code != 0),
+            code: closed.code.and_then(|code| u16::try_from(code).ok()),
             text: closed.reason,
         }
     }

@@ -182,7 +182,7 @@ impl Select<'_> {
     ) -> Vec<GatewayId> {
         let part = |gateway: GatewayId| {
             let here = self.clients.iter().filter(|id| id.gateway == gateway);
-            let clients: Vec<_> = here.map(|id| id.number).collect();
+            let clients: Vec<_> = here.map(|id| id.number.0).collect();
             if clients.is_empty() && !self.clients.is_empty() {
                 return None;
             }
@@ -196,10 +196,10 @@ impl Select<'_> {
 }
 
 impl Member {
-    pub(crate) fn of(gateway: GatewayId, found: wire::Found) -> Self {
+    pub(crate) fn of(gateway: GatewayId, found: wire::ClientInfo) -> Self {
         Self {
             id: ClientId::new(gateway, found.client),
-            uid: Some(found.uid).filter(|uid| !uid.is_empty()),
+            uid: found.uid,
             groups: found.groups.into_iter().collect(),
             session: found.session,
         }

@@ -31,7 +31,7 @@ impl<H: Handler> ClientQueues<H> {
             TaskKind::Opened => Box::pin(self.connect(client, link)).await,
             TaskKind::Closed(reason) => Box::pin(self.close(client, link, reason)).await,
             TaskKind::GatewayLost => Box::pin(self.close(client, link, CloseReason::gateway_lost())).await,
-            TaskKind::LastWords(last_words) => Box::pin(self.last_words(client, &last_words)).await,
+            TaskKind::LastWords(last_words) => Box::pin(self.say_last_words(client, &last_words)).await,
             TaskKind::Timer(run) => run.into_future().await,
             TaskKind::BufferFull => Box::pin(self.buffer_full(client, handler)).await,
             TaskKind::BufferEmpty => Box::pin(self.buffer_empty(client, handler)).await,
@@ -68,12 +68,12 @@ impl<H: Handler> ClientQueues<H> {
         let answer = match answer {
             Ok(()) => {
                 client.served().let_in();
-                Command::Accept(wire::Accept { client: id.number })
+                Command::Accept(wire::Accept { client: id.number.0 })
             }
             Err(reject) => {
                 self.forget(id, link);
                 Command::Reject(wire::Reject {
-                    client: id.number,
+                    client: id.number.0,
                     status: reject.status().into(),
                     reason: reject.reason().to_owned(),
                 })
@@ -84,7 +84,7 @@ impl<H: Handler> ClientQueues<H> {
         result
     }
 
-    async fn last_words(&self, client: &Client, last_words: &SayLastWords) -> Result<(), HandlerError> {
+    async fn say_last_words(&self, client: &Client, last_words: &SayLastWords) -> Result<(), HandlerError> {
         // Behind a handler that has taken long, it is too late for last words.
         if !client.served().life().is_let_in() || last_words.left().is_zero() {
             return Ok(());

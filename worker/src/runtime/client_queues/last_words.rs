@@ -19,14 +19,14 @@ pub(crate) struct SayLastWords {
 }
 
 impl SayLastWords {
-    pub(crate) fn new(link: Arc<Link>, leaving: wire::Leaving) -> Arc<Self> {
+    pub(crate) fn new(link: Arc<Link>, last_words: wire::LastWords) -> Arc<Self> {
         Arc::new(Self {
             link,
-            why: match leaving.reload {
+            why: match last_words.reload {
                 true => LastWords::Reload,
                 false => LastWords::Stop,
             },
-            until: Instant::now() + Duration::from_millis(leaving.wait_ms.into()),
+            until: Instant::now() + Duration::from_millis(last_words.wait_ms.into()),
         })
     }
 
@@ -39,6 +39,6 @@ impl SayLastWords {
 impl Drop for SayLastWords {
     fn drop(&mut self) {
         // A link that has ended is waited for by nobody.
-        let _ = self.link.send(Command::Parted(wire::Parted {}));
+        let _ = self.link.send(Command::LastWordsSent(wire::LastWordsSent {}));
     }
 }

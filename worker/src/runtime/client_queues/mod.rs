@@ -23,8 +23,8 @@ use dashmap::mapref::one::RefMut;
 use foldhash::fast::RandomState;
 use futures_util::{FutureExt, poll};
 use meepo_proto::link as wire;
-use meepo_proto::link::event::Body as Event;
-use meepo_proto::{ClientId, GatewayId};
+use meepo_proto::link::event::{Body as Event, Subject};
+use meepo_proto::{ClientId, GatewayId, RequestNumber, Seq};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,6 @@ use tokio_util::task::TaskTracker;
 
 use self::last_words::SayLastWords;
 use self::task::{Owner, Rules, Task, TaskKind, begin};
-use crate::api::client::CurrentEvent;
 use crate::api::client::life::Life;
 use crate::api::client::served::ServedClient;
 use crate::api::cluster::Cluster;
@@ -114,51 +113,67 @@ impl<H: Handler> ClientQueues<H> {
 
     /// Takes an event from a link. It never waits, so that replies to queries pass handlers that wait for them.
     pub(crate) fn take(self: &Arc<Self>, link: &Arc<Link>, event: wire::Event) {
+        let delivery = event.delivery;
+        match (event.subject, event.body) {
+            (Some(Subject::Client(number)), Some(body)) => {
+                let id = ClientId::new(link.gateway, number);
+                return self.take_of_client(id, link, delivery, event.attach, body);
+            }
+            (Some(Subject::RequestNumber(number)), Some(Event::Request(request))) => {
+                return self.request(link, RequestNumber(number), delivery, *request);
+            }
+            (_, Some(Event::Reply(reply))) => link.answer(reply),
+            (_, Some(Event::Pong(_))) => link.pong(),
+            (_, Some(Event::Refused(refused))) => self.refused(link, None, refused),
+            (_, Some(Event::LastWords(last_words))) => self.last_words(link, last_words),
+            _ => unknown(link),
+        }
+        link.done(delivery.map(|delivery| Seq(delivery.seq)));
+    }
+
+    fn take_of_client(
+        self: &Arc<Self>,
+        id: ClientId,
+        link: &Arc<Link>,
+        delivery: Option<wire::Delivery>,
+        attach: Option<Box<wire::Attach>>,
+        body: Event,
+    ) {
         let stats = self.cluster.stats();
-        let id = ClientId::new(link.gateway, event.client);
-        if let Some(attach) = event.attach {
-            let life = match event.body {
-                Some(Event::Opened(_)) => Life::Asked,
+        if let Some(attach) = attach {
+            let life = match body {
+                Event::Opened(_) => Life::Asked,
                 _ => Life::Open,
             };
             self.attach(id, link, *attach, life);
         }
-        let kind = match event.body {
-            Some(Event::Opened(_)) => TaskKind::Opened,
-            Some(Event::Message(message)) => {
+        let kind = match body {
+            Event::Opened(_) => TaskKind::Opened,
+            Event::Message(message) => {
                 stats.messages_in.add(1);
                 stats.bytes_in.add(message.payload.len() as u64);
                 TaskKind::Message(message.into())
             }
-            Some(Event::Closed(closed)) => TaskKind::Closed(closed.into()),
-            Some(Event::Buffered(wire::Buffered { full: true })) => TaskKind::BufferFull,
-            Some(Event::Buffered(wire::Buffered { full: false })) => TaskKind::BufferEmpty,
-            Some(Event::Request(request)) => {
-                return self.request(link, event.client, event.seq, event.redelivered, *request);
-            }
+            Event::Closed(closed) => TaskKind::Closed(closed.into()),
+            Event::SendBuffer(wire::SendBuffer { full: true }) => TaskKind::BufferFull,
+            Event::SendBuffer(wire::SendBuffer { full: false }) => TaskKind::BufferEmpty,
             other => {
                 match other {
-                    // It is recorded above, and says nothing yet.
-                    Some(Event::Attached(_)) => {}
-                    Some(Event::Detached(_)) => self.forget(id, link),
-                    Some(Event::SessionChanged(change)) => self.session_changed(id, change),
-                    Some(Event::ReadingChanged(change)) => self.reading_changed(id, change.paused),
-                    Some(Event::Reply(reply)) => link.answer(reply),
-                    Some(Event::Refused(refused)) => self.refused(link, refused),
-                    Some(Event::Leaving(leaving)) => self.leaving(link, leaving),
-                    _ => tracing::debug!(gateway = %link.gateway, "event is not known to this worker"),
+                    // The client is attached above, and has no event yet.
+                    Event::Attached(_) => {}
+                    Event::Detached(_) => self.forget(id, link),
+                    Event::SessionChanged(change) => self.session_changed(id, change),
+                    Event::PauseChanged(change) => self.pause_changed(id, change.paused),
+                    Event::Refused(refused) => self.refused(link, Some(id), refused),
+                    _ => unknown(link),
                 }
-                return link.done(event.seq);
+                return link.done(delivery.map(|delivery| Seq(delivery.seq)));
             }
         };
-        let current = CurrentEvent {
-            number: event.number,
-            redelivered: event.redelivered,
-        };
-        self.push(id, link, Task::new(event.seq, current, kind, stats));
+        self.push(id, link, Task::of_event(delivery, kind, stats));
     }
 
-    /// Forgets the clients of a gateway owner link has ended, but that lives: it has moved them to other workers.
+    /// Forgets the clients of a gateway whose link has ended, but that lives: it has moved them to other workers.
     pub(crate) fn moved(&self, gateway: GatewayId) {
         for (id, link) in self.left_behind(gateway) {
             self.forget(id, &link);
@@ -173,15 +188,8 @@ impl<H: Handler> ClientQueues<H> {
         }
         for (id, link) in clients {
             // If the gateway had given the link up, others were told of its end, or will be.
-            let event = CurrentEvent {
-                redelivered: !link.surely_held(),
-                ..CurrentEvent::default()
-            };
-            self.push(
-                id,
-                &link,
-                Task::new(0, event, TaskKind::GatewayLost, self.cluster.stats()),
-            );
+            let redelivered = !link.surely_held();
+            self.push(id, &link, Task::gateway_lost(redelivered, self.cluster.stats()));
         }
     }
 
@@ -192,9 +200,9 @@ impl<H: Handler> ClientQueues<H> {
     }
 
     /// Lets the handler say last words to the clients of a gateway that is about to close them.
-    fn leaving(self: &Arc<Self>, link: &Arc<Link>, leaving: wire::Leaving) {
+    fn last_words(self: &Arc<Self>, link: &Arc<Link>, last_words: wire::LastWords) {
         // The gateway is answered once no task holds this any more.
-        let last_words = SayLastWords::new(link.clone(), leaving);
+        let last_words = SayLastWords::new(link.clone(), last_words);
         if !self.handler.says_last_words() {
             return;
         }
@@ -207,7 +215,7 @@ impl<H: Handler> ClientQueues<H> {
             .collect();
         for id in clients {
             let kind = TaskKind::LastWords(last_words.clone());
-            let task = Task::new(0, CurrentEvent::default(), kind, self.cluster.stats());
+            let task = Task::of_no_event(kind, self.cluster.stats());
             self.push(id, link, task);
         }
     }
@@ -246,17 +254,21 @@ impl<H: Handler> ClientQueues<H> {
         }
     }
 
-    fn reading_changed(&self, id: ClientId, paused: bool) {
+    fn pause_changed(&self, id: ClientId, paused: bool) {
         if let Some(served) = self.served(id) {
             *served.copy().paused() = paused;
         }
     }
 
-    fn refused(self: &Arc<Self>, link: &Arc<Link>, refused: wire::Refused) {
-        let client = ClientId::new(link.gateway, refused.client);
+    /// The gateway has refused a command, which may be about a client.
+    fn refused(self: &Arc<Self>, link: &Arc<Link>, client: Option<ClientId>, refused: wire::Refused) {
         self.cluster.stats().failed_sends.add(1);
         let (command, why, detail) = (&refused.command, refused.why(), &refused.detail);
-        tracing::debug!(%client, command, ?why, detail, "gateway refused a command");
+        let Some(client) = client else {
+            tracing::debug!(gateway = %link.gateway, command, ?why, detail, "gateway refused a command");
+            return;
+        };
+        tracing::debug!(%client, command, ?why, detail, "gateway refused a command about a client");
         if command == "session"
             && let Some(served) = self.served(client)
             && served.copy().session().doubt()
@@ -266,7 +278,7 @@ impl<H: Handler> ClientQueues<H> {
         // An `accept` is no doing of the application.
         if refused.command != "accept" && self.served(client).is_some() {
             let kind = TaskKind::Refused(refused.into());
-            let task = Task::new(0, CurrentEvent::default(), kind, self.cluster.stats());
+            let task = Task::of_no_event(kind, self.cluster.stats());
             self.push(client, link, task);
         }
     }
@@ -396,6 +408,10 @@ impl<H: Handler> ClientQueues<H> {
         }
         None
     }
+}
+
+fn unknown(link: &Link) {
+    tracing::debug!(gateway = %link.gateway, "event is not known to this worker");
 }
 
 impl ClientQueue {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
+use meepo_proto::{RequestNumber, Seq};
 use tokio::time::timeout;
 
 use super::ClientQueues;
@@ -26,16 +27,20 @@ impl<H: Handler> ClientQueues<H> {
     pub(super) fn request(
         self: &Arc<Self>,
         link: &Arc<Link>,
-        number: u64,
-        seq: u64,
-        redelivered: bool,
+        number: RequestNumber,
+        delivery: Option<wire::Delivery>,
         request: wire::Request,
     ) {
         let stats = self.cluster.stats();
         stats.requests.add(1);
         let in_flight = InFlight::new(stats);
+        let seq = delivery.map(|delivery| Seq(delivery.seq));
         let (queues, link) = (self.clone(), link.clone());
-        let request = Request::from_wire(request, redelivered, self.cluster.clone());
+        let request = Request::from_wire(
+            request,
+            delivery.is_some_and(|delivery| delivery.redelivered),
+            self.cluster.clone(),
+        );
         self.tasks.spawn(async move {
             let _in_flight = in_flight;
             queues.open.cancelled().await;
@@ -48,7 +53,7 @@ impl<H: Handler> ClientQueues<H> {
         });
     }
 
-    async fn answer(&self, link: &Link, number: u64, request: Request) {
+    async fn answer(&self, link: &Link, number: RequestNumber, request: Request) {
         let about = About {
             method: request.method().to_owned(),
             path: request.path().to_owned(),

@@ -6,7 +6,6 @@ use meepo_proto::ClientId;
 
 use super::ClientQueues;
 use super::task::{Owner, Task, TaskKind};
-use crate::api::client::CurrentEvent;
 use crate::api::client::served::ServedClient;
 use crate::api::cluster::gateway_copy::HasGatewayCopy;
 use crate::api::cluster::served_clients::{ServedClients, TimerRun};
@@ -24,7 +23,7 @@ impl<H: Handler> ServedClients for ClientQueues<H> {
         {
             let owner = Owner::Client(served.clone());
             let kind = TaskKind::Timer(run);
-            let task = Task::new(0, CurrentEvent::default(), kind, self.cluster.stats());
+            let task = Task::of_no_event(kind, self.cluster.stats());
             self.queue(id, queue, owner, task);
         }
     }

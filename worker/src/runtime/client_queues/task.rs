@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meepo_node::stats::Slot;
+use meepo_proto::link as wire;
+use meepo_proto::{EventNumber, Seq};
 
 use super::last_words::SayLastWords;
 use crate::api::client::served::ServedClient;
@@ -16,8 +18,8 @@ use crate::link::Link;
 
 /// A run of a handler that waits in its client's queue.
 pub(super) struct Task {
-    /// The number of its event on the link. 0 for a task that is no event.
-    pub(super) seq: u64,
+    /// The number of its event on the link. None for a task that is not answered with `done`.
+    pub(super) seq: Option<Seq>,
     pub(super) event: CurrentEvent,
     pub(super) kind: TaskKind,
     _in_flight: InFlight,
@@ -75,12 +77,32 @@ impl Owner {
 }
 
 impl Task {
-    pub(super) fn new(seq: u64, event: CurrentEvent, kind: TaskKind, stats: &'static Slot) -> Self {
+    /// A task that is an event of its client.
+    pub(super) fn of_event(delivery: Option<wire::Delivery>, kind: TaskKind, stats: &'static Slot) -> Self {
         Self {
-            seq,
-            event,
+            seq: delivery.map(|delivery| Seq(delivery.seq)),
+            event: CurrentEvent {
+                number: delivery.map(|delivery| EventNumber(delivery.event_number)),
+                redelivered: delivery.is_some_and(|delivery| delivery.redelivered),
+            },
             kind,
             _in_flight: InFlight::new(stats),
+        }
+    }
+
+    /// A task that is no event, and is not answered with `done`.
+    pub(super) fn of_no_event(kind: TaskKind, stats: &'static Slot) -> Self {
+        Self::of_event(None, kind, stats)
+    }
+
+    /// The news that a gateway has died. `redelivered`: another worker may have been told of the client's end before.
+    pub(super) fn gateway_lost(redelivered: bool, stats: &'static Slot) -> Self {
+        Self {
+            event: CurrentEvent {
+                number: None,
+                redelivered,
+            },
+            ..Self::of_no_event(TaskKind::GatewayLost, stats)
         }
     }
 }
