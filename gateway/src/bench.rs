@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use meepo_proto::link::{Handshake, Target};
 
-use crate::client::{Client, Turn};
-use crate::encode::Outgoing;
-use crate::frames::{Frames, Received};
-use crate::publish::Publish;
-use crate::roster::Roster;
-use crate::settings::Protocol;
+use crate::client::handle::{Client, Turn};
+use crate::config::settings::Protocol;
+use crate::fanout::batch::Publish;
+use crate::fanout::client_registry::Roster;
+use crate::fanout::encode::Outgoing;
+use crate::protocol::ws::frames::{Frames, Received};
 
 /// A WebSocket client's input.
 #[derive(Debug)]

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
 
-use crate::accept::{self, Service};
-use crate::farewell::Farewell;
+use crate::config::settings::GatewaySettings;
+use crate::drain::close_all::Farewell;
 use crate::hub::Hub;
-use crate::link::LinkService;
-use crate::settings::GatewaySettings;
+use crate::listen::accept::{self, Service};
+use crate::worker_link::stream::LinkService;
 
 /// HTTP/2 windows of a link: what may be on its way to a slow reader.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -205,8 +205,8 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::config::settings::Protocol;
     use crate::router::Ending;
-    use crate::settings::Protocol;
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_waits_a_while_for_a_worker_that_comes() {

@@ -18,16 +18,16 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::allowance::Allowance;
-use crate::client::{Client, Sent, Turn, Verdict};
-use crate::dispatch::{Dispatch, Events, Held, Later};
-use crate::encode::Outgoing;
-use crate::end::End;
-use crate::parting::Parting;
-use crate::publish::Share;
-use crate::roster::Roster;
+use crate::client::close::End;
+use crate::client::handle::{Client, Sent, Turn, Verdict};
+use crate::config::settings::{GatewaySettings, Protocol, SlowClient};
+use crate::drain::last_words::Parting;
+use crate::fanout::batch::Share;
+use crate::fanout::client_registry::Roster;
+use crate::fanout::encode::Outgoing;
+use crate::router::dispatch::{Dispatch, Events, Held, Later};
+use crate::router::request_budget::Allowance;
 use crate::router::{Bounds, Ending, Flow, LinkId, Router};
-use crate::settings::{GatewaySettings, Protocol, SlowClient};
 
 /// Shared by all tasks of a child.
 #[derive(Debug)]

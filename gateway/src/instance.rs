@@ -5,10 +5,10 @@ use std::rc::Rc;
 use bytesize::ByteSize;
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
 
-use crate::accept::Service;
-use crate::assets::Asset;
-use crate::settings::{GatewaySettings, ListenSettings};
-use crate::{child, listeners};
+use crate::config::settings::{GatewaySettings, ListenSettings};
+use crate::listen::accept::Service;
+use crate::protocol::http::files::Asset;
+use crate::{child, listen::offer};
 
 /// The gateway, for a master to run.
 #[derive(Debug, Clone, Default)]
@@ -42,12 +42,12 @@ impl Instance for GatewayInstance {
             label: listen.protocol.name().into(),
             address: listen.address,
             key: format!("gateway.listen[{index}].address"),
-            page: listeners::has_page(listen, self.assets).then(|| ("http", "/".into())),
+            page: offer::has_page(listen, self.assets).then(|| ("http", "/".into())),
         };
         let services: Rc<[Service]> = settings
             .listen
             .iter()
-            .map(|listen| listeners::service(listen, self.assets, config.base_dir()))
+            .map(|listen| offer::service(listen, self.assets, config.base_dir()))
             .collect();
         Ok(Plan {
             children: settings.children,
@@ -93,7 +93,7 @@ fn check(settings: &GatewaySettings, config: &Config) -> Result<(), ConfigError>
         .listen
         .iter()
         .enumerate()
-        .try_for_each(|(index, listen)| listeners::check(index, listen, config))
+        .try_for_each(|(index, listen)| offer::check(index, listen, config))
 }
 
 /// What a link can carry in one message, with room for what is around it.

@@ -1,0 +1,61 @@
+//! Clients by a name that several can have: the members of groups, the clients of uids.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
+
+use crate::client::handle::Client;
+
+/// Names, each with its clients. A name is there while it has any.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    // Names may be chosen by those who mean harm, so their hashes are hard to foresee; numbers are ours.
+    // Clients of a name stand in the order in which they came, as what is kept of each does in memory, here and in the
+    // kernel: who goes through many of them finds the next one near.
+    names: HashMap<Arc<str>, IndexMap<u64, Arc<Client>, RandomState>>,
+}
+
+impl Index {
+    /// Adds a client, and gives the name as it is kept.
+    pub(crate) fn add(&mut self, name: &str, client: &Arc<Client>) -> Arc<str> {
+        let name = match self.names.get_key_value(name) {
+            Some((name, _)) => Arc::clone(name),
+            None => Arc::from(name),
+        };
+        let clients = self.names.entry(Arc::clone(&name)).or_default();
+        clients.insert(client.number, Arc::clone(client));
+        name
+    }
+
+    pub(crate) fn remove(&mut self, name: &str, number: u64) {
+        if let Some(clients) = self.names.get_mut(name) {
+            clients.swap_remove(&number);
+            if clients.is_empty() {
+                self.names.remove(name);
+            }
+        }
+    }
+
+    pub(crate) fn of(&self, name: &str) -> impl Iterator<Item = &Arc<Client>> {
+        self.names.get(name).into_iter().flat_map(IndexMap::values)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(AsRef::as_ref)
+    }
+
+    /// Each name with the number of its clients.
+    pub(crate) fn sizes(&self) -> BTreeMap<String, u64> {
+        self.names
+            .iter()
+            .map(|(name, clients)| (name.to_string(), clients.len() as u64))
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}

@@ -1,0 +1,229 @@
+//! The line protocol: one line of UTF-8, one message. Lines end in `\n` or `\r\n`; empty lines are no messages; the last
+//! line counts without an end.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+use meepo_proto::codes;
+use meepo_proto::link::{CloseCause, Message};
+
+use crate::client::close::End;
+use crate::client::connection::{Decoder, Step};
+use crate::client::handle::Client;
+use crate::fanout::encode;
+
+/// Reads of one client before others have their turn.
+const READS: usize = 8;
+
+/// Reads the lines of one client.
+#[derive(Debug)]
+pub(crate) struct LineDecoder {
+    lines: Lines,
+    /// The end that comes after the lines that are ready.
+    end: Option<Box<End>>,
+}
+
+impl LineDecoder {
+    pub(crate) fn new(max_line: usize) -> Self {
+        Self {
+            lines: Lines {
+                max_line,
+                ..Lines::default()
+            },
+            end: None,
+        }
+    }
+
+    fn refuse(problem: LineProblem) -> End {
+        let (cause, code, reason) = match problem {
+            LineProblem::TooLong { max } => (
+                CloseCause::TooBig,
+                codes::TOO_BIG,
+                format!("line is longer than {max} bytes"),
+            ),
+            LineProblem::NotUtf8 => (
+                CloseCause::InvalidText,
+                codes::INVALID_TEXT,
+                "line is not valid UTF-8".to_owned(),
+            ),
+        };
+        let last = encode::line(format!("error: {reason}").as_bytes());
+        End {
+            last: Some(last),
+            ..End::by_client(cause, code.code, reason)
+        }
+    }
+}
+
+impl Decoder for LineDecoder {
+    fn next(&mut self, client: &Client) -> Step {
+        let mut heard = false;
+        for _ in 0..READS {
+            if let Some(step) = self.ready(client) {
+                return step;
+            }
+            if let Some(end) = self.end.take() {
+                return Step::End(*end);
+            }
+            match client.try_read(|read| self.lines.feed(read)) {
+                Ok(0) => {
+                    self.lines.finish();
+                    let end = End::by_client(CloseCause::Eof, 0, "connection ended");
+                    self.end = Some(Box::new(end));
+                }
+                Ok(_) => heard = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },
+                Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
+            }
+        }
+        Step::Heard
+    }
+
+    fn ready(&mut self, _client: &Client) -> Option<Step> {
+        Some(match self.lines.pop()? {
+            Ok(line) => Step::Message(Message {
+                payload: line,
+                binary: false,
+            }),
+            Err(problem) => Step::End(Self::refuse(problem)),
+        })
+    }
+}
+
+/// Cuts bytes into lines, however they arrive.
+#[derive(Debug, Default)]
+struct Lines {
+    max_line: usize,
+    ready: VecDeque<Result<Bytes, LineProblem>>,
+    partial: Vec<u8>,
+    /// A line was refused: nothing after it counts.
+    refused: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineProblem {
+    TooLong { max: usize },
+    NotUtf8,
+}
+
+impl Lines {
+    fn pop(&mut self) -> Option<Result<Bytes, LineProblem>> {
+        let line = self.ready.pop_front();
+        if self.ready.is_empty() {
+            // An idle client keeps no queue.
+            self.ready = VecDeque::new();
+        }
+        line
+    }
+
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(&bytes[..end]);
+            self.line();
+            bytes = &bytes[end + 1..];
+        }
+        if self.refused {
+            return;
+        }
+        self.partial.extend_from_slice(bytes);
+        // One byte more: it may be the `\r` of a line's end.
+        if self.partial.len() > self.max_line + 1 {
+            self.refuse(LineProblem::TooLong { max: self.max_line });
+        }
+        if self.partial.is_empty() {
+            // An idle client keeps no buffer.
+            self.partial = Vec::new();
+        }
+    }
+
+    /// The input has ended.
+    fn finish(&mut self) {
+        self.line();
+    }
+
+    fn line(&mut self) {
+        let line = std::mem::take(&mut self.partial);
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        if line.is_empty() || self.refused {
+            return;
+        }
+        if line.len() > self.max_line {
+            self.refuse(LineProblem::TooLong { max: self.max_line });
+        } else if std::str::from_utf8(line).is_err() {
+            self.refuse(LineProblem::NotUtf8);
+        } else {
+            self.ready.push_back(Ok(Bytes::copy_from_slice(line)));
+        }
+    }
+
+    fn refuse(&mut self, problem: LineProblem) {
+        self.refused = true;
+        self.partial = Vec::new();
+        self.ready.push_back(Err(problem));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(max_line: usize, input: &[u8], piece: usize) -> Vec<Result<Bytes, LineProblem>> {
+        let mut lines = Lines {
+            max_line,
+            ..Lines::default()
+        };
+        for piece in input.chunks(piece) {
+            lines.feed(piece);
+        }
+        lines.finish();
+        lines.ready.into()
+    }
+
+    fn ok(lines: &[&'static str]) -> Vec<Result<Bytes, LineProblem>> {
+        lines
+            .iter()
+            .map(|line| Ok(Bytes::from_static(line.as_bytes())))
+            .collect()
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_are_cut() {
+        for piece in 1..12 {
+            assert_eq!(
+                cut(100, b"a\r\nb\n\nc\xc3\xa9\nlast", piece),
+                ok(&["a", "b", "cé", "last"])
+            );
+        }
+    }
+
+    #[test]
+    fn the_limit_counts_without_the_end() {
+        for piece in 1..8 {
+            assert_eq!(cut(3, b"abc\r\nabc\n", piece), ok(&["abc", "abc"]));
+            let mut expected = ok(&["abc"]);
+            expected.push(Err(LineProblem::TooLong { max: 3 }));
+            assert_eq!(cut(3, b"abc\nabcd\nabc\n", piece), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_counts_after_invalid_text() {
+        let mut expected = ok(&["a"]);
+        expected.push(Err(LineProblem::NotUtf8));
+        assert_eq!(cut(100, b"a\n\xff\nb\n", 100), expected);
+    }
+
+    #[test]
+    fn an_endless_line_is_not_kept() {
+        let mut lines = Lines {
+            max_line: 10,
+            ..Lines::default()
+        };
+        for _ in 0..1000 {
+            lines.feed(&[b'x'; 100]);
+        }
+        assert!(lines.partial.is_empty());
+        assert_eq!(lines.ready.len(), 1);
+    }
+}

@@ -1,0 +1,96 @@
+//! WebSocket: reads a client's frames and answers pings and closes. Messages to the client are encoded elsewhere, once for
+//! all who get them.
+
+use std::io;
+
+use meepo_proto::codes;
+use meepo_proto::link::{CloseCause, Message};
+
+use crate::client::close::End;
+use crate::client::connection::{Decoder, Step};
+use crate::client::handle::Client;
+use crate::config::settings::Protocol;
+use crate::fanout::encode;
+use crate::protocol::ws::frames::{BadFrame, Frames, Received};
+
+/// Reads of one client before others have their turn.
+const READS: usize = 4;
+
+/// Reads the frames of one client.
+#[derive(Debug)]
+pub(crate) struct WsDecoder {
+    frames: Frames,
+}
+
+impl WsDecoder {
+    /// A decoder that begins with the bytes that came along with the handshake.
+    pub(crate) fn new(read: &[u8], max_message: usize) -> Self {
+        let mut frames = Frames::new(max_message);
+        frames.feed(read);
+        Self { frames }
+    }
+}
+
+impl Decoder for WsDecoder {
+    fn next(&mut self, client: &Client) -> Step {
+        let mut heard = false;
+        for _ in 0..READS {
+            if let Some(step) = self.ready(client) {
+                return step;
+            }
+            match client.try_read(|read| self.frames.feed(read)) {
+                Ok(0) => {
+                    return Step::End(End::by_client(
+                        CloseCause::Eof,
+                        0,
+                        "connection ended without a close frame",
+                    ));
+                }
+                Ok(_) => heard = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },
+                Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
+            }
+        }
+        Step::Heard
+    }
+
+    fn ready(&mut self, client: &Client) -> Option<Step> {
+        match self.frames.pop() {
+            Ok(received) => received.map(|received| step(client, received)),
+            Err(bad) => Some(Step::End(refusal(&bad))),
+        }
+    }
+}
+
+fn step(client: &Client, received: Received) -> Step {
+    match received {
+        Received::Message { payload, binary } => Step::Message(Message { payload, binary }),
+        Received::Ping(payload) => {
+            client.push_raw(encode::pong_frame(&payload));
+            Step::Heard
+        }
+        Received::Pong => Step::Heard,
+        Received::Close { code, reason } => {
+            let last = match code {
+                0 => encode::empty_close_frame(),
+                code => encode::close_frame(code, ""),
+            };
+            Step::End(End {
+                last: Some(last),
+                ..End::by_client(CloseCause::Client, code, reason)
+            })
+        }
+    }
+}
+
+fn refusal(bad: &BadFrame) -> End {
+    let (cause, code) = match bad {
+        BadFrame::TooBig { .. } => (CloseCause::TooBig, codes::TOO_BIG),
+        BadFrame::NotUtf8 => (CloseCause::InvalidText, codes::INVALID_TEXT),
+        BadFrame::Protocol(_) => (CloseCause::Protocol, codes::PROTOCOL_ERROR),
+    };
+    End {
+        reason: bad.to_string(),
+        ..End::by_gateway(Protocol::Ws, cause, code)
+    }
+}

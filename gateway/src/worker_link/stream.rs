@@ -1,0 +1,156 @@
+//! The stream to a worker child: it dials, this end serves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use meepo_proto::batch;
+use meepo_proto::link::command::Body as CommandBody;
+use meepo_proto::link::event::Body;
+use meepo_proto::link::link_server::Link;
+use meepo_proto::link::{Command, Event, Hello, Welcome};
+use meepo_proto::parts::Incoming;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::client::handle::Turn;
+use crate::hub::Hub;
+use crate::router::dispatch::Events;
+use crate::router::{Ending, LinkId};
+use crate::worker_link::commands::Commands;
+use crate::worker_link::outgoing::Outgoing;
+
+/// Serves the links of one child.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkService {
+    pub hub: Arc<Hub>,
+    pub tasks: TaskTracker,
+    /// The largest command that is taken, whole or in parts.
+    pub max_command: usize,
+}
+
+/// A worker says who it is within this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Clients are written to after so many commands at the latest.
+const COMMANDS_PER_TURN: usize = 512;
+
+#[tonic::async_trait]
+impl Link for LinkService {
+    type OpenStream = Outgoing;
+
+    async fn open(&self, request: Request<Streaming<Command>>) -> Result<Response<Self::OpenStream>, Status> {
+        let peer = request.remote_addr();
+        let peer = peer.map_or_else(|| "this host".to_owned(), |peer| peer.to_string());
+        let commands = Incoming::new(request.into_inner(), self.max_command);
+        // Events are bounded by what may be in flight, which the router counts; replies and refusals by the commands.
+        let (events, queue) = batch::channel();
+        let in_parts = Arc::<AtomicBool>::default();
+        let stream = Outgoing::new(queue, Arc::clone(&in_parts));
+        self.tasks
+            .spawn(serve(Arc::clone(&self.hub), peer, commands, events, in_parts));
+        Ok(Response::new(stream))
+    }
+}
+
+/// Takes a worker's commands until the stream ends.
+async fn serve(
+    hub: Arc<Hub>,
+    peer: String,
+    mut commands: Incoming<Command>,
+    events: Events,
+    in_parts: Arc<AtomicBool>,
+) {
+    let Ok(hello) = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut commands)).await else {
+        let _ = events.send(Err(Status::deadline_exceeded("no hello")));
+        return;
+    };
+    let hello = match hello {
+        // Before the link is up: a worker that means another gateway would be given clients.
+        Ok(hello) if ![0, hub.id.0].contains(&hello.gateway_id) => {
+            let _ = events.send(Err(Status::failed_precondition("this is another gateway")));
+            return;
+        }
+        Ok(hello) => hello,
+        Err(status) => {
+            let _ = events.send(Err(status));
+            return;
+        }
+    };
+    let welcome = Welcome {
+        gateway_id: hub.id.0,
+        max_message: hub.settings.max_message.as_u64(),
+        parts: true,
+    };
+    in_parts.store(hello.parts, Ordering::Relaxed);
+    let _ = events.send(Ok(Event {
+        body: Some(Body::Welcome(welcome)),
+        ..Event::default()
+    }));
+    let link = hub.link_up(events, hello.outside);
+    let mut up = Up {
+        hub: &hub,
+        link,
+        ending: Ending::Silent,
+    };
+    tracing::debug!(worker = %hello.name, %peer, "link up");
+
+    let mut applied = Commands::new(&hub, link);
+    let mut turn = Turn::default();
+    // A worker ends its stream when ours has ended: after the last event of a draining worker is done.
+    // A connection that keep-alive ended ends like a stream that the worker ended: without an error.
+    let end = loop {
+        let mut next = Some(commands.message().await);
+        let mut left = COMMANDS_PER_TURN;
+        let mut end = None;
+        // All that is there is applied before those of the last publish are written to: a client gets it in one piece.
+        while let Some(command) = next {
+            match command {
+                Ok(Some(command)) => applied.apply(command, &mut turn),
+                Ok(None) => end = Some(Ok(())),
+                Err(status) => end = Some(Err(status)),
+            }
+            left -= 1;
+            let goes_on = left > 0 && end.is_none();
+            next = match goes_on {
+                true => commands.message().now_or_never(),
+                false => None,
+            };
+        }
+        let pause = applied.flush(&mut turn);
+        if let Some(end) = end {
+            break end;
+        }
+        // More may be there already.
+        if let Some(pause) = pause.filter(|_| left > 0) {
+            tokio::time::sleep(pause).await;
+        }
+    };
+    if let Err(status) = end {
+        up.ending = Ending::Died;
+        // A worker that has broken the rules learns which.
+        hub.refuse_link(link, status);
+    }
+    drop(up);
+    tracing::debug!(worker = %hello.name, %peer, "link down");
+}
+
+/// A link that is up: however its task ends, its events go to others.
+struct Up<'a> {
+    hub: &'a Hub,
+    link: LinkId,
+    ending: Ending,
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.hub.link_down(self.link, self.ending);
+    }
+}
+
+async fn hello(commands: &mut Incoming<Command>) -> Result<Hello, Status> {
+    match commands.message().await?.and_then(|command| command.body) {
+        Some(CommandBody::Hello(hello)) => Ok(*hello),
+        _ => Err(Status::failed_precondition("the first command must be `hello`")),
+    }
+}
