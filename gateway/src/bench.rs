@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use meepo_proto::link::{Handshake, Target};
 
-use crate::client::handle::{Client, Turn};
+use crate::client::handle::{Client, FlushBatch};
 use crate::config::settings::Protocol;
-use crate::fanout::batch::Publish;
-use crate::fanout::client_registry::Roster;
-use crate::fanout::encode::Outgoing;
+use crate::fanout::batch::Batch;
+use crate::fanout::client_registry::ClientRegistry;
+use crate::fanout::encode::OutboundMessage;
 use crate::protocol::ws::frames::{Frames, Received};
 
 /// A WebSocket client's input.
@@ -35,25 +35,25 @@ impl Decoder {
 
 /// The frame of a text.
 pub fn encode(payload: Bytes) -> Bytes {
-    Outgoing::new(payload, false).encoded(Protocol::Ws).clone()
+    OutboundMessage::new(payload, false).encoded(Protocol::Ws).clone()
 }
 
 /// A group whose members have no sockets: what is measured ends where the system would take the bytes.
 #[derive(Debug)]
 pub struct Group {
-    roster: Roster,
+    registry: ClientRegistry,
     to: Target,
 }
 
 impl Group {
     /// A group with so many members.
     pub fn new(members: u64) -> Self {
-        let mut roster = Roster::default();
+        let mut registry = ClientRegistry::default();
         let name = "room";
         for number in 1..=members {
             let (client, _) = Client::new(number, Protocol::Ws, &Handshake::default(), None, 1 << 20);
-            roster.insert(client);
-            roster
+            registry.insert(client);
+            registry
                 .join(number, name, 1)
                 .expect("it is there, and in no other group");
         }
@@ -61,23 +61,23 @@ impl Group {
             groups: vec![name.into()],
             ..Target::default()
         };
-        Self { roster, to }
+        Self { registry, to }
     }
 
-    /// Encodes a message, and sends it to each member, as the last of a turn.
+    /// Encodes a message, and sends it to each member, as the last of a flush.
     pub fn publish(&self, payload: Bytes) -> usize {
-        let publish = Publish::new(Box::new(self.to.clone()), Outgoing::new(payload, false));
-        let mut turn = Turn::default();
-        turn.nothing_follows = true;
+        let publish = Batch::new(Box::new(self.to.clone()), OutboundMessage::new(payload, false));
+        let mut flush = FlushBatch::default();
+        flush.nothing_follows = true;
         let mut members = Vec::new();
-        self.roster
+        self.registry
             .each(publish.to(), |client| members.push(Arc::clone(client)));
-        let left_out = publish.left_out(&self.roster);
+        let left_out = publish.left_out(&self.registry);
         for client in &members {
             let share = publish.share(client.number, &left_out);
-            client.send(share.encoded(client.protocol), None, &mut turn);
+            client.send(share.encoded(client.protocol), None, &mut flush);
         }
-        turn.flush();
+        flush.flush();
         members.len()
     }
 }

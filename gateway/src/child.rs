@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
 
 use crate::config::settings::GatewaySettings;
-use crate::drain::close_all::Farewell;
+use crate::drain::close_all::CloseAll;
 use crate::hub::Hub;
 use crate::listen::accept::{self, Service};
 use crate::worker_link::stream::LinkService;
@@ -103,7 +103,7 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     let drained = tokio::time::timeout_at(deadline, async {
         let reload = child.stop.reason() == Some(StopReason::Reload);
         hub.part(reload, child.stop.timeout()).await;
-        Farewell::new(&hub.settings, child.stop.reason(), child.stop.timeout())
+        CloseAll::new(&hub.settings, child.stop.reason(), child.stop.timeout())
             .say(&hub)
             .await;
         clients.close();

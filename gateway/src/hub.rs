@@ -18,15 +18,15 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::client::close::End;
-use crate::client::handle::{Client, Sent, Turn, Verdict};
+use crate::client::close::ClientClose;
+use crate::client::handle::{Client, FlushBatch, Sent, Verdict};
 use crate::config::settings::{GatewaySettings, Protocol, SlowClient};
-use crate::drain::last_words::Parting;
+use crate::drain::last_words::LastWords;
 use crate::fanout::batch::Share;
-use crate::fanout::client_registry::Roster;
-use crate::fanout::encode::Outgoing;
-use crate::router::dispatch::{Dispatch, Events, Held, Later};
-use crate::router::request_budget::Allowance;
+use crate::fanout::client_registry::ClientRegistry;
+use crate::fanout::encode::OutboundMessage;
+use crate::router::dispatch::{Dispatch, Events, Later, Retained};
+use crate::router::request_budget::RequestBudget;
 use crate::router::{Bounds, Ending, Flow, LinkId, Router};
 
 /// Shared by all tasks of a child.
@@ -37,10 +37,10 @@ pub(crate) struct Hub {
     pub settings: GatewaySettings,
     send_buffer: usize,
     pub stats: &'static Slot,
-    roster: Mutex<Roster>,
+    registry: Mutex<ClientRegistry>,
     pub(crate) dispatch: Mutex<Dispatch>,
     /// What requests over HTTP may take.
-    pub(crate) allowance: Arc<Allowance>,
+    pub(crate) allowance: Arc<RequestBudget>,
     last_client: AtomicU64,
     last_link: AtomicU64,
     /// Too much waits for workers: nobody is read.
@@ -49,7 +49,7 @@ pub(crate) struct Hub {
     pub refusals: LogQuota,
     /// The child drains: HTTP connections end.
     pub(crate) stopping: CancellationToken,
-    /// What clients that still come are closed with, once all others have been told to go. Set and read under the roster's lock.
+    /// What clients that still come are closed with, once all others have been told to go. Set and read under the registry's lock.
     leaving: OnceLock<CloseCode>,
     /// Told when the last event was done, and while the child drains of whatever may have been the last.
     pub(crate) idle: Notify,
@@ -74,17 +74,17 @@ impl Hub {
             clients: HashMap::default(),
             requests: HashMap::default(),
             out: Vec::new(),
-            parting: Parting::default(),
+            parting: LastWords::default(),
         };
         Arc::new_cyclic(|this| Self {
             id: GatewayId::random(),
             send_buffer: bytes(settings.send_buffer),
             full: AtomicBool::new(false),
             refusals: LogQuota::new(),
-            allowance: Allowance::new(settings.max_requests, bytes(settings.request_memory)),
+            allowance: RequestBudget::new(settings.max_requests, bytes(settings.request_memory)),
             settings,
             stats,
-            roster: Mutex::default(),
+            registry: Mutex::default(),
             dispatch: Mutex::new(dispatch),
             last_client: AtomicU64::new(0),
             last_link: AtomicU64::new(0),
@@ -95,8 +95,8 @@ impl Hub {
         })
     }
 
-    pub(crate) fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock()
+    pub(crate) fn registry(&self) -> MutexGuard<'_, ClientRegistry> {
+        self.registry.lock()
     }
 
     /// The id of a client of this child.
@@ -116,14 +116,14 @@ impl Hub {
         let number = self.next_number();
         let (client, answer) = Client::new(number, protocol, &handshake, socket, self.send_buffer);
         let leaving = {
-            let mut roster = self.roster.lock();
-            roster.insert(Arc::clone(&client));
+            let mut registry = self.registry.lock();
+            registry.insert(Arc::clone(&client));
             self.leaving.get().copied()
         };
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         let mut dispatch = self.dispatch.lock();
-        let held = Held {
+        let held = Retained {
             profile: Arc::clone(&client.profile),
             client: Arc::downgrade(&client),
         };
@@ -131,16 +131,19 @@ impl Hub {
         dispatch.push(number, Body::Opened(Opened {}));
         self.carry_out(dispatch);
         if let Some(code) = leaving {
-            self.close(&client, End::by_gateway(protocol, CloseCause::GatewayStop, code));
+            self.close(
+                &client,
+                ClientClose::by_gateway(protocol, CloseCause::GatewayStop, code),
+            );
         }
         (client, answer)
     }
 
     /// All clients there are. Who comes from now on is closed at once.
     pub(crate) fn leave(&self, code: CloseCode) -> Vec<Arc<Client>> {
-        let roster = self.roster.lock();
+        let registry = self.registry.lock();
         let _ = self.leaving.set(code);
-        roster.all().cloned().collect()
+        registry.all().cloned().collect()
     }
 
     /// A number that no client and no request has had.
@@ -199,9 +202,9 @@ impl Hub {
         self.dispatch.lock().router.settle(client.number)
     }
 
-    /// Ends a client, once: it leaves the roster at once, workers are told, and what it was sent before still goes out.
-    pub(crate) fn close(&self, client: &Arc<Client>, end: End) -> bool {
-        let End {
+    /// Ends a client, once: it leaves the registry at once, workers are told, and what it was sent before still goes out.
+    pub(crate) fn close(&self, client: &Arc<Client>, end: ClientClose) -> bool {
+        let ClientClose {
             cause,
             code,
             reason,
@@ -216,7 +219,7 @@ impl Hub {
         if !client.end(last, clear) {
             return false;
         }
-        self.roster.lock().remove(client.number);
+        self.registry.lock().remove(client.number);
         self.stats.connections.sub(1);
         let mut dispatch = self.dispatch.lock();
         let Dispatch { router, out, .. } = &mut *dispatch;
@@ -247,29 +250,29 @@ impl Hub {
         self.dispatch.lock().router.forgotten(client.number);
         self.close(
             client,
-            End::by_gateway(client.protocol, CloseCause::Kicked, codes::POLICY),
+            ClientClose::by_gateway(client.protocol, CloseCause::Kicked, codes::POLICY),
         );
     }
 
     /// Takes a client out that a worker has rejected.
     pub(crate) fn rejected(&self, client: &Arc<Client>, last: Option<Bytes>) {
         if client.end(last, true) {
-            self.roster.lock().remove(client.number);
+            self.registry.lock().remove(client.number);
             self.stats.connections.sub(1);
             self.dismiss(client.number);
         }
     }
 
     /// Closes those whose send buffer is full.
-    pub(crate) fn close_slow(&self, turn: &mut Turn) {
-        for client in turn.slow.drain(..) {
+    pub(crate) fn close_slow(&self, flush: &mut FlushBatch) {
+        for client in flush.slow.drain(..) {
             self.close_one_slow(&client);
         }
     }
 
     pub(crate) fn close_one_slow(&self, client: &Arc<Client>) {
-        let end = End::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
-        if self.close(client, End { clear: true, ..end }) {
+        let end = ClientClose::by_gateway(client.protocol, CloseCause::Slow, codes::SLOW_CLIENT);
+        if self.close(client, ClientClose { clear: true, ..end }) {
             self.stats.slow_clients.add(1);
             tracing::info!(client = %self.client_id(client.number), "closed a client that does not read");
         }
@@ -370,41 +373,41 @@ impl Hub {
         self.this.clone()
     }
 
-    /// Sends one of several clients its share, which it gets with the turn's flush, or at once if nothing follows.
-    pub(crate) fn publish(&self, client: &Arc<Client>, share: &Share<'_>, turn: &mut Turn) {
+    /// Sends one of several clients its share, which it gets with the flush's flush, or at once if nothing follows.
+    pub(crate) fn publish(&self, client: &Arc<Client>, share: &Share<'_>, flush: &mut FlushBatch) {
         let messages = share.len();
         if messages == 0 {
             return;
         }
-        match client.send(share.encoded(client.protocol), None, turn) {
+        match client.send(share.encoded(client.protocol), None, flush) {
             // As many as there is room for.
             Sent::Full if messages > 1 => {
                 for message in share.messages() {
                     let frame = message.encoded(client.protocol).clone();
-                    let sent = client.send(frame, None, turn);
-                    self.count(client, sent, 1, message.len(), turn);
+                    let sent = client.send(frame, None, flush);
+                    self.count(client, sent, 1, message.len(), flush);
                 }
             }
-            sent => self.count(client, sent, messages, share.bytes(), turn),
+            sent => self.count(client, sent, messages, share.bytes(), flush),
         }
     }
 
-    /// Sends a message to its one client, which gets it with the turn's flush. The receipt hears when its system has it.
+    /// Sends a message to its one client, which gets it with the flush's flush. The receipt hears when its system has it.
     pub(crate) fn send_one(
         &self,
         client: &Arc<Client>,
-        message: Outgoing,
+        message: OutboundMessage,
         receipt: Option<oneshot::Sender<()>>,
-        turn: &mut Turn,
+        flush: &mut FlushBatch,
     ) -> Sent {
         let bytes = message.len();
-        let sent = client.send(message.into_encoded(client.protocol), receipt, turn);
-        self.count(client, sent, 1, bytes, turn);
+        let sent = client.send(message.into_encoded(client.protocol), receipt, flush);
+        self.count(client, sent, 1, bytes, flush);
         sent
     }
 
     /// Counts what became of messages to a client.
-    fn count(&self, client: &Arc<Client>, sent: Sent, messages: usize, bytes: usize, turn: &mut Turn) {
+    fn count(&self, client: &Arc<Client>, sent: Sent, messages: usize, bytes: usize, flush: &mut FlushBatch) {
         match sent {
             Sent::Queued => {
                 self.stats.messages_out.add(messages as u64);
@@ -414,7 +417,7 @@ impl Hub {
                 self.stats.failed_sends.add(messages as u64);
                 self.stats.dropped_sends.add(messages as u64);
                 if self.settings.slow_client == SlowClient::Close {
-                    turn.slow.push(Arc::clone(client));
+                    flush.slow.push(Arc::clone(client));
                 }
             }
             Sent::Gone => {}
@@ -451,11 +454,11 @@ impl Hub {
         }
         for (number, client) in given_up {
             self.stats.given_up_events.add(1);
-            tracing::error!(client = %self.client_id(number), "gave up an event that ended several workers in turn");
+            tracing::error!(client = %self.client_id(number), "gave up an event that ended several workers in flush");
             if let Some(client) = client {
                 self.close(
                     &client,
-                    End::by_gateway(client.protocol, CloseCause::GivenUp, codes::GIVEN_UP),
+                    ClientClose::by_gateway(client.protocol, CloseCause::GivenUp, codes::GIVEN_UP),
                 );
             }
         }

@@ -9,7 +9,7 @@ use crate::fanout::encode;
 
 /// How a client ends.
 #[derive(Debug, Clone)]
-pub(crate) struct End {
+pub(crate) struct ClientClose {
     pub cause: CloseCause,
     /// The close code that was received, or is sent; 0 for none.
     pub code: u16,
@@ -22,7 +22,7 @@ pub(crate) struct End {
     pub at_once: bool,
 }
 
-impl End {
+impl ClientClose {
     /// The client ended it, by itself or by breaking down.
     pub(crate) fn by_client(cause: CloseCause, code: u16, reason: impl Into<String>) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl End {
         Self::with_reason(protocol, cause, code.code, code.reason)
     }
 
-    /// As [`End::by_gateway`], with another reason. A line client is told the reason, if there is one.
+    /// As [`ClientClose::by_gateway`], with another reason. A line client is told the reason, if there is one.
     pub(crate) fn with_reason(protocol: Protocol, cause: CloseCause, code: u16, reason: &str) -> Self {
         let last = match protocol {
             Protocol::Ws => Some(encode::close_frame(code, reason)),

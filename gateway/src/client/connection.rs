@@ -12,19 +12,19 @@ use tokio::io::Interest;
 use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::client::close::End;
+use crate::client::close::ClientClose;
 use crate::client::handle::{Client, Condition, STUCK};
-use crate::client::heartbeat::Heart;
+use crate::client::heartbeat::Heartbeat;
 use crate::config::settings::{Protocol, SlowClient};
 use crate::hub::Hub;
 
 /// Turns what a client sends into messages.
 pub(crate) trait Decoder: Send + 'static {
     /// Reads on without waiting.
-    fn next(&mut self, client: &Client) -> Step;
+    fn next(&mut self, client: &Client) -> Decoded;
 
     /// What is complete in what was read already.
-    fn ready(&mut self, client: &Client) -> Option<Step>;
+    fn ready(&mut self, client: &Client) -> Option<Decoded>;
 }
 
 /// Messages of one client that are taken before others have their turn.
@@ -32,7 +32,7 @@ const MESSAGES: usize = 64;
 
 /// What came of reading.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum Decoded {
     Message(Message),
     /// A sign of life, no message.
     Heard,
@@ -41,7 +41,7 @@ pub(crate) enum Step {
         heard: bool,
     },
     /// The client is over.
-    End(End),
+    Close(ClientClose),
 }
 
 /// Reads a client until it ends, then sees it off.
@@ -49,26 +49,26 @@ pub(crate) enum Step {
 /// This is what an idle client costs: what is rare is boxed, and what is waited for are no futures of their own.
 // An `async fn` would keep its arguments twice.
 pub(crate) fn run(hub: Arc<Hub>, client: Arc<Client>, decoder: impl Decoder) -> impl Future<Output = ()> + Send {
-    let mut life = Life {
-        heart: Heart::new(&hub, client.protocol),
+    let mut life = ReadLoop {
+        heartbeat: Heartbeat::new(&hub, client.protocol),
         hub,
         client,
         decoder,
         paused: None,
     };
     async move {
-        let mut timer = pin!(sleep_until(life.heart.next()));
+        let mut timer = pin!(sleep_until(life.heartbeat.next()));
         let last = poll_fn(|context| life.poll(context, timer.as_mut())).await;
         Box::pin(finish(&life.hub, &life.client, last, life.decoder)).await;
     }
 }
 
 /// A client that is being read.
-struct Life<D> {
+struct ReadLoop<D> {
     hub: Arc<Hub>,
     client: Arc<Client>,
     decoder: D,
-    heart: Heart,
+    heartbeat: Heartbeat,
     paused: Option<Box<Paused>>,
 }
 
@@ -106,7 +106,7 @@ enum Wake {
     Due,
 }
 
-impl<D: Decoder> Life<D> {
+impl<D: Decoder> ReadLoop<D> {
     /// Lives on until there is nothing to do for now, or the end.
     fn poll(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Last> {
         loop {
@@ -144,7 +144,7 @@ impl<D: Decoder> Life<D> {
             hub,
             client,
             decoder,
-            heart,
+            heartbeat,
             ..
         } = self;
         if condition.news {
@@ -157,28 +157,28 @@ impl<D: Decoder> Life<D> {
         }
         if reading && !client.condition().paused {
             let mut step = decoder.next(client);
-            if let Step::Message(first) = step {
-                heart.heard();
+            if let Decoded::Message(first) = step {
+                heartbeat.heard();
                 step = match take(hub, client, first, decoder) {
                     Some(next) => next,
                     None => return Next::Took,
                 };
             }
             match step {
-                Step::Message(_) => return Next::Took,
-                Step::Heard => {
-                    heart.heard();
+                Decoded::Message(_) => return Next::Took,
+                Decoded::Heard => {
+                    heartbeat.heard();
                     client.flush();
                     return Next::Yields;
                 }
-                Step::Blocked { heard: true } => heart.heard(),
-                Step::Blocked { heard: false } => {}
-                Step::End(end) => return Next::Ends(Last::Ends(Box::new(end))),
+                Decoded::Blocked { heard: true } => heartbeat.heard(),
+                Decoded::Blocked { heard: false } => {}
+                Decoded::Close(end) => return Next::Ends(Last::Ends(Box::new(end))),
             }
         }
-        heart.note();
+        heartbeat.note();
         let stuck = stuck_at(hub, condition);
-        let due = stuck.map_or(heart.next(), |stuck| stuck.min(heart.next()));
+        let due = stuck.map_or(heartbeat.next(), |stuck| stuck.min(heartbeat.next()));
         if timer.deadline() != due {
             timer.reset(due);
         }
@@ -192,7 +192,7 @@ impl<D: Decoder> Life<D> {
     fn pause(&mut self, paused: bool) {
         if !paused {
             if let Some(paused) = self.paused.take() {
-                self.heart.skip(&self.hub, paused.since.elapsed());
+                self.heartbeat.skip(&self.hub, paused.since.elapsed());
             }
         } else if self.paused.is_none() {
             self.paused = Some(Box::new(Paused {
@@ -227,7 +227,7 @@ impl<D: Decoder> Life<D> {
             Wake::News => {}
             Wake::Writable => self.client.flush(),
             Wake::Broken => {
-                let end = End::by_client(CloseCause::Reset, 0, "connection broke");
+                let end = ClientClose::by_client(CloseCause::Reset, 0, "connection broke");
                 self.hub.close(&self.client, end);
             }
             Wake::Due => {
@@ -235,8 +235,8 @@ impl<D: Decoder> Life<D> {
                 if stuck_at(&self.hub, self.client.condition()).is_some_and(|stuck| stuck <= now) {
                     self.hub.close_one_slow(&self.client);
                 }
-                if self.heart.next() <= now {
-                    self.heart.beat(&self.hub, &self.client, self.paused.is_some());
+                if self.heartbeat.next() <= now {
+                    self.heartbeat.beat(&self.hub, &self.client, self.paused.is_some());
                 }
             }
         }
@@ -244,17 +244,17 @@ impl<D: Decoder> Life<D> {
 }
 
 /// Takes a message, and those that were read along with it. Gives what came behind them, if that is something else.
-fn take(hub: &Hub, client: &Client, first: Message, decoder: &mut impl Decoder) -> Option<Step> {
+fn take(hub: &Hub, client: &Client, first: Message, decoder: &mut impl Decoder) -> Option<Decoded> {
     let mut left = MESSAGES;
     let mut other = None;
     hub.messages(client, first, || {
         left -= 1;
         let step = match left {
-            0 => Some(Step::Heard),
+            0 => Some(Decoded::Heard),
             _ => decoder.ready(client),
         };
         match step {
-            Some(Step::Message(message)) => Some(message),
+            Some(Decoded::Message(message)) => Some(message),
             step => {
                 other = step;
                 None
@@ -272,7 +272,7 @@ enum Last {
     Closed,
     Broken,
     /// By what it has sent.
-    Ends(Box<End>),
+    Ends(Box<ClientClose>),
 }
 
 /// Closes a client that is not closed yet, and sees it off.
@@ -281,7 +281,7 @@ async fn finish(hub: &Hub, client: &Arc<Client>, last: Last, decoder: impl Decod
         Last::Cut => return,
         Last::Closed => Rest::Decode,
         Last::Broken => {
-            hub.close(client, End::by_client(CloseCause::Reset, 0, "connection broke"));
+            hub.close(client, ClientClose::by_client(CloseCause::Reset, 0, "connection broke"));
             Rest::Nothing
         }
         Last::Ends(end) => {
@@ -312,7 +312,7 @@ async fn gone_away(client: Arc<Client>) {
 }
 
 /// Says why a client was closed for what it sent; a crowd of them does not flood the log.
-fn log_refusal(hub: &Hub, client: &Client, end: &End) {
+fn log_refusal(hub: &Hub, client: &Client, end: &ClientClose) {
     if let Some(unlogged) = hub.refusals.take() {
         let (id, peer) = (hub.client_id(client.number), client.profile.handshake().peer);
         tracing::info!(client = %id, peer, cause = ?end.cause, reason = end.reason, unlogged, "closed a client");
@@ -382,22 +382,22 @@ async fn see_off(client: &Client, mut rest: Rest, mut decoder: impl Decoder) {
         let step = match rest {
             Rest::Decode => decoder.next(client),
             Rest::Discard => match client.try_read(|_| {}) {
-                Ok(1..) => Step::Heard,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::Blocked { heard: false },
+                Ok(1..) => Decoded::Heard,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Decoded::Blocked { heard: false },
                 Ok(0) | Err(_) => return,
             },
             Rest::Nothing => return,
         };
         match step {
-            Step::Message(_) => consume_budget().await,
-            Step::Heard => yield_now().await,
-            Step::Blocked { .. } => {
+            Decoded::Message(_) => consume_budget().await,
+            Decoded::Heard => yield_now().await,
+            Decoded::Blocked { .. } => {
                 if socket.readable().await.is_err() {
                     return;
                 }
             }
             // What it sent last is not read to its end: the rest is, so that it still reads what it was sent.
-            Step::End(end) => match end.cause {
+            Decoded::Close(end) => match end.cause {
                 CloseCause::Client | CloseCause::Eof | CloseCause::Reset => return,
                 _ => rest = Rest::Discard,
             },

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::client::outbox::{Flushed, Outbox};
-use crate::client::waker::Bell;
+use crate::client::waker::Waker;
 use crate::config::settings::Protocol;
 
 /// A client of this gateway child. Sent to from any link's loop, read by a task of its own.
@@ -32,7 +32,7 @@ pub(crate) struct Client {
     /// Bytes that may wait for it when it does not read.
     send_buffer: usize,
     /// Wakes the client's own task when `state` changed in a way that concerns it.
-    pub wake: Bell,
+    pub wake: Waker,
     /// Absent until a WebSocket handshake is through.
     socket: OnceLock<TcpStream>,
     state: Mutex<State>,
@@ -55,7 +55,7 @@ struct State {
     blocked: bool,
     /// The socket has failed.
     broken: bool,
-    /// It is in some turn's list of clients to flush.
+    /// It is in some flush's list of clients to flush.
     dirty: bool,
     /// It is not read because too much of it waits for a worker.
     held_back: bool,
@@ -116,7 +116,7 @@ pub(crate) struct Condition {
 
 /// The clients that were sent something since the last flush.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct FlushBatch {
     dirty: Vec<Arc<Client>>,
     /// Nothing more is sent before the flush: whoever is sent something now need not wait for it.
     pub nothing_follows: bool,
@@ -154,7 +154,7 @@ impl Client {
             protocol,
             profile: Arc::new(Profile::new(handshake)),
             send_buffer,
-            wake: Bell::default(),
+            wake: Waker::default(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),
             state: Mutex::new(State {
                 outbox: Outbox::default(),
@@ -245,12 +245,17 @@ impl Client {
         Some(state.full)
     }
 
-    /// Adds an encoded message, which goes out with the turn's flush, or at once if nothing follows in the turn.
+    /// Adds an encoded message, which goes out with the flush's flush, or at once if nothing follows in the flush.
     ///
     /// A client that reads may have several times its send buffer waiting, so that no burst makes it slow; one that has
     /// taken nothing for a while may not.
     /// The receipt hears when the client's system has it.
-    pub(crate) fn send(self: &Arc<Self>, frame: Bytes, receipt: Option<oneshot::Sender<()>>, turn: &mut Turn) -> Sent {
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        frame: Bytes,
+        receipt: Option<oneshot::Sender<()>>,
+        flush: &mut FlushBatch,
+    ) -> Sent {
         let mut state = self.state.lock();
         if state.ending || state.broken {
             return Sent::Gone;
@@ -265,7 +270,7 @@ impl Client {
             self.fill(&mut state);
             return Sent::Full;
         }
-        if !state.blocked && receipt.is_none() && turn.nothing_follows {
+        if !state.blocked && receipt.is_none() && flush.nothing_follows {
             self.write_locked(&mut state, Some(frame));
             return Sent::Queued;
         }
@@ -275,7 +280,7 @@ impl Client {
         }
         if !state.dirty && !state.blocked {
             state.dirty = true;
-            turn.dirty.push(Arc::clone(self));
+            flush.dirty.push(Arc::clone(self));
         }
         self.check_full(&mut state);
         Sent::Queued
@@ -424,7 +429,7 @@ impl Client {
     }
 }
 
-impl Turn {
+impl FlushBatch {
     /// Writes to every client that was sent something.
     pub(crate) fn flush(&mut self) {
         self.nothing_follows = false;

@@ -7,7 +7,7 @@ use meepo_proto::codes;
 use meepo_proto::link::CloseCause;
 use tokio::time::Instant;
 
-use crate::client::close::End;
+use crate::client::close::ClientClose;
 use crate::client::handle::Client;
 use crate::config::settings::{GatewaySettings, Protocol};
 use crate::fanout::encode;
@@ -15,7 +15,7 @@ use crate::hub::Hub;
 
 /// When a client was last heard of, and when to ask it.
 #[derive(Debug)]
-pub(crate) struct Heart {
+pub(crate) struct Heartbeat {
     heard: Instant,
     /// It was heard of since that was noted.
     heard_since: bool,
@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Ticks are counted from here.
 static FIRST_TICK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-impl Heart {
+impl Heartbeat {
     pub(crate) fn new(hub: &Hub, protocol: Protocol) -> Self {
         let heard = Instant::now();
         let next = match protocol {
@@ -86,8 +86,8 @@ impl Heart {
         }
         let silent = now - self.heard;
         if silent >= hub.settings.heartbeat_timeout {
-            let end = End::by_gateway(client.protocol, CloseCause::Heartbeat, codes::HEARTBEAT_LOST);
-            if hub.close(client, End { clear: true, ..end }) {
+            let end = ClientClose::by_gateway(client.protocol, CloseCause::Heartbeat, codes::HEARTBEAT_LOST);
+            if hub.close(client, ClientClose { clear: true, ..end }) {
                 tracing::debug!(client = %hub.client_id(client.number), "closed a client that was silent for too long");
             }
             return;

@@ -7,12 +7,12 @@ use futures_util::task::AtomicWaker;
 
 /// Rung from anywhere, heard by one task: once, however often it was rung meanwhile. Waiting for it takes no memory.
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
+pub(crate) struct Waker {
     rung: AtomicBool,
     waker: AtomicWaker,
 }
 
-impl Bell {
+impl Waker {
     pub(crate) fn ring(&self) {
         self.rung.store(true, Ordering::Release);
         self.waker.wake();
@@ -38,15 +38,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_rung_is_heard_once_before_and_while_it_is_waited_for() {
-        let bell = Arc::new(Bell::default());
-        bell.ring();
-        bell.ring();
-        poll_fn(|context| bell.poll_heard(context)).await;
-        assert!(futures_util::poll!(poll_fn(|context| bell.poll_heard(context))).is_pending());
-        let waiting = Arc::clone(&bell);
+        let waker = Arc::new(Waker::default());
+        waker.ring();
+        waker.ring();
+        poll_fn(|context| waker.poll_heard(context)).await;
+        assert!(futures_util::poll!(poll_fn(|context| waker.poll_heard(context))).is_pending());
+        let waiting = Arc::clone(&waker);
         let task = tokio::spawn(async move { poll_fn(|context| waiting.poll_heard(context)).await });
         tokio::task::yield_now().await;
-        bell.ring();
+        waker.ring();
         task.await.expect("it hears");
     }
 }

@@ -8,20 +8,20 @@ use meepo_proto::codes::{self, CloseCode};
 use meepo_proto::link::CloseCause;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::close::End;
+use crate::client::close::ClientClose;
 use crate::client::handle::Client;
 use crate::config::settings::GatewaySettings;
 use crate::hub::Hub;
 
 /// What clients are told, and over which time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Farewell {
+pub(crate) struct CloseAll {
     code: CloseCode,
     spread: Duration,
 }
 
-impl Farewell {
-    /// The farewell of a child that has so much time left for its drain: half of that is for those who are told last.
+impl CloseAll {
+    /// The close_all of a child that has so much time left for its drain: half of that is for those who are told last.
     pub(crate) fn new(settings: &GatewaySettings, reason: Option<StopReason>, left: Duration) -> Self {
         let (code, spread) = match reason {
             Some(StopReason::Reload) => (codes::RESTART, settings.reload_spread),
@@ -53,7 +53,7 @@ impl Farewell {
     fn close(self, hub: &Hub, client: &Arc<Client>) {
         hub.close(
             client,
-            End::by_gateway(client.protocol, CloseCause::GatewayStop, self.code),
+            ClientClose::by_gateway(client.protocol, CloseCause::GatewayStop, self.code),
         );
     }
 }
@@ -92,15 +92,15 @@ mod tests {
             (None, 1001, 2),
             (Some(StopReason::Reload), 1012, 6),
         ] {
-            let farewell = Farewell::new(&settings(2, 6), reason, left);
+            let close_all = CloseAll::new(&settings(2, 6), reason, left);
             assert_eq!(
-                (farewell.code.code, farewell.spread),
+                (close_all.code.code, close_all.spread),
                 (code, Duration::from_secs(spread))
             );
         }
-        let farewell = Farewell::new(&settings(60, 60), Some(StopReason::Stop), left);
+        let close_all = CloseAll::new(&settings(60, 60), Some(StopReason::Stop), left);
         assert_eq!(
-            farewell.spread,
+            close_all.spread,
             left / 2,
             "half of the time is left for the last of them"
         );
@@ -110,41 +110,41 @@ mod tests {
     async fn clients_are_closed_evenly_over_the_time() {
         let hub = hub(1000);
         let spread = Duration::from_secs(10);
-        let farewell = Farewell {
+        let close_all = CloseAll {
             code: codes::GOING_AWAY,
             spread,
         };
-        let said = farewell.say(&hub);
+        let said = close_all.say(&hub);
         let watched = async {
             for tenth in 1..=10 {
                 sleep(spread / 10).await;
-                let left = hub.roster().all().count();
+                let left = hub.registry().all().count();
                 let due = 1000 - tenth * 100;
                 assert!(left.abs_diff(due) <= 2, "{left} clients, not {due}");
             }
         };
         let start = Instant::now();
         tokio::join!(said, watched);
-        assert_eq!(hub.roster().all().count(), 0);
+        assert_eq!(hub.registry().all().count(), 0);
         assert!(start.elapsed() <= spread + Duration::from_millis(50));
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_comes_in_meanwhile_is_closed_as_well() {
         let hub = hub(10);
-        let farewell = Farewell {
+        let close_all = CloseAll {
             code: codes::RESTART,
             spread: Duration::from_secs(1),
         };
-        tokio::join!(farewell.say(&hub), async {
+        tokio::join!(close_all.say(&hub), async {
             sleep(Duration::from_millis(500)).await;
             hub.open(Protocol::Line, Handshake::default(), None);
         });
-        assert_eq!(hub.roster().all().count(), 0);
+        assert_eq!(hub.registry().all().count(), 0);
         // A connection that was accepted before may take as long as it likes.
         let (client, answer) = hub.open(Protocol::Line, Handshake::default(), None);
         assert!(client.condition().ending && answer.await.is_err());
-        assert_eq!(hub.roster().all().count(), 0);
+        assert_eq!(hub.registry().all().count(), 0);
         assert_eq!(hub.unfinished(), 0);
     }
 
@@ -152,13 +152,13 @@ mod tests {
     async fn without_a_spread_or_clients_it_takes_no_time() {
         for (clients, spread) in [(100, 0), (0, 5)] {
             let hub = hub(clients);
-            let farewell = Farewell {
+            let close_all = CloseAll {
                 code: codes::GOING_AWAY,
                 spread: Duration::from_secs(spread),
             };
             let start = Instant::now();
-            farewell.say(&hub).await;
-            assert_eq!((hub.roster().all().count(), start.elapsed()), (0, Duration::ZERO));
+            close_all.say(&hub).await;
+            assert_eq!((hub.registry().all().count(), start.elapsed()), (0, Duration::ZERO));
         }
     }
 }

@@ -21,7 +21,7 @@ const SHARE: u32 = 8;
 
 /// Who was asked for last words and has not answered.
 #[derive(Debug, Default)]
-pub(crate) struct Parting {
+pub(crate) struct LastWords {
     /// The links, and whether a drain of the worker is put off: its clients are not to be moved to a worker that has had
     /// its last word, and would have none for them.
     asked: HashMap<LinkId, bool>,
@@ -29,7 +29,7 @@ pub(crate) struct Parting {
     over: Arc<Notify>,
 }
 
-impl Parting {
+impl LastWords {
     /// Puts off a worker's drain until it has answered. False if nothing is asked of it.
     pub(crate) fn put_off(&mut self, link: LinkId) -> bool {
         let asked = self.asked.get_mut(&link);

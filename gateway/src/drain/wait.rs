@@ -37,7 +37,7 @@ impl Hub {
 
     /// Whether nobody is there any more, and workers have handled everyone's end.
     pub(crate) fn is_done(&self) -> bool {
-        self.unfinished() == 0 && self.roster().all().next().is_none()
+        self.unfinished() == 0 && self.registry().all().next().is_none()
     }
 
     /// Events that no worker has finished and somebody waits for.

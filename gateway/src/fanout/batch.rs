@@ -6,12 +6,12 @@ use bytes::Bytes;
 use meepo_proto::link::Target;
 
 use crate::config::settings::Protocol;
-use crate::fanout::client_registry::Roster;
-use crate::fanout::encode::Outgoing;
+use crate::fanout::client_registry::ClientRegistry;
+use crate::fanout::encode::OutboundMessage;
 
 /// One message or several to the clients of a target, but for those whom each leaves out.
 #[derive(Debug)]
-pub(crate) struct Publish {
+pub(crate) struct Batch {
     /// Without those who are left out.
     to: Box<Target>,
     messages: Vec<Message>,
@@ -25,7 +25,7 @@ pub(crate) struct Publish {
 
 #[derive(Debug)]
 struct Message {
-    message: Outgoing,
+    message: OutboundMessage,
     except: Vec<u64>,
     except_uids: Vec<String>,
 }
@@ -34,10 +34,10 @@ struct Message {
 #[derive(Debug)]
 pub(crate) struct LeftOut(Vec<(u64, usize)>);
 
-/// What one client of a publish gets.
+/// What one client of a batch gets.
 #[derive(Debug)]
 pub(crate) struct Share<'a> {
-    publish: &'a Publish,
+    batch: &'a Batch,
     /// The messages that leave it out.
     without: &'a [(u64, usize)],
 }
@@ -45,9 +45,9 @@ pub(crate) struct Share<'a> {
 /// What is put together at most, in bytes: small messages gain by it, large ones would only be copied once more.
 const MOST: usize = 16 * 1024;
 
-impl Publish {
-    pub(crate) fn new(to: Box<Target>, message: Outgoing) -> Self {
-        let mut publish = Self {
+impl Batch {
+    pub(crate) fn new(to: Box<Target>, message: OutboundMessage) -> Self {
+        let mut batch = Self {
             to,
             messages: Vec::new(),
             bytes: 0,
@@ -55,10 +55,10 @@ impl Publish {
             ws: OnceCell::new(),
             line: OnceCell::new(),
         };
-        let except = std::mem::take(&mut publish.to.except);
-        let except_uids = std::mem::take(&mut publish.to.except_uids);
-        publish.add(message, except, except_uids);
-        publish
+        let except = std::mem::take(&mut batch.to.except);
+        let except_uids = std::mem::take(&mut batch.to.except_uids);
+        batch.add(message, except, except_uids);
+        batch
     }
 
     /// Whether a message of this size to these clients can come along.
@@ -79,11 +79,11 @@ impl Publish {
     }
 
     /// Adds a message, before anything is encoded.
-    pub(crate) fn push(&mut self, to: Target, message: Outgoing) {
+    pub(crate) fn push(&mut self, to: Target, message: OutboundMessage) {
         self.add(message, to.except, to.except_uids);
     }
 
-    fn add(&mut self, message: Outgoing, except: Vec<u64>, except_uids: Vec<String>) {
+    fn add(&mut self, message: OutboundMessage, except: Vec<u64>, except_uids: Vec<String>) {
         self.bytes += message.len();
         self.weight += weight(message.len(), &except, &except_uids);
         self.messages.push(Message {
@@ -103,10 +103,10 @@ impl Publish {
         self.messages.len()
     }
 
-    pub(crate) fn left_out(&self, roster: &Roster) -> LeftOut {
+    pub(crate) fn left_out(&self, registry: &ClientRegistry) -> LeftOut {
         let mut all = Vec::new();
         for (at, message) in self.messages.iter().enumerate() {
-            let numbers = roster.numbers(&message.except, &message.except_uids);
+            let numbers = registry.numbers(&message.except, &message.except_uids);
             all.extend(numbers.map(|number| (number, at)));
         }
         all.sort_unstable();
@@ -119,7 +119,7 @@ impl Publish {
         let begin = all.partition_point(|&(number, _)| number < client);
         let len = all[begin..].partition_point(|&(number, _)| number == client);
         Share {
-            publish: self,
+            batch: self,
             without: &all[begin..begin + len],
         }
     }
@@ -138,19 +138,19 @@ impl Publish {
 impl Share<'_> {
     /// How many messages it gets.
     pub(crate) fn len(&self) -> usize {
-        self.publish.messages.len() - self.without.len()
+        self.batch.messages.len() - self.without.len()
     }
 
     /// Bytes of their payloads.
     pub(crate) fn bytes(&self) -> usize {
         match self.without {
-            [] => self.publish.bytes,
-            _ => self.messages().map(Outgoing::len).sum(),
+            [] => self.batch.bytes,
+            _ => self.messages().map(OutboundMessage::len).sum(),
         }
     }
 
-    pub(crate) fn messages(&self) -> impl Iterator<Item = &Outgoing> {
-        let all = self.publish.messages.iter().enumerate();
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &OutboundMessage> {
+        let all = self.batch.messages.iter().enumerate();
         let left_out = |at| self.without.binary_search_by_key(&at, |&(_, without)| without).is_ok();
         let got = all.filter(move |&(at, _)| !left_out(at));
         got.map(|(_, each)| &each.message)
@@ -159,7 +159,7 @@ impl Share<'_> {
     /// All of them, as a client of this protocol reads them.
     pub(crate) fn encoded(&self, protocol: Protocol) -> Bytes {
         if self.without.is_empty() {
-            return self.publish.encoded(protocol).clone();
+            return self.batch.encoded(protocol).clone();
         }
         let mut messages = self.messages();
         match (messages.next(), messages.next()) {
@@ -169,13 +169,13 @@ impl Share<'_> {
     }
 }
 
-/// What a message takes of a publish.
+/// What a message takes of a batch.
 fn weight(payload: usize, except: &[u64], except_uids: &[String]) -> usize {
     let uids: usize = except_uids.iter().map(String::len).sum();
     payload + size_of_val(except) + uids
 }
 
-fn concat<'a>(messages: impl Iterator<Item = &'a Outgoing>, protocol: Protocol) -> Bytes {
+fn concat<'a>(messages: impl Iterator<Item = &'a OutboundMessage>, protocol: Protocol) -> Bytes {
     let frames: Vec<&[u8]> = messages.map(|message| &**message.encoded(protocol)).collect();
     frames.concat().into()
 }
@@ -201,17 +201,17 @@ mod tests {
         })
     }
 
-    fn text(payload: &'static str) -> Outgoing {
-        Outgoing::new(payload.into(), false)
+    fn text(payload: &'static str) -> OutboundMessage {
+        OutboundMessage::new(payload.into(), false)
     }
 
     #[test]
     fn only_what_is_to_the_same_clients_and_small_comes_along() {
-        let publish = Publish::new(to("a"), text("one"));
-        assert!(publish.takes(&to("a"), MOST - 3));
-        assert!(!publish.takes(&to("a"), MOST - 2));
-        assert!(publish.takes(&but(1, "a"), MOST - 3 - 8));
-        assert!(!publish.takes(&but(1, "a"), MOST - 3 - 7));
+        let batch = Batch::new(to("a"), text("one"));
+        assert!(batch.takes(&to("a"), MOST - 3));
+        assert!(!batch.takes(&to("a"), MOST - 2));
+        assert!(batch.takes(&but(1, "a"), MOST - 3 - 8));
+        assert!(!batch.takes(&but(1, "a"), MOST - 3 - 7));
         let others = [
             *to("b"),
             Target::default(),
@@ -229,39 +229,39 @@ mod tests {
             },
         ];
         for other in others {
-            assert!(!publish.takes(&other, 1), "{other:?}");
+            assert!(!batch.takes(&other, 1), "{other:?}");
         }
     }
 
     #[test]
     fn messages_stand_one_after_the_other() {
-        let mut publish = Publish::new(to("a"), text("one"));
-        publish.push(*to("a"), text("three"));
-        assert_eq!(&**publish.encoded(Protocol::Ws), b"\x81\x03one\x81\x05three");
-        assert_eq!(&**publish.encoded(Protocol::Line), b"one\nthree\n");
-        let nobody = publish.left_out(&Roster::default());
-        let share = publish.share(1, &nobody);
+        let mut batch = Batch::new(to("a"), text("one"));
+        batch.push(*to("a"), text("three"));
+        assert_eq!(&**batch.encoded(Protocol::Ws), b"\x81\x03one\x81\x05three");
+        assert_eq!(&**batch.encoded(Protocol::Line), b"one\nthree\n");
+        let nobody = batch.left_out(&ClientRegistry::default());
+        let share = batch.share(1, &nobody);
         assert_eq!((share.len(), share.bytes()), (2, 8));
     }
 
     #[test]
     fn each_gets_what_does_not_leave_it_out() {
-        let mut roster = Roster::default();
+        let mut registry = ClientRegistry::default();
         for number in 1..=4 {
             let (client, _) = Client::new(number, Protocol::Line, &Handshake::default(), None, 0);
-            roster.insert(client);
+            registry.insert(client);
         }
-        roster.bind(3, Some("ann")).unwrap();
-        let mut publish = Publish::new(but(2, "a"), text("a"));
+        registry.bind(3, Some("ann")).unwrap();
+        let mut batch = Batch::new(but(2, "a"), text("a"));
         let ann = Target {
             except: vec![3, 2, 2],
             except_uids: vec!["ann".into(), "nobody".into()],
             ..*to("a")
         };
-        publish.push(ann, text("b"));
-        publish.push(*but(4, "a"), text("c"));
-        assert_eq!(publish.to(), &*to("a"));
-        let left_out = publish.left_out(&roster);
+        batch.push(ann, text("b"));
+        batch.push(*but(4, "a"), text("c"));
+        assert_eq!(batch.to(), &*to("a"));
+        let left_out = batch.left_out(&registry);
         for (number, lines) in [
             (1, "a\nb\nc\n"),
             (2, "c\n"),
@@ -269,7 +269,7 @@ mod tests {
             (4, "a\nb\n"),
             (5, "a\nb\nc\n"),
         ] {
-            let share = publish.share(number, &left_out);
+            let share = batch.share(number, &left_out);
             assert_eq!(share.encoded(Protocol::Line), lines, "{number}");
             assert_eq!(
                 (share.len(), share.bytes()),
@@ -277,8 +277,8 @@ mod tests {
                 "{number}"
             );
         }
-        let publish = Publish::new(but(2, "a"), text("a"));
-        let left_out = publish.left_out(&roster);
-        assert_eq!([1, 2].map(|number| publish.share(number, &left_out).len()), [1, 0]);
+        let batch = Batch::new(but(2, "a"), text("a"));
+        let left_out = batch.left_out(&registry);
+        assert_eq!([1, 2].map(|number| batch.share(number, &left_out).len()), [1, 0]);
     }
 }

@@ -9,15 +9,15 @@ use indexmap::IndexMap;
 use meepo_proto::link::{Filter, Target};
 
 use crate::client::handle::Client;
-use crate::fanout::name_index::Index;
+use crate::fanout::name_index::NameIndex;
 
 /// The tables of clients, groups and uids.
 #[derive(Debug, Default)]
-pub(crate) struct Roster {
+pub(crate) struct ClientRegistry {
     // In the order in which they came, as those of a name are.
     clients: IndexMap<u64, Entry, RandomState>,
-    groups: Index,
-    uids: Index,
+    groups: NameIndex,
+    uids: NameIndex,
 }
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) enum JoinError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
-impl Roster {
+impl ClientRegistry {
     pub(crate) fn insert(&mut self, client: Arc<Client>) {
         self.clients.insert(
             client.number,
@@ -239,32 +239,32 @@ mod tests {
 
     #[test]
     fn a_client_that_goes_leaves_nothing() {
-        let mut roster = Roster::default();
-        roster.insert(client(1));
-        roster.insert(client(2));
+        let mut registry = ClientRegistry::default();
+        registry.insert(client(1));
+        registry.insert(client(2));
         for (number, group) in [(1, "a"), (1, "b"), (2, "a")] {
-            assert_eq!(roster.join(number, group, 8), Ok(()));
+            assert_eq!(registry.join(number, group, 8), Ok(()));
         }
-        assert!(roster.remove(1));
-        assert!(!roster.remove(1));
-        assert_eq!(roster.group_sizes(), BTreeMap::from([("a".into(), 1)]));
-        assert_eq!(roster.join(1, "a", 8), Err(JoinError::Gone));
-        assert_eq!(roster.leave(2, "a"), Ok(()));
-        assert!(roster.groups.is_empty());
+        assert!(registry.remove(1));
+        assert!(!registry.remove(1));
+        assert_eq!(registry.group_sizes(), BTreeMap::from([("a".into(), 1)]));
+        assert_eq!(registry.join(1, "a", 8), Err(JoinError::Gone));
+        assert_eq!(registry.leave(2, "a"), Ok(()));
+        assert!(registry.groups.is_empty());
     }
 
     #[test]
     fn groups_of_a_client_are_bounded() {
-        let mut roster = Roster::default();
-        roster.insert(client(1));
-        assert_eq!(roster.join(1, "a", 1), Ok(()));
-        assert_eq!(roster.join(1, "a", 1), Ok(()));
-        assert_eq!(roster.join(1, "b", 1), Err(JoinError::TooMany));
+        let mut registry = ClientRegistry::default();
+        registry.insert(client(1));
+        assert_eq!(registry.join(1, "a", 1), Ok(()));
+        assert_eq!(registry.join(1, "a", 1), Ok(()));
+        assert_eq!(registry.join(1, "b", 1), Err(JoinError::TooMany));
     }
 
-    fn named(target: &Target, roster: &Roster) -> Vec<u64> {
+    fn named(target: &Target, registry: &ClientRegistry) -> Vec<u64> {
         let mut numbers = Vec::new();
-        roster.each(target, |client| numbers.push(client.number));
+        registry.each(target, |client| numbers.push(client.number));
         numbers.sort_unstable();
         numbers
     }
@@ -274,24 +274,24 @@ mod tests {
     }
 
     /// Clients 1 to 4, all in group "g"; 1 and 2 are the devices of "ann", 3 of "bob"; 1 and 4 are in "h" too.
-    fn company() -> Roster {
-        let mut roster = Roster::default();
+    fn company() -> ClientRegistry {
+        let mut registry = ClientRegistry::default();
         for number in 1..=4 {
-            roster.insert(client(number));
-            assert_eq!(roster.join(number, "g", 8), Ok(()));
+            registry.insert(client(number));
+            assert_eq!(registry.join(number, "g", 8), Ok(()));
         }
         for (number, uid) in [(1, "ann"), (2, "ann"), (3, "bob")] {
-            assert_eq!(roster.bind(number, Some(uid)), Ok(()));
+            assert_eq!(registry.bind(number, Some(uid)), Ok(()));
         }
         for number in [1, 4] {
-            assert_eq!(roster.join(number, "h", 8), Ok(()));
+            assert_eq!(registry.join(number, "h", 8), Ok(()));
         }
-        roster
+        registry
     }
 
     #[test]
     fn each_client_that_is_meant_is_meant_once() {
-        let roster = company();
+        let registry = company();
         for (target, numbers) in [
             (
                 Target {
@@ -350,27 +350,27 @@ mod tests {
             ),
             (Target::default(), vec![]),
         ] {
-            assert_eq!(named(&target, &roster), numbers, "{target:?}");
+            assert_eq!(named(&target, &registry), numbers, "{target:?}");
         }
     }
 
     #[test]
     fn those_who_are_named_and_not_there_are_told() {
-        let roster = company();
+        let registry = company();
         for (clients, gone) in [(vec![3], vec![]), (vec![9], vec![9]), (vec![3, 8, 9], vec![9])] {
             let target = Target {
                 clients,
                 except: vec![8],
                 ..Target::default()
             };
-            assert_eq!(roster.each(&target, |_| {}), gone);
+            assert_eq!(registry.each(&target, |_| {}), gone);
         }
     }
 
     #[test]
     fn a_selection_meets_all_conditions() {
-        let roster = company();
-        roster
+        let registry = company();
+        registry
             .get(2)
             .expect("it is there")
             .profile
@@ -421,37 +421,37 @@ mod tests {
             // Nobody was let in.
             (Filter::default(), vec![]),
         ] {
-            let found: Vec<_> = roster.select(&filter).map(|entry| entry.client.number).collect();
+            let found: Vec<_> = registry.select(&filter).map(|entry| entry.client.number).collect();
             assert_eq!(found, numbers, "{filter:?}");
         }
     }
 
     #[test]
     fn a_client_has_one_uid_at_a_time() {
-        let mut roster = company();
-        assert_eq!(roster.bind(1, Some("bob")), Ok(()));
-        let of = |roster: &Roster, uid: &str| {
+        let mut registry = company();
+        assert_eq!(registry.bind(1, Some("bob")), Ok(()));
+        let of = |registry: &ClientRegistry, uid: &str| {
             named(
                 &Target {
                     uids: strings(&[uid]),
                     ..Target::default()
                 },
-                roster,
+                registry,
             )
         };
-        assert_eq!((of(&roster, "ann"), of(&roster, "bob")), (vec![2], vec![1, 3]));
-        assert_eq!(roster.bind(2, None), Ok(()));
-        assert_eq!(roster.uids().collect::<Vec<_>>(), ["bob"]);
-        assert!(roster.remove(1) && roster.remove(3));
-        assert!(roster.uids.is_empty());
-        assert_eq!(roster.bind(1, Some("ann")), Err(Gone));
+        assert_eq!((of(&registry, "ann"), of(&registry, "bob")), (vec![2], vec![1, 3]));
+        assert_eq!(registry.bind(2, None), Ok(()));
+        assert_eq!(registry.uids().collect::<Vec<_>>(), ["bob"]);
+        assert!(registry.remove(1) && registry.remove(3));
+        assert!(registry.uids.is_empty());
+        assert_eq!(registry.bind(1, Some("ann")), Err(Gone));
     }
 
     #[test]
     fn a_group_that_is_dissolved_has_nobody() {
-        let mut roster = company();
-        roster.ungroup("g");
-        assert_eq!(roster.group_sizes(), BTreeMap::from([("h".into(), 2)]));
-        assert_eq!(roster.leave(1, "g"), Ok(()));
+        let mut registry = company();
+        registry.ungroup("g");
+        assert_eq!(registry.group_sizes(), BTreeMap::from([("h".into(), 2)]));
+        assert_eq!(registry.leave(1, "g"), Ok(()));
     }
 }

@@ -10,14 +10,14 @@ use crate::config::settings::Protocol;
 
 /// A message for any number of clients.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutboundMessage {
     payload: Bytes,
     binary: bool,
     ws: OnceCell<Bytes>,
     line: OnceCell<Bytes>,
 }
 
-impl Outgoing {
+impl OutboundMessage {
     /// A message whose payload is valid for its kind.
     pub(crate) fn new(payload: Bytes, binary: bool) -> Self {
         Self {
@@ -114,7 +114,7 @@ mod tests {
     fn frames_are_read_back_by_another_implementation() {
         for len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
             let payload = vec![b'x'; len];
-            let message = Outgoing::new(payload.clone().into(), len % 2 == 0);
+            let message = OutboundMessage::new(payload.clone().into(), len % 2 == 0);
             let mut socket = FrameSocket::new(Cursor::new(message.encoded(Protocol::Ws).to_vec()));
             let read = socket.read(None).unwrap().unwrap();
             assert_eq!(read.payload(), payload);

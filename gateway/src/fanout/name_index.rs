@@ -10,14 +10,14 @@ use crate::client::handle::Client;
 
 /// Names, each with its clients. A name is there while it has any.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub(crate) struct NameIndex {
     // Names may be chosen by those who mean harm, so their hashes are hard to foresee; numbers are ours.
     // Clients of a name stand in the order in which they came, as what is kept of each does in memory, here and in the
     // kernel: who goes through many of them finds the next one near.
     names: HashMap<Arc<str>, IndexMap<u64, Arc<Client>, RandomState>>,
 }
 
-impl Index {
+impl NameIndex {
     /// Adds a client, and gives the name as it is kept.
     pub(crate) fn add(&mut self, name: &str, client: &Arc<Client>) -> Arc<str> {
         let name = match self.names.get_key_value(name) {

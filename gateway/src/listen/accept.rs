@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::close::End;
+use crate::client::close::ClientClose;
 use crate::client::connection;
 use crate::client::handle::Verdict;
 use crate::config::settings::Protocol;
@@ -91,21 +91,21 @@ async fn line(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr, tasks: TaskTra
     let verdict = tokio::select! {
         verdict = tokio::time::timeout(hub.settings.connect_timeout, answer) => verdict,
         _ = socket.ready(tokio::io::Interest::ERROR) => {
-            hub.close(&client, End::by_client(CloseCause::Reset, 0, "connection broke"));
+            hub.close(&client, ClientClose::by_client(CloseCause::Reset, 0, "connection broke"));
             return;
         }
     };
     match verdict {
         Ok(Ok(Verdict::Accept)) => {}
         Ok(Ok(Verdict::Reject { status: _, reason })) => {
-            let last = End::with_reason(Protocol::Line, CloseCause::Kicked, 0, &reason).last;
+            let last = ClientClose::with_reason(Protocol::Line, CloseCause::Kicked, 0, &reason).last;
             hub.rejected(&client, last);
         }
         Ok(Err(_)) => {}
         Err(_) => {
             hub.close(
                 &client,
-                End::with_reason(Protocol::Line, CloseCause::NoWorker, 0, "no worker answered"),
+                ClientClose::with_reason(Protocol::Line, CloseCause::NoWorker, 0, "no worker answered"),
             );
         }
     }

@@ -10,7 +10,7 @@ use meepo_proto::link::{Attach, Attached, Detached, Drained, Event};
 use tonic::Status;
 
 use crate::client::handle::{Client, Profile};
-use crate::drain::last_words::Parting;
+use crate::drain::last_words::LastWords;
 use crate::protocol::http::forward::Waiting;
 use crate::router::{Flow, LinkId, Output, Router};
 
@@ -23,16 +23,16 @@ pub(crate) struct Dispatch {
     pub(crate) router: Router,
     pub(crate) links: HashMap<LinkId, Events>,
     /// Clients of which the router has something, also those that are closed.
-    pub(crate) clients: HashMap<u64, Held>,
+    pub(crate) clients: HashMap<u64, Retained>,
     /// Requests of which the router has something, also those whose client has gone.
     pub(crate) requests: HashMap<u64, Waiting>,
     pub(crate) out: Vec<Output>,
-    pub(crate) parting: Parting,
+    pub(crate) parting: LastWords,
 }
 
 /// What is kept of a client until its last event is done: not its socket.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Retained {
     pub(crate) profile: Arc<Profile>,
     pub(crate) client: Weak<Client>,
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// What requests may take, and what they take now.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(crate) struct RequestBudget {
     max_requests: usize,
     max_bytes: usize,
     requests: AtomicUsize,
@@ -17,16 +17,16 @@ pub(crate) struct Allowance {
 /// What one request takes, its answer included. It is given back when the last clone of the `Arc` around it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    allowance: Arc<Allowance>,
+    budget: Arc<RequestBudget>,
     requests: AtomicUsize,
     bytes: AtomicUsize,
 }
 
 /// There is no room now.
 #[derive(Debug)]
-pub(crate) struct NoRoom;
+pub(crate) struct OverBudget;
 
-impl Allowance {
+impl RequestBudget {
     pub(crate) fn new(max_requests: usize, max_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             max_requests,
@@ -39,7 +39,7 @@ impl Allowance {
     /// A ticket that takes nothing yet.
     pub(crate) fn ticket(self: &Arc<Self>) -> Arc<Ticket> {
         Arc::new(Ticket {
-            allowance: Arc::clone(self),
+            budget: Arc::clone(self),
             requests: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         })
@@ -48,21 +48,21 @@ impl Allowance {
 
 impl Ticket {
     /// Takes room for a request, before it is given to a worker.
-    pub(crate) fn count(&self) -> Result<(), NoRoom> {
-        add(&self.allowance.requests, 1, self.allowance.max_requests)?;
+    pub(crate) fn count(&self) -> Result<(), OverBudget> {
+        add(&self.budget.requests, 1, self.budget.max_requests)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Takes room for bytes of the request or of its answer.
-    pub(crate) fn hold(&self, bytes: usize) -> Result<(), NoRoom> {
-        add(&self.allowance.bytes, bytes, self.allowance.max_bytes)?;
+    pub(crate) fn hold(&self, bytes: usize) -> Result<(), OverBudget> {
+        add(&self.budget.bytes, bytes, self.budget.max_bytes)?;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
     /// Takes room for the body of the answer: it counts until it has been written.
-    pub(crate) fn carry(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, NoRoom> {
+    pub(crate) fn carry(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, OverBudget> {
         self.hold(bytes.len())?;
         Ok(Bytes::from_owner(Carried {
             bytes,
@@ -73,18 +73,18 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.allowance
+        self.budget
             .requests
             .fetch_sub(*self.requests.get_mut(), Ordering::Relaxed);
-        self.allowance.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        self.budget.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
     }
 }
 
-fn add(to: &AtomicUsize, more: usize, limit: usize) -> Result<(), NoRoom> {
+fn add(to: &AtomicUsize, more: usize, limit: usize) -> Result<(), OverBudget> {
     let within = |now: usize| now.checked_add(more).filter(|sum| *sum <= limit);
     to.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
         .map(drop)
-        .map_err(|_| NoRoom)
+        .map_err(|_| OverBudget)
 }
 
 struct Carried {
@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn what_a_request_takes_is_given_back_with_the_last_of_it() {
-        let allowance = Allowance::new(1, 100);
-        let (ticket, other) = (allowance.ticket(), allowance.ticket());
+        let budget = RequestBudget::new(1, 100);
+        let (ticket, other) = (budget.ticket(), budget.ticket());
         assert!(ticket.count().is_ok() && ticket.hold(60).is_ok());
         assert!(other.count().is_err() && other.hold(41).is_err());
         assert!(other.hold(40).is_ok());
@@ -118,7 +118,7 @@ mod tests {
         drop(ticket);
         let half = answer.slice(20..);
         drop(answer);
-        let next = allowance.ticket();
+        let next = budget.ticket();
         assert!(next.count().is_err(), "its answer is being written");
         assert!(next.hold(1).is_err());
         assert_eq!(half, [7; 20][..]);

@@ -8,11 +8,11 @@ use meepo_proto::link::command::Body as Ask;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Close, CloseCause, Command, Refused, RefusedWhy, Send, SessionChanged, SessionUpdate, Target};
 
-use crate::client::close::End;
-use crate::client::handle::{Client, Turn, Verdict};
-use crate::fanout::batch::Publish;
+use crate::client::close::ClientClose;
+use crate::client::handle::{Client, FlushBatch, Verdict};
+use crate::fanout::batch::Batch;
 use crate::fanout::client_registry::{Gone, JoinError};
-use crate::fanout::encode::Outgoing;
+use crate::fanout::encode::OutboundMessage;
 use crate::hub::Hub;
 use crate::router::LinkId;
 use crate::worker_link::queries;
@@ -23,7 +23,7 @@ pub(crate) struct Commands<'a> {
     hub: &'a Hub,
     link: LinkId,
     /// What has still to be sent to the clients of a target: it waits for more to the same ones.
-    publish: Option<Publish>,
+    publish: Option<Batch>,
     /// Events that are done once that is sent.
     done: Vec<u64>,
 }
@@ -61,13 +61,13 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Carries out a command. Who is sent something is in `turn` and has still to be flushed, with `flush`.
-    pub(crate) fn apply(&mut self, command: Command, turn: &mut Turn) {
+    /// Carries out a command. Who is sent something is in `flush` and has still to be flushed, with `flush`.
+    pub(crate) fn apply(&mut self, command: Command, flush: &mut FlushBatch) {
         let Some(ask) = command.body else {
             return self.refuse("unknown", 0, Refusal(RefusedWhy::Invalid, "unknown command"));
         };
         if !matches!(ask, Ask::Send(_) | Ask::Done(_)) {
-            self.publish(turn);
+            self.publish(flush);
         }
         match ask {
             Ask::Hello(_) => self.refuse("hello", 0, Refusal(RefusedWhy::Invalid, "hello was said already")),
@@ -93,12 +93,12 @@ impl<'a> Commands<'a> {
                 };
                 self.reject(reject.client, verdict);
             }
-            Ask::Send(send) => self.send(send, turn),
-            Ask::Close(close) => self.close(*close, turn),
+            Ask::Send(send) => self.send(send, flush),
+            Ask::Close(close) => self.close(*close, flush),
             Ask::Join(join) => {
                 let joined = check_name(&join.group).and_then(|()| {
-                    let mut roster = self.hub.roster();
-                    roster
+                    let mut registry = self.hub.registry();
+                    registry
                         .join(join.client, &join.group, self.hub.settings.max_groups)
                         .map_err(|error| match error {
                             JoinError::Gone => GONE,
@@ -108,17 +108,17 @@ impl<'a> Commands<'a> {
                 self.check("join", join.client, joined);
             }
             Ask::Leave(leave) => {
-                let left = self.hub.roster().leave(leave.client, &leave.group);
+                let left = self.hub.registry().leave(leave.client, &leave.group);
                 self.check("leave", leave.client, left.map_err(Into::into));
             }
-            Ask::Ungroup(ungroup) => self.hub.roster().ungroup(&ungroup.group),
+            Ask::Ungroup(ungroup) => self.hub.registry().ungroup(&ungroup.group),
             Ask::Bind(bind) => {
                 let bound =
-                    check_name(&bind.uid).and_then(|()| Ok(self.hub.roster().bind(bind.client, Some(&bind.uid))?));
+                    check_name(&bind.uid).and_then(|()| Ok(self.hub.registry().bind(bind.client, Some(&bind.uid))?));
                 self.check("bind", bind.client, bound);
             }
             Ask::Unbind(unbind) => {
-                let unbound = self.hub.roster().bind(unbind.client, None);
+                let unbound = self.hub.registry().bind(unbind.client, None);
                 self.check("unbind", unbind.client, unbound.map_err(Into::into));
             }
             Ask::Session(update) => self.update_session(update),
@@ -129,7 +129,7 @@ impl<'a> Commands<'a> {
             }
             Ask::Respond(respond) => self.hub.respond(self.link, respond),
             Ask::Query(query) => {
-                if !queries::answer(self.hub, self.link, *query, turn) {
+                if !queries::answer(self.hub, self.link, *query, flush) {
                     self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));
                 }
             }
@@ -150,29 +150,29 @@ impl<'a> Commands<'a> {
 
     /// Writes to all that were sent something. If that took long, and several messages went together last, it says how long
     /// to wait: those that are on their way already then go together too, and each costs less.
-    pub(crate) fn flush(&mut self, turn: &mut Turn) -> Option<Duration> {
+    pub(crate) fn flush(&mut self, flush: &mut FlushBatch) -> Option<Duration> {
         let several = self.publish.as_ref().is_some_and(|publish| publish.len() >= SEVERAL);
         let began = several.then(Instant::now);
-        turn.nothing_follows = true;
-        let members = self.publish(turn);
-        turn.flush();
-        self.hub.close_slow(turn);
+        flush.nothing_follows = true;
+        let members = self.publish(flush);
+        flush.flush();
+        self.hub.close_slow(flush);
         let took = began.filter(|_| members >= MANY)?.elapsed();
         (took >= LONG).then(|| (took / 8).min(GATHER))
     }
 
     /// Sends what waits for more, if anything does. Says to how many clients.
-    fn publish(&mut self, turn: &mut Turn) -> usize {
+    fn publish(&mut self, flush: &mut FlushBatch) -> usize {
         let Some(publish) = self.publish.take() else { return 0 };
-        // The last are written to at once, which takes too long for the roster's lock.
+        // The last are written to at once, which takes too long for the registry's lock.
         let mut members = Vec::new();
-        let roster = self.hub.roster();
-        let gone = roster.each(publish.to(), |client| members.push(Arc::clone(client)));
-        let left_out = publish.left_out(&roster);
-        drop(roster);
+        let registry = self.hub.registry();
+        let gone = registry.each(publish.to(), |client| members.push(Arc::clone(client)));
+        let left_out = publish.left_out(&registry);
+        drop(registry);
         for client in &members {
             let share = publish.share(client.number, &left_out);
-            self.hub.publish(client, &share, turn);
+            self.hub.publish(client, &share, flush);
         }
         for number in gone {
             for _ in 0..publish.share(number, &left_out).len() {
@@ -187,7 +187,7 @@ impl<'a> Commands<'a> {
         members.len()
     }
 
-    fn send(&mut self, send: Send, turn: &mut Turn) {
+    fn send(&mut self, send: Send, flush: &mut FlushBatch) {
         let checked = check_message(self.hub, &send);
         let target = send.to.as_deref();
         if let Err(refusal) = checked.and_then(|()| target.map_or(Ok(()), check_target)) {
@@ -202,17 +202,17 @@ impl<'a> Commands<'a> {
             self.hub.stats.failed_sends.add(1);
             return self.refuse("send", 0, Refusal(RefusedWhy::Invalid, "the message is to nobody"));
         }
-        let message = Outgoing::new(send.payload, send.binary);
+        let message = OutboundMessage::new(send.payload, send.binary);
         match send.to.filter(|_| send.client == 0) {
-            Some(to) => self.send_to(to, message, turn),
+            Some(to) => self.send_to(to, message, flush),
             None => {
-                self.publish(turn);
-                let roster = self.hub.roster();
-                if let Some(client) = roster.get(send.client) {
-                    self.hub.send_one(client, message, None, turn);
+                self.publish(flush);
+                let registry = self.hub.registry();
+                if let Some(client) = registry.get(send.client) {
+                    self.hub.send_one(client, message, None, flush);
                     return;
                 }
-                drop(roster);
+                drop(registry);
                 self.hub.stats.failed_sends.add(1);
                 self.refuse("send", send.client, GONE);
             }
@@ -220,17 +220,17 @@ impl<'a> Commands<'a> {
     }
 
     /// Sends to all clients of a target, or with what follows to the same ones.
-    fn send_to(&mut self, to: Box<Target>, message: Outgoing, turn: &mut Turn) {
+    fn send_to(&mut self, to: Box<Target>, message: OutboundMessage, flush: &mut FlushBatch) {
         match &mut self.publish {
             Some(publish) if publish.takes(&to, message.len()) => publish.push(*to, message),
             _ => {
-                self.publish(turn);
-                self.publish = Some(Publish::new(to, message));
+                self.publish(flush);
+                self.publish = Some(Batch::new(to, message));
             }
         }
     }
 
-    fn close(&self, close: Close, turn: &mut Turn) {
+    fn close(&self, close: Close, flush: &mut FlushBatch) {
         let target = close.to.unwrap_or_default();
         let code = match u16::try_from(close.code) {
             Ok(0) => codes::NORMAL.code,
@@ -245,19 +245,19 @@ impl<'a> Commands<'a> {
         }
         let mut clients = Vec::new();
         let mut named = |client: &Arc<Client>| clients.push(Arc::clone(client));
-        let gone = self.hub.roster().each(&target, &mut named);
+        let gone = self.hub.registry().each(&target, &mut named);
         for number in gone {
             self.refuse("close", number, GONE);
         }
-        turn.flush();
+        flush.flush();
         for client in clients {
             if close.at_once {
-                self.hub.close(&client, End::at_once());
+                self.hub.close(&client, ClientClose::at_once());
                 continue;
             }
             // One that is closed before it is let in comes in first, to be told why.
             client.decide(Verdict::Accept);
-            let end = End::with_reason(client.protocol, CloseCause::Kicked, code, &close.reason);
+            let end = ClientClose::with_reason(client.protocol, CloseCause::Kicked, code, &close.reason);
             self.hub.close(&client, end);
         }
     }
@@ -279,7 +279,7 @@ impl<'a> Commands<'a> {
     }
 
     fn client(&self, number: u64) -> Result<Arc<Client>, Refusal> {
-        self.hub.roster().get(number).cloned().ok_or(GONE)
+        self.hub.registry().get(number).cloned().ok_or(GONE)
     }
 
     fn check(&self, command: &'static str, client: u64, result: Result<(), Refusal>) {

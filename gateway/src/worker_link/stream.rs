@@ -14,7 +14,7 @@ use meepo_proto::parts::Incoming;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::client::handle::Turn;
+use crate::client::handle::FlushBatch;
 use crate::hub::Hub;
 use crate::router::dispatch::Events;
 use crate::router::{Ending, LinkId};
@@ -96,7 +96,7 @@ async fn serve(
     tracing::debug!(worker = %hello.name, %peer, "link up");
 
     let mut applied = Commands::new(&hub, link);
-    let mut turn = Turn::default();
+    let mut flush = FlushBatch::default();
     // A worker ends its stream when ours has ended: after the last event of a draining worker is done.
     // A connection that keep-alive ended ends like a stream that the worker ended: without an error.
     let end = loop {
@@ -106,7 +106,7 @@ async fn serve(
         // All that is there is applied before those of the last publish are written to: a client gets it in one piece.
         while let Some(command) = next {
             match command {
-                Ok(Some(command)) => applied.apply(command, &mut turn),
+                Ok(Some(command)) => applied.apply(command, &mut flush),
                 Ok(None) => end = Some(Ok(())),
                 Err(status) => end = Some(Err(status)),
             }
@@ -117,7 +117,7 @@ async fn serve(
                 false => None,
             };
         }
-        let pause = applied.flush(&mut turn);
+        let pause = applied.flush(&mut flush);
         if let Some(end) = end {
             break end;
         }

@@ -20,13 +20,13 @@ use crate::hub::Hub;
 use crate::protocol::http::files::{self, Body};
 use crate::protocol::http::serve::handshake_of;
 use crate::router::dispatch::Dispatch;
-use crate::router::request_budget::{NoRoom, Ticket};
+use crate::router::request_budget::{OverBudget, Ticket};
 use crate::router::{LinkId, head_bytes, header_bytes, only_once};
 
 /// A request of which the router has something.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    answer: Option<oneshot::Sender<Result<wire::Respond, NoRoom>>>,
+    answer: Option<oneshot::Sender<Result<wire::Respond, OverBudget>>>,
     ticket: Arc<Ticket>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Waiting {
 struct Asked<'a> {
     hub: &'a Hub,
     number: u64,
-    answer: oneshot::Receiver<Result<wire::Respond, NoRoom>>,
+    answer: oneshot::Receiver<Result<wire::Respond, OverBudget>>,
 }
 
 /// Why the gateway itself answers.
@@ -116,8 +116,8 @@ async fn answered(
     let mut asked = hub.ask(request, ticket)?;
     let respond = match asked.answer().await? {
         Ok(respond) => respond,
-        Err(NoRoom) if only_once(head.method.as_str()) => return Err(Failure::Dropped),
-        Err(NoRoom) => return Err(Failure::Busy),
+        Err(OverBudget) if only_once(head.method.as_str()) => return Err(Failure::Dropped),
+        Err(OverBudget) => return Err(Failure::Busy),
     };
     response(respond).map_err(|why| {
         if let Some(unlogged) = hub.refusals.take() {
@@ -195,7 +195,7 @@ impl Hub {
 }
 
 impl Asked<'_> {
-    async fn answer(&mut self) -> Result<Result<wire::Respond, NoRoom>, Failure> {
+    async fn answer(&mut self) -> Result<Result<wire::Respond, OverBudget>, Failure> {
         let (hub, number) = (self.hub, self.number);
         let settings = &hub.settings;
         let is_with_worker = || hub.dispatch().router.link_of(number).is_some();
@@ -307,8 +307,8 @@ impl Failure {
     }
 }
 
-impl From<NoRoom> for Failure {
-    fn from(NoRoom: NoRoom) -> Self {
+impl From<OverBudget> for Failure {
+    fn from(OverBudget: OverBudget) -> Self {
         Self::Busy
     }
 }

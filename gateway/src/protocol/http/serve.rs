@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
-use crate::client::close::End;
+use crate::client::close::ClientClose;
 use crate::client::connection;
 use crate::client::handle::{Client, Verdict};
 use crate::config::settings::Protocol;
@@ -31,7 +31,7 @@ use crate::hub::Hub;
 use crate::protocol::http::files::{self, Body};
 use crate::protocol::http::forward;
 use crate::protocol::http::sites::Sites;
-use crate::protocol::http::write_timeout::Patient;
+use crate::protocol::http::write_timeout::WriteTimeout;
 use crate::protocol::ws::decoder::WsDecoder;
 
 /// What a `ws` listener offers.
@@ -109,7 +109,7 @@ async fn handshake(
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .serve_connection(
-            TokioIo::new(Patient::new(stream, hub.settings.handshake_timeout)),
+            TokioIo::new(WriteTimeout::new(stream, hub.settings.handshake_timeout)),
             service,
         );
     let stopped = tokio::select! {
@@ -282,7 +282,7 @@ impl Pending {
     fn give_up(&mut self, cause: CloseCause) {
         if let Some(client) = self.client.take() {
             self.hub
-                .close(&client, End::by_client(cause, 0, "handshake was not completed"));
+                .close(&client, ClientClose::by_client(cause, 0, "handshake was not completed"));
         }
     }
 }

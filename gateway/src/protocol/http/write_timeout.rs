@@ -14,7 +14,7 @@ const LEAST: usize = 64 << 10;
 
 /// A socket whose writes fail once less than [`LEAST`] was taken within the limit.
 #[derive(Debug)]
-pub(crate) struct Patient<S> {
+pub(crate) struct WriteTimeout<S> {
     inner: S,
     limit: Duration,
     /// Runs from when the socket was full until all is written.
@@ -27,7 +27,7 @@ struct Stalled {
     taken: usize,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     pub(crate) fn new(inner: S, limit: Duration) -> Self {
         Self {
             inner,
@@ -62,13 +62,13 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(context, into)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
         self.watch(context, written)
@@ -106,7 +106,7 @@ mod tests {
     /// How long writes last whose other end takes so much every 4 s, five times, and how they end.
     async fn ends(taken: usize) -> (io::ErrorKind, Duration) {
         let (ours, mut theirs) = duplex(taken);
-        let mut ours = Patient::new(ours, Duration::from_secs(10));
+        let mut ours = WriteTimeout::new(ours, Duration::from_secs(10));
         let reads = async {
             let mut some = vec![0; taken];
             for _ in 0..5 {
@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_not_hurried_when_there_is_nothing_to_write() {
         let (ours, mut theirs) = duplex(10);
-        let mut ours = Patient::new(ours, Duration::from_secs(10));
+        let mut ours = WriteTimeout::new(ours, Duration::from_secs(10));
         for _ in 0..3 {
             let (wrote, _) = tokio::join!(
                 async {

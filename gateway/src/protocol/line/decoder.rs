@@ -8,8 +8,8 @@ use bytes::Bytes;
 use meepo_proto::codes;
 use meepo_proto::link::{CloseCause, Message};
 
-use crate::client::close::End;
-use crate::client::connection::{Decoder, Step};
+use crate::client::close::ClientClose;
+use crate::client::connection::{Decoded, Decoder};
 use crate::client::handle::Client;
 use crate::fanout::encode;
 
@@ -21,7 +21,7 @@ const READS: usize = 8;
 pub(crate) struct LineDecoder {
     lines: Lines,
     /// The end that comes after the lines that are ready.
-    end: Option<Box<End>>,
+    end: Option<Box<ClientClose>>,
 }
 
 impl LineDecoder {
@@ -35,7 +35,7 @@ impl LineDecoder {
         }
     }
 
-    fn refuse(problem: LineProblem) -> End {
+    fn refuse(problem: LineProblem) -> ClientClose {
         let (cause, code, reason) = match problem {
             LineProblem::TooLong { max } => (
                 CloseCause::TooBig,
@@ -49,44 +49,44 @@ impl LineDecoder {
             ),
         };
         let last = encode::line(format!("error: {reason}").as_bytes());
-        End {
+        ClientClose {
             last: Some(last),
-            ..End::by_client(cause, code.code, reason)
+            ..ClientClose::by_client(cause, code.code, reason)
         }
     }
 }
 
 impl Decoder for LineDecoder {
-    fn next(&mut self, client: &Client) -> Step {
+    fn next(&mut self, client: &Client) -> Decoded {
         let mut heard = false;
         for _ in 0..READS {
             if let Some(step) = self.ready(client) {
                 return step;
             }
             if let Some(end) = self.end.take() {
-                return Step::End(*end);
+                return Decoded::Close(*end);
             }
             match client.try_read(|read| self.lines.feed(read)) {
                 Ok(0) => {
                     self.lines.finish();
-                    let end = End::by_client(CloseCause::Eof, 0, "connection ended");
+                    let end = ClientClose::by_client(CloseCause::Eof, 0, "connection ended");
                     self.end = Some(Box::new(end));
                 }
                 Ok(_) => heard = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },
-                Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Decoded::Blocked { heard },
+                Err(error) => return Decoded::Close(ClientClose::by_client(CloseCause::Reset, 0, error.to_string())),
             }
         }
-        Step::Heard
+        Decoded::Heard
     }
 
-    fn ready(&mut self, _client: &Client) -> Option<Step> {
+    fn ready(&mut self, _client: &Client) -> Option<Decoded> {
         Some(match self.lines.pop()? {
-            Ok(line) => Step::Message(Message {
+            Ok(line) => Decoded::Message(Message {
                 payload: line,
                 binary: false,
             }),
-            Err(problem) => Step::End(Self::refuse(problem)),
+            Err(problem) => Decoded::Close(Self::refuse(problem)),
         })
     }
 }

@@ -6,8 +6,8 @@ use std::io;
 use meepo_proto::codes;
 use meepo_proto::link::{CloseCause, Message};
 
-use crate::client::close::End;
-use crate::client::connection::{Decoder, Step};
+use crate::client::close::ClientClose;
+use crate::client::connection::{Decoded, Decoder};
 use crate::client::handle::Client;
 use crate::config::settings::Protocol;
 use crate::fanout::encode;
@@ -32,7 +32,7 @@ impl WsDecoder {
 }
 
 impl Decoder for WsDecoder {
-    fn next(&mut self, client: &Client) -> Step {
+    fn next(&mut self, client: &Client) -> Decoded {
         let mut heard = false;
         for _ in 0..READS {
             if let Some(step) = self.ready(client) {
@@ -40,57 +40,57 @@ impl Decoder for WsDecoder {
             }
             match client.try_read(|read| self.frames.feed(read)) {
                 Ok(0) => {
-                    return Step::End(End::by_client(
+                    return Decoded::Close(ClientClose::by_client(
                         CloseCause::Eof,
                         0,
                         "connection ended without a close frame",
                     ));
                 }
                 Ok(_) => heard = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Blocked { heard },
-                Err(error) => return Step::End(End::by_client(CloseCause::Reset, 0, error.to_string())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Decoded::Blocked { heard },
+                Err(error) => return Decoded::Close(ClientClose::by_client(CloseCause::Reset, 0, error.to_string())),
             }
         }
-        Step::Heard
+        Decoded::Heard
     }
 
-    fn ready(&mut self, client: &Client) -> Option<Step> {
+    fn ready(&mut self, client: &Client) -> Option<Decoded> {
         match self.frames.pop() {
             Ok(received) => received.map(|received| step(client, received)),
-            Err(bad) => Some(Step::End(refusal(&bad))),
+            Err(bad) => Some(Decoded::Close(refusal(&bad))),
         }
     }
 }
 
-fn step(client: &Client, received: Received) -> Step {
+fn step(client: &Client, received: Received) -> Decoded {
     match received {
-        Received::Message { payload, binary } => Step::Message(Message { payload, binary }),
+        Received::Message { payload, binary } => Decoded::Message(Message { payload, binary }),
         Received::Ping(payload) => {
             client.push_raw(encode::pong_frame(&payload));
-            Step::Heard
+            Decoded::Heard
         }
-        Received::Pong => Step::Heard,
+        Received::Pong => Decoded::Heard,
         Received::Close { code, reason } => {
             let last = match code {
                 0 => encode::empty_close_frame(),
                 code => encode::close_frame(code, ""),
             };
-            Step::End(End {
+            Decoded::Close(ClientClose {
                 last: Some(last),
-                ..End::by_client(CloseCause::Client, code, reason)
+                ..ClientClose::by_client(CloseCause::Client, code, reason)
             })
         }
     }
 }
 
-fn refusal(bad: &BadFrame) -> End {
+fn refusal(bad: &BadFrame) -> ClientClose {
     let (cause, code) = match bad {
         BadFrame::TooBig { .. } => (CloseCause::TooBig, codes::TOO_BIG),
         BadFrame::NotUtf8 => (CloseCause::InvalidText, codes::INVALID_TEXT),
         BadFrame::Protocol(_) => (CloseCause::Protocol, codes::PROTOCOL_ERROR),
     };
-    End {
+    ClientClose {
         reason: bad.to_string(),
-        ..End::by_gateway(Protocol::Ws, cause, code)
+        ..ClientClose::by_gateway(Protocol::Ws, cause, code)
     }
 }

@@ -1,6 +1,6 @@
 //! Which events go out now: over the link of their client, in their client's order, within the bounds.
 
-use super::state::{Lane, choose_link};
+use super::state::{ClientQueue, choose_link};
 use super::{ClientNumber, LinkId, Output, Router};
 
 impl Router {
@@ -11,38 +11,40 @@ impl Router {
 
     /// Delivers a client's next event, if it can be. One whose turn it is overtakes those that wait for room.
     pub(super) fn deliver_next(&mut self, client: ClientNumber, its_turn: bool, out: &mut Vec<Output>) -> bool {
-        let Some(lane) = self.lanes.get_mut(&client) else {
+        let Some(queue) = self.client_queues.get_mut(&client) else {
             return false;
         };
-        let Some(next) = lane.waiting.front() else { return false };
+        let Some(next) = queue.waiting.front() else {
+            return false;
+        };
         let (bytes, suspect) = (
             next.bytes,
             next.failed > 0 && next.failed + 1 >= self.bounds.max_deliveries,
         );
-        if lane.blocked || lane.held || lane.in_flight.len() >= self.bounds.client_in_flight {
+        if queue.blocked || queue.held || queue.in_flight.len() >= self.bounds.client_in_flight {
             return false;
         }
-        let Some(link) = choose_link(client, lane, &mut self.links, out) else {
+        let Some(link) = choose_link(client, queue, &mut self.links, out) else {
             return false;
         };
         let state = self.links.get_mut(&link).expect("only links that are up are chosen");
         if suspect && state.suspect.is_some() {
-            lane.blocked = true;
+            queue.blocked = true;
             state.suspects.push_back(client);
             return false;
         }
         let fits = state.in_flight_bytes + bytes <= self.bounds.link_in_flight_bytes;
         let in_turn = its_turn || state.blocked.is_empty();
         if state.in_flight_bytes > 0 && !(fits && in_turn) {
-            lane.blocked = true;
+            queue.blocked = true;
             match its_turn {
                 true => state.blocked.push_front(client),
                 false => state.blocked.push_back(client),
             }
             return false;
         }
-        let mut next = lane.waiting.pop_front().expect("it was just looked at");
-        lane.waiting_bytes -= next.bytes;
+        let mut next = queue.waiting.pop_front().expect("it was just looked at");
+        queue.waiting_bytes -= next.bytes;
         self.waiting_bytes -= next.bytes;
         self.waiting -= 1;
         self.in_flight += 1;
@@ -53,7 +55,7 @@ impl Router {
         if suspect {
             state.suspect = Some(seq);
         }
-        let first = !std::mem::replace(&mut lane.attached, true);
+        let first = !std::mem::replace(&mut queue.attached, true);
         let (body, number, redelivered) = (next.take_body(), next.number, next.redelivered);
         out.push(Output::Deliver {
             link,
@@ -64,20 +66,20 @@ impl Router {
             redelivered,
             first,
         });
-        lane.fly(seq, next, &mut self.spare);
+        queue.fly(seq, next, &mut self.spare);
         true
     }
 
     /// Gives a client that has nothing to say to a link that stays, so that some worker always knows it.
     pub(super) fn hand_over(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.get_mut(&client) else {
+        let Some(queue) = self.client_queues.get_mut(&client) else {
             return;
         };
-        if !lane.known || lane.dismissed || !lane.is_idle() {
+        if !queue.known || queue.dismissed || !queue.is_idle() {
             return;
         }
-        if let Some(link) = choose_link(client, lane, &mut self.links, out)
-            && !std::mem::replace(&mut lane.attached, true)
+        if let Some(link) = choose_link(client, queue, &mut self.links, out)
+            && !std::mem::replace(&mut queue.attached, true)
         {
             out.push(Output::Attach { link, client });
         }
@@ -89,11 +91,11 @@ impl Router {
             link.and_then(|link| self.links.get(&link))
                 .is_some_and(|link| !link.draining)
         };
-        let moves = |lane: &Lane| !lane.waiting.is_empty() || !stays(lane.link);
+        let moves = |queue: &ClientQueue| !queue.waiting.is_empty() || !stays(queue.link);
         let mut clients: Vec<_> = self
-            .lanes
+            .client_queues
             .iter()
-            .filter(|(_, lane)| moves(lane))
+            .filter(|(_, queue)| moves(queue))
             .map(|(client, _)| *client)
             .collect();
         clients.sort_unstable();
@@ -107,10 +109,10 @@ impl Router {
     /// Delivers to those that wait for room, in their order, while there is room.
     pub(super) fn unblock(&mut self, link: LinkId, out: &mut Vec<Output>) {
         while let Some(client) = self.links.get_mut(&link).and_then(|state| state.blocked.pop_front()) {
-            let Some(lane) = self.lanes.get_mut(&client) else {
+            let Some(queue) = self.client_queues.get_mut(&client) else {
                 continue;
             };
-            lane.blocked = false;
+            queue.blocked = false;
             self.deliver_next(client, true, out);
             self.check_resume(client, out);
             // There was no room for it. One that waits as a suspect leaves room to the others.
@@ -127,10 +129,10 @@ impl Router {
 
     pub(super) fn try_next_suspect(&mut self, link: LinkId, out: &mut Vec<Output>) {
         while let Some(client) = self.links.get_mut(&link).and_then(|state| state.suspects.pop_front()) {
-            let Some(lane) = self.lanes.get_mut(&client) else {
+            let Some(queue) = self.client_queues.get_mut(&client) else {
                 continue;
             };
-            lane.blocked = false;
+            queue.blocked = false;
             return self.pump(client, out);
         }
     }

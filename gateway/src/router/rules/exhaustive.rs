@@ -105,9 +105,13 @@ impl World {
 
     /// The first event in flight of each client over a link: what its worker is handling.
     fn handled_now(&self, link: LinkId) -> Vec<(ClientNumber, u64)> {
-        let lanes = self.router.lanes.iter().filter(|(_, lane)| lane.link == Some(link));
-        lanes
-            .filter_map(|(client, lane)| Some((*client, lane.in_flight.front()?.0)))
+        let client_queues = self
+            .router
+            .client_queues
+            .iter()
+            .filter(|(_, queue)| queue.link == Some(link));
+        client_queues
+            .filter_map(|(client, queue)| Some((*client, queue.in_flight.front()?.0)))
             .collect()
     }
 
@@ -136,7 +140,7 @@ impl World {
                 steps.extend(state.draining.then_some(Step::Undone(link, seq, true)));
             }
         }
-        let dismissed = self.router.lanes.iter().filter(|(_, lane)| !lane.dismissed);
+        let dismissed = self.router.client_queues.iter().filter(|(_, queue)| !queue.dismissed);
         let requests = dismissed.filter(|(client, _)| self.is_request(**client));
         steps.extend(requests.map(|(client, _)| Step::Dismiss(*client)));
         steps.extend(self.held.iter().map(|client| Step::Release(*client)));
@@ -175,7 +179,7 @@ impl World {
             }
             Step::Done(link, seq) => {
                 let client = self.router.links[&link].in_flight[&seq];
-                let event = &self.router.lanes[&client].in_flight.front().unwrap().1;
+                let event = &self.router.client_queues[&client].in_flight.front().unwrap().1;
                 self.over.insert(self.number(client, &event.body));
                 self.router.done(link, seq, &mut out);
             }
@@ -193,7 +197,7 @@ impl World {
                 self.router.release(client, &mut out);
             }
             Step::Dismiss(client) => {
-                if self.router.lanes[&client].in_flight.is_empty() {
+                if self.router.client_queues[&client].in_flight.is_empty() {
                     lost.insert((client, 0));
                 }
                 self.router.dismiss(client, &mut out);
@@ -238,7 +242,10 @@ impl World {
             }
         }
         for client in forgotten {
-            assert!(!self.router.lanes.contains_key(&client), "what is lost is forgotten");
+            assert!(
+                !self.router.client_queues.contains_key(&client),
+                "what is lost is forgotten"
+            );
         }
         assert_eq!(given_up, to_give_up.iter().map(|(client, _)| *client).collect());
         self.over.extend(to_give_up);
@@ -261,11 +268,11 @@ impl World {
         to_hold: &mut BTreeSet<ClientNumber>,
         lost: &mut BTreeSet<Number>,
     ) {
-        if self.router.lanes[&client].dismissed || self.script(client) == "1" {
+        if self.router.client_queues[&client].dismissed || self.script(client) == "1" {
             lost.insert((client, 0));
             return;
         }
-        let event = &self.router.lanes[&client].in_flight.front().unwrap().1;
+        let event = &self.router.client_queues[&client].in_flight.front().unwrap().1;
         let failed = event.failed + u32::from(ending == Ending::Died);
         let returned = event.returned + u32::from(ending != Ending::HandedBack);
         if failed >= self.router.bounds.max_deliveries || returned >= self.router.bounds.max_returns {
@@ -280,8 +287,8 @@ impl World {
         let router = &self.router;
         let stays = router.links.values().any(|state| !state.draining);
         let (mut waiting, mut waiting_bytes, mut in_flight) = (0, 0, 0);
-        for (&client, lane) in &router.lanes {
-            let events = lane.in_flight.iter().map(|(_, event)| event).chain(&lane.waiting);
+        for (&client, queue) in &router.client_queues {
+            let events = queue.in_flight.iter().map(|(_, event)| event).chain(&queue.waiting);
             let events: Vec<_> = events.map(|event| self.number(client, &event.body).1).collect();
             let pushed = self.pushed[usize::try_from(client).unwrap() - 1];
             let expected = (0..pushed).filter(|place| !self.over.contains(&(client, *place)));
@@ -290,39 +297,42 @@ impl World {
                 expected.collect::<Vec<_>>(),
                 "all that is not over, in its order"
             );
-            waiting += lane.waiting.len();
-            waiting_bytes += lane.waiting_bytes;
-            in_flight += lane.in_flight.len();
+            waiting += queue.waiting.len();
+            waiting_bytes += queue.waiting_bytes;
+            in_flight += queue.in_flight.len();
             assert_eq!(
-                lane.waiting_bytes,
-                lane.waiting.iter().map(|event| event.bytes).sum::<usize>()
+                queue.waiting_bytes,
+                queue.waiting.iter().map(|event| event.bytes).sum::<usize>()
             );
-            assert!(lane.in_flight.len() <= self.router.bounds.client_in_flight);
-            assert!(!lane.held || lane.in_flight.is_empty(), "what is held is not in flight");
-            assert_eq!(lane.held, self.held.contains(&client));
-            let link = lane.link.and_then(|link| router.links.get(&link));
-            assert_eq!(lane.link.is_some(), link.is_some(), "its link is up");
+            assert!(queue.in_flight.len() <= self.router.bounds.client_in_flight);
+            assert!(
+                !queue.held || queue.in_flight.is_empty(),
+                "what is held is not in flight"
+            );
+            assert_eq!(queue.held, self.held.contains(&client));
+            let link = queue.link.and_then(|link| router.links.get(&link));
+            assert_eq!(queue.link.is_some(), link.is_some(), "its link is up");
             let queued = link.map_or(0, |state| {
                 let queues = state.blocked.iter().chain(&state.suspects);
                 queues.filter(|blocked| **blocked == client).count()
             });
             assert_eq!(
                 queued,
-                usize::from(lane.blocked),
+                usize::from(queue.blocked),
                 "it is in a queue, once, or not blocked"
             );
-            if lane.known && lane.is_idle() && stays {
-                assert!(lane.attached, "a worker knows it");
+            if queue.known && queue.is_idle() && stays {
+                assert!(queue.attached, "a worker knows it");
                 assert!(link.is_some_and(|state| !state.draining), "one that stays");
             }
-            if lane.waiting.is_empty() || lane.held || !stays {
+            if queue.waiting.is_empty() || queue.held || !stays {
                 continue;
             }
             match link {
-                Some(state) if lane.blocked => assert!(!state.in_flight.is_empty(), "it waits for something"),
-                Some(state) if state.draining => assert!(!lane.in_flight.is_empty(), "it waits for its own events"),
+                Some(state) if queue.blocked => assert!(!state.in_flight.is_empty(), "it waits for something"),
+                Some(state) if state.draining => assert!(!queue.in_flight.is_empty(), "it waits for its own events"),
                 _ => assert_eq!(
-                    lane.in_flight.len(),
+                    queue.in_flight.len(),
                     self.router.bounds.client_in_flight,
                     "what can be delivered is"
                 ),
@@ -337,13 +347,16 @@ impl World {
             over_links += state.in_flight.len();
             let mut bytes = 0;
             for (seq, client) in &state.in_flight {
-                let lane = &router.lanes[client];
-                assert_eq!(lane.link, Some(link), "all events of a client are over one link");
-                bytes += lane.in_flight.iter().find(|(other, _)| other == seq).unwrap().1.bytes;
+                let queue = &router.client_queues[client];
+                assert_eq!(queue.link, Some(link), "all events of a client are over one link");
+                bytes += queue.in_flight.iter().find(|(other, _)| other == seq).unwrap().1.bytes;
             }
             assert_eq!(state.in_flight_bytes, bytes);
             assert!(bytes <= self.router.bounds.link_in_flight_bytes || state.in_flight.len() == 1);
-            let of_link = router.lanes.iter().filter(|(_, lane)| lane.link == Some(link));
+            let of_link = router
+                .client_queues
+                .iter()
+                .filter(|(_, queue)| queue.link == Some(link));
             assert_eq!(state.clients, of_link.map(|(client, _)| *client).collect());
             let requests = state.clients.iter().filter(|client| self.is_request(**client));
             assert_eq!(state.requests, requests.count());
@@ -396,14 +409,14 @@ impl World {
             for place in 0..self.script(client).len() {
                 print.push(u8::from(self.over.contains(&(client, place))));
             }
-            let Some(lane) = self.router.lanes.get(&client) else {
+            let Some(queue) = self.router.client_queues.get(&client) else {
                 print.push(END);
                 continue;
             };
-            print.push(lane.link.map_or(END, rank));
-            print.extend([lane.attached, lane.known, lane.blocked, lane.held, lane.dismissed].map(u8::from));
-            print.push(small(lane.in_flight.len()));
-            for event in lane.in_flight.iter().map(|(_, event)| event).chain(&lane.waiting) {
+            print.push(queue.link.map_or(END, rank));
+            print.extend([queue.attached, queue.known, queue.blocked, queue.held, queue.dismissed].map(u8::from));
+            print.push(small(queue.in_flight.len()));
+            for event in queue.in_flight.iter().map(|(_, event)| event).chain(&queue.waiting) {
                 print.extend([
                     small(event.failed as usize),
                     small(event.returned as usize),

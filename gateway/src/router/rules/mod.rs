@@ -24,7 +24,7 @@ mod send_buffer;
 mod state;
 
 pub use output::{Flow, Output};
-use state::{Lane, Link, Pending, Spare};
+use state::{ClientQueue, Link, Pending, Spare};
 pub(crate) use state::{head_bytes, header_bytes, only_once};
 
 /// A link to a worker child, numbered by the caller and never reused.
@@ -67,7 +67,7 @@ pub enum Ending {
 #[cfg_attr(test, derive(Clone))]
 pub struct Router {
     bounds: Bounds,
-    lanes: HashMap<ClientNumber, Lane>,
+    client_queues: HashMap<ClientNumber, ClientQueue>,
     links: HashMap<LinkId, Link>,
     /// Clients that are not read.
     paused: HashSet<ClientNumber>,
@@ -84,7 +84,7 @@ impl Router {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            lanes: HashMap::default(),
+            client_queues: HashMap::default(),
             links: HashMap::default(),
             paused: HashSet::default(),
             full: false,
@@ -127,27 +127,32 @@ impl Router {
 
     /// Whether nothing is left to do for anybody: nobody waits for what was dismissed.
     pub fn is_settled(&self) -> bool {
-        !self.lanes.values().any(|lane| !lane.dismissed && !lane.is_idle())
+        !self
+            .client_queues
+            .values()
+            .any(|queue| !queue.dismissed && !queue.is_idle())
     }
 
     /// Events that nobody has finished and somebody waits for.
     pub fn unfinished(&self) -> usize {
-        let lanes = self.lanes.values().filter(|lane| !lane.dismissed);
-        lanes.map(|lane| lane.waiting.len() + lane.in_flight.len()).sum()
+        let client_queues = self.client_queues.values().filter(|queue| !queue.dismissed);
+        client_queues
+            .map(|queue| queue.waiting.len() + queue.in_flight.len())
+            .sum()
     }
 
     /// The link that serves a client and has seen it.
     pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
-        self.lanes
+        self.client_queues
             .get(&client)
-            .filter(|lane| lane.attached)
-            .and_then(|lane| lane.link)
+            .filter(|queue| queue.attached)
+            .and_then(|queue| queue.link)
     }
 
     /// The worker of a client has forgotten it: it is to be told again what has to be known, with the next event.
     pub fn forgotten(&mut self, client: ClientNumber) {
-        if let Some(lane) = self.lanes.get_mut(&client) {
-            lane.attached = false;
+        if let Some(queue) = self.client_queues.get_mut(&client) {
+            queue.attached = false;
         }
     }
 
@@ -156,19 +161,19 @@ impl Router {
         if matches!(body, Body::Buffered(_)) && self.take_out_news(client, out) {
             return self.flow(client);
         }
-        let lane = self.lanes.entry(client).or_default();
-        lane.last_number += 1;
-        lane.is_request = matches!(body, Body::Request(_));
-        let event = Pending::new(lane.last_number, body);
+        let queue = self.client_queues.entry(client).or_default();
+        queue.last_number += 1;
+        queue.is_request = matches!(body, Body::Request(_));
+        let event = Pending::new(queue.last_number, body);
         let bytes = event.bytes;
-        lane.wait(event, &mut self.spare);
-        lane.waiting_bytes += bytes;
+        queue.wait(event, &mut self.spare);
+        queue.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
         self.waiting += 1;
         self.pump(client, out);
         self.full |= self.waiting_bytes > self.bounds.waiting_bytes;
-        match self.lanes.get(&client) {
-            Some(lane) if lane.waiting_bytes > self.bounds.client_waiting_bytes => {
+        match self.client_queues.get(&client) {
+            Some(queue) if queue.waiting_bytes > self.bounds.client_waiting_bytes => {
                 self.paused.insert(client);
                 Flow::Pause
             }
@@ -192,11 +197,11 @@ impl Router {
 
     /// Drops a client that no worker has let in and of which none knows. False if one may: then `closed` has to follow.
     pub fn abandon(&mut self, client: ClientNumber, out: &mut Vec<Output>) -> bool {
-        let Some(lane) = self.lanes.get(&client) else {
+        let Some(queue) = self.client_queues.get(&client) else {
             return true;
         };
         let unseen =
-            !lane.known && lane.in_flight.is_empty() && lane.waiting.front().is_none_or(Pending::is_new_opened);
+            !queue.known && queue.in_flight.is_empty() && queue.waiting.front().is_none_or(Pending::is_new_opened);
         if unseen {
             self.forget(client, out);
             self.check_resume(client, out);
@@ -207,11 +212,11 @@ impl Router {
     /// A worker has rejected the client, or nobody waits for the answer to a request any more: there will be no `closed`,
     /// and nothing is delivered again.
     pub fn dismiss(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.get_mut(&client) else {
+        let Some(queue) = self.client_queues.get_mut(&client) else {
             return;
         };
-        lane.dismissed = true;
-        if lane.in_flight.is_empty() {
+        queue.dismissed = true;
+        if queue.in_flight.is_empty() {
             self.forget(client, out);
             self.check_resume(client, out);
         }
@@ -219,11 +224,11 @@ impl Router {
 
     /// Whether all that the client has sent is done. If not, [`Output::Settled`] follows.
     pub fn settle(&mut self, client: ClientNumber) -> bool {
-        let Some(lane) = self.lanes.get_mut(&client) else {
+        let Some(queue) = self.client_queues.get_mut(&client) else {
             return true;
         };
-        lane.settling = true;
-        lane.is_idle()
+        queue.settling = true;
+        queue.is_idle()
     }
 
     /// A worker's link is up.
@@ -238,8 +243,8 @@ impl Router {
         state.draining = true;
         let blocked = std::mem::take(&mut state.blocked);
         for client in blocked.into_iter().chain(std::mem::take(&mut state.suspects)) {
-            if let Some(lane) = self.lanes.get_mut(&client) {
-                lane.blocked = false;
+            if let Some(queue) = self.client_queues.get_mut(&client) {
+                queue.blocked = false;
             }
         }
         self.pump_all(out);
@@ -268,23 +273,23 @@ impl Router {
         let Some(client) = state.in_flight.remove(&seq) else {
             return;
         };
-        let lane = self
-            .lanes
+        let queue = self
+            .client_queues
             .get_mut(&client)
-            .expect("a client with an event in flight has a lane");
-        let at = lane.in_flight.iter().position(|(other, _)| *other == seq);
+            .expect("a client with an event in flight has a queue");
+        let at = queue.in_flight.iter().position(|(other, _)| *other == seq);
         let (_, done) = at
-            .and_then(|at| lane.in_flight.remove(at))
-            .expect("the lane has what the link has in flight");
+            .and_then(|at| queue.in_flight.remove(at))
+            .expect("the queue has what the link has in flight");
         state.in_flight_bytes -= done.bytes;
         let suspect = state.suspect.take_if(|suspect| *suspect == seq).is_some();
         self.in_flight -= 1;
-        lane.known = true;
-        lane.spare(&mut self.spare);
-        if done.is_last() || (lane.dismissed && lane.in_flight.is_empty()) {
+        queue.known = true;
+        queue.spare(&mut self.spare);
+        if done.is_last() || (queue.dismissed && queue.in_flight.is_empty()) {
             self.forget(client, out);
         } else {
-            if lane.settling && lane.is_idle() {
+            if queue.settling && queue.is_idle() {
                 out.push(Output::Settled { client });
             }
             self.pump(client, out);
@@ -309,11 +314,11 @@ impl Router {
         let Some(&client) = state.in_flight.get(&seq) else {
             return;
         };
-        let lane = self
-            .lanes
+        let queue = self
+            .client_queues
             .get(&client)
-            .expect("a client with an event in flight has a lane");
-        let suspect = state.remove(client, lane);
+            .expect("a client with an event in flight has a queue");
+        let suspect = state.remove(client, queue);
         self.take_back(client, ending, out);
         self.pump(client, out);
         self.hand_over(client, out);
@@ -327,8 +332,8 @@ impl Router {
 
     /// Tries a client's next event again, a while after [`Output::Hold`].
     pub fn release(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        if let Some(lane) = self.lanes.get_mut(&client) {
-            lane.held = false;
+        if let Some(queue) = self.client_queues.get_mut(&client) {
+            queue.held = false;
         }
         self.pump(client, out);
         self.check_resume(client, out);
@@ -338,19 +343,19 @@ impl Router {
 
     /// Puts a client's events in flight back to the front of its queue, after their link has ended.
     fn take_back(&mut self, client: ClientNumber, ending: Ending, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.get_mut(&client) else {
+        let Some(queue) = self.client_queues.get_mut(&client) else {
             return;
         };
-        lane.link = None;
-        lane.attached = false;
-        lane.blocked = false;
-        self.in_flight -= lane.in_flight.len();
-        if lane.dismissed || lane.in_flight.front().is_some_and(|(_, event)| event.only_once()) {
-            lane.in_flight.clear();
+        queue.link = None;
+        queue.attached = false;
+        queue.blocked = false;
+        self.in_flight -= queue.in_flight.len();
+        if queue.dismissed || queue.in_flight.front().is_some_and(|(_, event)| event.only_once()) {
+            queue.in_flight.clear();
             self.forget(client, out);
             return;
         }
-        let mut events: VecDeque<_> = std::mem::take(&mut lane.in_flight)
+        let mut events: VecDeque<_> = std::mem::take(&mut queue.in_flight)
             .into_iter()
             .map(|(_, event)| event)
             .collect();
@@ -363,16 +368,16 @@ impl Router {
                 lost = events.pop_front();
             } else if ending == Ending::Died && first.failed + 1 == self.bounds.max_deliveries {
                 // Workers that are killed together would each be the next one for it.
-                lane.held = true;
+                queue.held = true;
                 out.push(Output::Hold { client });
             }
         }
         for mut event in events.into_iter().rev() {
             event.redelivered = true;
-            lane.waiting_bytes += event.bytes;
+            queue.waiting_bytes += event.bytes;
             self.waiting_bytes += event.bytes;
             self.waiting += 1;
-            lane.waiting.push_front(event);
+            queue.waiting.push_front(event);
         }
         if let Some(lost) = lost {
             out.push(Output::GiveUp { client });
@@ -401,8 +406,9 @@ impl Router {
         if self.paused.is_empty() || self.full {
             return;
         }
-        let (lanes, few) = (&self.lanes, self.bounds.client_waiting_bytes / 2);
-        let may_go_on = |client: &ClientNumber| lanes.get(client).is_none_or(|lane| lane.waiting_bytes <= few);
+        let (client_queues, few) = (&self.client_queues, self.bounds.client_waiting_bytes / 2);
+        let may_go_on =
+            |client: &ClientNumber| client_queues.get(client).is_none_or(|queue| queue.waiting_bytes <= few);
         if emptied {
             out.extend(
                 self.paused
@@ -415,14 +421,16 @@ impl Router {
     }
 
     fn forget(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
-        let Some(lane) = self.lanes.remove(&client) else { return };
-        self.waiting_bytes -= lane.waiting_bytes;
-        self.waiting -= lane.waiting.len();
-        self.in_flight -= lane.in_flight.len();
+        let Some(queue) = self.client_queues.remove(&client) else {
+            return;
+        };
+        self.waiting_bytes -= queue.waiting_bytes;
+        self.waiting -= queue.waiting.len();
+        self.in_flight -= queue.in_flight.len();
         self.paused.remove(&client);
-        if let Some(state) = lane.link.and_then(|link| self.links.get_mut(&link)) {
+        if let Some(state) = queue.link.and_then(|link| self.links.get_mut(&link)) {
             // A worker that is out of order may say `closed` is done before what came earlier.
-            state.remove(client, &lane);
+            state.remove(client, &queue);
         }
         out.push(Output::Forget { client });
     }
@@ -437,8 +445,8 @@ mod tests;
 #[test]
 fn sizes() {
     println!(
-        "Lane {} Held {}",
-        size_of::<Lane>(),
-        size_of::<crate::router::dispatch::Held>()
+        "ClientQueue {} Retained {}",
+        size_of::<ClientQueue>(),
+        size_of::<crate::router::dispatch::Retained>()
     );
 }

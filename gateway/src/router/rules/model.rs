@@ -241,8 +241,8 @@ proptest! {
                     if router.push(client, Body::Buffered(Buffered { full: *full }), &mut out) == Flow::Pause {
                         workers.paused.insert(client);
                     }
-                    if let Some(lane) = router.lanes.get(&client) {
-                        let unsent = lane.waiting.iter().filter(|event| event.is_new_buffered());
+                    if let Some(queue) = router.client_queues.get(&client) {
+                        let unsent = queue.waiting.iter().filter(|event| event.is_new_buffered());
                         prop_assert!(unsent.count() <= 1, "no more than one waits");
                     }
                 }
@@ -292,7 +292,7 @@ proptest! {
         prop_assert!(router.is_idle());
         prop_assert_eq!(router.waiting_bytes, 0);
         prop_assert!(router.links.values().all(|link| link.in_flight_bytes == 0 && link.suspect.is_none()));
-        for client in router.lanes.keys().filter(|client| !workers.given_up.contains(client)) {
+        for client in router.client_queues.keys().filter(|client| !workers.given_up.contains(client)) {
             let holders = workers.links.iter().filter(|(link, inbox)| {
                 inbox.contains_key(client) && !workers.draining.contains(link)
             });
@@ -326,7 +326,7 @@ proptest! {
         }
         let open = sent.len() - closed.len();
         if workers.given_up.is_empty() {
-            prop_assert_eq!(router.lanes.len(), open);
+            prop_assert_eq!(router.client_queues.len(), open);
         }
     }
 }

@@ -5,17 +5,17 @@ use super::{ClientNumber, Output, Router};
 impl Router {
     /// Takes out news that waits and that nobody was sent: what comes now is the opposite, and leaves things as they were.
     pub(super) fn take_out_news(&mut self, client: ClientNumber, out: &mut Vec<Output>) -> bool {
-        let Some(lane) = self.lanes.get_mut(&client) else {
+        let Some(queue) = self.client_queues.get_mut(&client) else {
             return false;
         };
-        let Some(at) = lane.waiting.iter().rposition(|event| event.is_new_buffered()) else {
+        let Some(at) = queue.waiting.iter().rposition(|event| event.is_new_buffered()) else {
             return false;
         };
-        let news = lane.waiting.remove(at).expect("it was just found");
-        lane.waiting_bytes -= news.bytes;
+        let news = queue.waiting.remove(at).expect("it was just found");
+        queue.waiting_bytes -= news.bytes;
         self.waiting_bytes -= news.bytes;
         self.waiting -= 1;
-        if lane.settling && lane.is_idle() {
+        if queue.settling && queue.is_idle() {
             out.push(Output::Settled { client });
         }
         self.hand_over(client, out);

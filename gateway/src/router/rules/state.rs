@@ -10,7 +10,7 @@ use super::{ClientNumber, LinkId, Output};
 
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
-pub(super) struct Lane {
+pub(super) struct ClientQueue {
     pub(super) link: Option<LinkId>,
     /// The number of its last event, counted from 1.
     pub(super) last_number: u64,
@@ -33,7 +33,7 @@ pub(super) struct Lane {
     pub(super) in_flight: VecDeque<(u64, Pending)>,
 }
 
-/// Emptied queues of lanes, as long as they are few and short: an idle lane has none, and a busy one allocates none as a rule.
+/// Emptied queues of client_queues, as long as they are few and short: an idle queue has none, and a busy one allocates none as a rule.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Spare {
@@ -97,14 +97,14 @@ impl Link {
     }
 
     /// Takes a client out, with what is in flight of it. True if that was the suspect.
-    pub(super) fn remove(&mut self, client: ClientNumber, lane: &Lane) -> bool {
-        self.leave(client, lane.is_request);
-        if lane.blocked {
+    pub(super) fn remove(&mut self, client: ClientNumber, queue: &ClientQueue) -> bool {
+        self.leave(client, queue.is_request);
+        if queue.blocked {
             self.blocked.retain(|blocked| *blocked != client);
             self.suspects.retain(|suspect| *suspect != client);
         }
         let mut suspect = false;
-        for (seq, event) in &lane.in_flight {
+        for (seq, event) in &queue.in_flight {
             self.in_flight.remove(seq);
             self.in_flight_bytes -= event.bytes;
             suspect |= self.suspect.take_if(|suspect| suspect == seq).is_some();
@@ -113,7 +113,7 @@ impl Link {
     }
 }
 
-impl Lane {
+impl ClientQueue {
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty()
     }
@@ -227,19 +227,19 @@ pub(crate) fn header_bytes(headers: &[Header]) -> usize {
 /// one with the fewest clients; for a request the one with the fewest events in flight, each in turn.
 pub(super) fn choose_link(
     client: ClientNumber,
-    lane: &mut Lane,
+    queue: &mut ClientQueue,
     links: &mut HashMap<LinkId, Link>,
     out: &mut Vec<Output>,
 ) -> Option<LinkId> {
-    if let Some(link) = lane.link
+    if let Some(link) = queue.link
         && links.get(&link).is_some_and(|state| !state.draining)
     {
         return Some(link);
     }
-    if !lane.in_flight.is_empty() {
+    if !queue.in_flight.is_empty() {
         return None;
     }
-    let is_request = lane.is_request;
+    let is_request = queue.is_request;
     let (&link, _) =
         links
             .iter()
@@ -248,11 +248,11 @@ pub(super) fn choose_link(
                 true => (state.in_flight.len(), state.turn, **link),
                 false => (state.clients.len() - state.requests, 0, **link),
             })?;
-    if let Some(old) = lane.link.take()
+    if let Some(old) = queue.link.take()
         && let Some(state) = links.get_mut(&old)
     {
         state.leave(client, is_request);
-        if lane.attached {
+        if queue.attached {
             out.push(Output::Detach { link: old, client });
         }
     }
@@ -262,7 +262,7 @@ pub(super) fn choose_link(
     if is_request {
         state.turn = last_turn + 1;
     }
-    lane.link = Some(link);
-    lane.attached = false;
+    queue.link = Some(link);
+    queue.attached = false;
     Some(link)
 }

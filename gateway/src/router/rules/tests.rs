@@ -460,7 +460,7 @@ fn a_worker_out_of_order_harms_nothing() {
     router.done(LinkId(1), 2, &mut out);
     router.done(LinkId(1), 1, &mut out);
     router.done(LinkId(1), 99, &mut out);
-    assert!(router.is_idle() && router.lanes.is_empty());
+    assert!(router.is_idle() && router.client_queues.is_empty());
 }
 
 #[test]
