@@ -6,10 +6,10 @@ use bytes::Bytes;
 use meepo_proto::link::{Handshake, Target};
 
 use crate::client::handle::{Client, FlushBatch};
-use crate::config::settings::Protocol;
 use crate::fanout::batch::Batch;
 use crate::fanout::client_registry::ClientRegistry;
-use crate::fanout::encode::OutboundMessage;
+use crate::fanout::message::OutboundMessage;
+use crate::protocol::ws;
 use crate::protocol::ws::frames::{Frames, Received};
 
 /// A WebSocket client's input.
@@ -35,7 +35,7 @@ impl Decoder {
 
 /// The frame of a text.
 pub fn encode(payload: Bytes) -> Bytes {
-    OutboundMessage::new(payload, false).encoded(Protocol::Ws).clone()
+    OutboundMessage::new(payload, false).encoded(&ws::CODEC).clone()
 }
 
 /// A group whose members have no sockets: what is measured ends where the system would take the bytes.
@@ -51,7 +51,7 @@ impl Group {
         let mut registry = ClientRegistry::default();
         let name = "room";
         for number in 1..=members {
-            let (client, _) = Client::new(number, Protocol::Ws, &Handshake::default(), None, 1 << 20);
+            let (client, _) = Client::new(number, &ws::CODEC, &Handshake::default(), None, 1 << 20);
             registry.insert(client);
             registry
                 .join(number, name, 1)
@@ -66,16 +66,16 @@ impl Group {
 
     /// Encodes a message, and sends it to each member, as the last of a flush.
     pub fn publish(&self, payload: Bytes) -> usize {
-        let publish = Batch::new(Box::new(self.to.clone()), OutboundMessage::new(payload, false));
+        let batch = Batch::new(Box::new(self.to.clone()), OutboundMessage::new(payload, false));
         let mut flush = FlushBatch::default();
-        flush.nothing_follows = true;
+        flush.is_last = true;
         let mut members = Vec::new();
         self.registry
-            .each(publish.to(), |client| members.push(Arc::clone(client)));
-        let left_out = publish.left_out(&self.registry);
+            .each(batch.target(), |client| members.push(Arc::clone(client)));
+        let left_out = batch.left_out(&self.registry);
         for client in &members {
-            let share = publish.share(client.number, &left_out);
-            client.send(share.encoded(client.protocol), None, &mut flush);
+            let share = batch.share(client.number, &left_out);
+            client.send(share.encoded(client.codec), None, &mut flush);
         }
         flush.flush();
         members.len()

@@ -29,12 +29,13 @@ mod client;
 mod config;
 mod drain;
 mod fanout;
-mod hub;
 mod instance;
 mod listen;
 mod protocol;
 pub mod router;
 mod worker_link;
 
-pub use config::settings;
+pub use config::limits::SlowClient;
+pub use config::listen::{ListenSettings, Protocol, SiteSettings};
+pub use config::settings::GatewaySettings;
 pub use instance::{GatewayInstance, instance};

@@ -1,71 +1,54 @@
-//! The life of a client that is let in: it is read, asked whether it lives, and closed.
+//! The task of a client that is let in: it reads the client, keeps its heartbeat, and ends when the client is closed.
 
 use std::future::poll_fn;
-use std::io;
-use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use meepo_proto::link::{CloseCause, Message};
+use meepo_proto::link::Message;
 use tokio::io::Interest;
 use tokio::task::{consume_budget, yield_now};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::client::close::ClientClose;
+use crate::client::closing::{Last, finish};
+use crate::client::decoder::{Decoded, Decoder};
 use crate::client::handle::{Client, Condition, STUCK};
 use crate::client::heartbeat::Heartbeat;
-use crate::config::settings::{Protocol, SlowClient};
-use crate::hub::Hub;
+use crate::client::host::Host;
+use crate::client::states::Phase;
+use crate::config::limits::SlowClient;
 
-/// Turns what a client sends into messages.
-pub(crate) trait Decoder: Send + 'static {
-    /// Reads on without waiting.
-    fn next(&mut self, client: &Client) -> Decoded;
-
-    /// What is complete in what was read already.
-    fn ready(&mut self, client: &Client) -> Option<Decoded>;
-}
-
-/// Messages of one client that are taken before others have their turn.
+/// Messages of one client that are taken before other clients have their turn.
 const MESSAGES: usize = 64;
 
-/// What came of reading.
-#[derive(Debug)]
-pub(crate) enum Decoded {
-    Message(Message),
-    /// A sign of life, no message.
-    Heard,
-    /// Nothing more to read now; whether any bytes came.
-    Blocked {
-        heard: bool,
-    },
-    /// The client is over.
-    Close(ClientClose),
-}
-
-/// Reads a client until it ends, then sees it off.
+/// Reads a client until it ends, then closes its connection gracefully.
 ///
-/// This is what an idle client costs: what is rare is boxed, and what is waited for are no futures of their own.
+/// The size of this future is what an idle client costs: rare state is boxed, and nothing that is waited for is a future of
+/// its own.
 // An `async fn` would keep its arguments twice.
-pub(crate) fn run(hub: Arc<Hub>, client: Arc<Client>, decoder: impl Decoder) -> impl Future<Output = ()> + Send {
-    let mut life = ReadLoop {
-        heartbeat: Heartbeat::new(&hub, client.protocol),
-        hub,
+pub(crate) fn run<H: Host>(
+    host: Arc<H>,
+    client: Arc<Client>,
+    decoder: impl Decoder,
+) -> impl Future<Output = ()> + Send {
+    let mut reading = ReadLoop {
+        heartbeat: Heartbeat::new(host.limits(), client.codec),
+        host,
         client,
         decoder,
         paused: None,
     };
     async move {
-        let mut timer = pin!(sleep_until(life.heartbeat.next()));
-        let last = poll_fn(|context| life.poll(context, timer.as_mut())).await;
-        Box::pin(finish(&life.hub, &life.client, last, life.decoder)).await;
+        let mut timer = pin!(sleep_until(reading.heartbeat.next()));
+        let last = poll_fn(|context| reading.poll(context, timer.as_mut())).await;
+        Box::pin(finish(&*reading.host, &reading.client, last, reading.decoder)).await;
     }
 }
 
 /// A client that is being read.
-struct ReadLoop<D> {
-    hub: Arc<Hub>,
+struct ReadLoop<H, D> {
+    host: Arc<H>,
     client: Arc<Client>,
     decoder: D,
     heartbeat: Heartbeat,
@@ -75,96 +58,101 @@ struct ReadLoop<D> {
 /// A client that is not read for now.
 struct Paused {
     since: Instant,
-    /// Waits for the end of its connection.
+    /// Ends when the connection breaks.
     gone: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// What comes next.
+/// What a step of the read loop comes to.
 enum Next {
-    /// A message was taken.
+    /// A message was taken: there may be more.
     Took,
-    /// As much was read as may be at a time: it is the others' turn.
+    /// As much was read as may be at a time: it is the other clients' turn.
     Yields,
-    Waits(Wait),
+    /// There is nothing to do before an event.
+    Waits(Interests),
+    /// The client is over.
     Ends(Last),
 }
 
-/// What of its socket a client waits for.
+/// What of its socket the client waits for.
 #[derive(Clone, Copy)]
-struct Wait {
+struct Interests {
     reading: bool,
-    blocked: bool,
+    writing: bool,
 }
 
 /// What ends a wait.
-enum Wake {
-    /// Something has changed that concerns it, or there is more to read.
-    News,
+enum Event {
+    /// The client's state has changed, or there is more to read.
+    Changed,
+    /// The socket takes bytes again.
     Writable,
+    /// The connection broke while the client was not read.
     Broken,
-    /// It is time to look whether it lives, or takes what it is sent.
+    /// The timer: the heartbeat is due, or the client may be stuck.
     Due,
 }
 
-impl<D: Decoder> ReadLoop<D> {
-    /// Lives on until there is nothing to do for now, or the end.
+impl<H: Host, D: Decoder> ReadLoop<H, D> {
+    /// Goes on until there is nothing to do for now, or the client is over.
     fn poll(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Last> {
         loop {
-            match self.turn(timer.as_mut()) {
+            match self.step(timer.as_mut()) {
                 // A client that never stops sending leaves time to the others.
                 Next::Took => ready!(pin!(consume_budget()).poll(context)),
                 Next::Yields => {
-                    // Polled once, it has the task woken after the others.
+                    // Polled once, this has the task woken after the others.
                     let _ = pin!(yield_now()).poll(context);
                     return Poll::Pending;
                 }
-                Next::Waits(wait) => {
-                    let event = ready!(self.poll_event(context, wait, timer.as_mut()));
-                    self.hear(event);
+                Next::Waits(interests) => {
+                    let event = ready!(self.poll_event(context, interests, timer.as_mut()));
+                    self.handle(event);
                 }
                 Next::Ends(last) => return Poll::Ready(last),
             }
         }
     }
 
-    /// Does what there is to do, up to the next message, and sets the timer.
-    fn turn(&mut self, timer: Pin<&mut Sleep>) -> Next {
+    /// Does everything that there is to do, up to the next message, and sets the timer.
+    fn step(&mut self, timer: Pin<&mut Sleep>) -> Next {
         let condition = self.client.condition();
-        if condition.cut || self.client.socket().is_none() {
-            return Next::Ends(Last::Cut);
+        let phase = match self.client.socket() {
+            Some(_) => condition.phase,
+            None => Phase::Cut,
+        };
+        match phase {
+            Phase::Open => {}
+            Phase::Cut => return Next::Ends(Last::Cut),
+            Phase::Closing | Phase::Lost => return Next::Ends(Last::Closed),
+            Phase::Broken => return Next::Ends(Last::Broken),
         }
-        if condition.ending {
-            return Next::Ends(Last::Closed);
-        }
-        if condition.broken {
-            return Next::Ends(Last::Broken);
-        }
-        self.pause(condition.paused);
+        self.note_pause(condition.paused);
         let Self {
-            hub,
+            host,
             client,
             decoder,
             heartbeat,
             ..
         } = self;
-        if condition.news {
-            hub.tell_buffered(client);
+        if condition.has_news {
+            host.push_send_buffer(client);
         }
-        // One that does not read what it is sent, pongs included, is not read either.
+        // A client that does not read what it is sent, pongs included, is not read either.
         let reading = !condition.paused && condition.choked.is_none();
         if reading {
-            hub.check_full(client);
+            host.hold_back_if_full(client);
         }
         if reading && !client.condition().paused {
-            let mut step = decoder.next(client);
-            if let Decoded::Message(first) = step {
+            let mut decoded = decoder.next(client);
+            if let Decoded::Message(first) = decoded {
                 heartbeat.heard();
-                step = match take(hub, client, first, decoder) {
+                decoded = match take_messages(&**host, client, first, decoder) {
                     Some(next) => next,
                     None => return Next::Took,
                 };
             }
-            match step {
+            match decoded {
                 Decoded::Message(_) => return Next::Took,
                 Decoded::Heard => {
                     heartbeat.heard();
@@ -173,90 +161,90 @@ impl<D: Decoder> ReadLoop<D> {
                 }
                 Decoded::Blocked { heard: true } => heartbeat.heard(),
                 Decoded::Blocked { heard: false } => {}
-                Decoded::Close(end) => return Next::Ends(Last::Ends(Box::new(end))),
+                Decoded::Close(close) => return Next::Ends(Last::Sent(Box::new(close))),
             }
         }
         heartbeat.note();
-        let stuck = stuck_at(hub, condition);
+        let stuck = stuck_at(&**host, condition);
         let due = stuck.map_or(heartbeat.next(), |stuck| stuck.min(heartbeat.next()));
         if timer.deadline() != due {
             timer.reset(due);
         }
-        Next::Waits(Wait {
+        Next::Waits(Interests {
             reading,
-            blocked: condition.blocked,
+            writing: condition.blocked,
         })
     }
 
-    /// A client that is not read is not judged by its silence, but one whose connection breaks is noticed.
-    fn pause(&mut self, paused: bool) {
+    /// A client that is not read is not judged by its silence, but a break of its connection is noticed.
+    fn note_pause(&mut self, paused: bool) {
         if !paused {
             if let Some(paused) = self.paused.take() {
-                self.heartbeat.skip(&self.hub, paused.since.elapsed());
+                self.heartbeat.skip(self.host.limits(), paused.since.elapsed());
             }
         } else if self.paused.is_none() {
             self.paused = Some(Box::new(Paused {
                 since: Instant::now(),
-                gone: Box::pin(gone_away(Arc::clone(&self.client))),
+                gone: Box::pin(connection_broken(Arc::clone(&self.client))),
             }));
         }
     }
 
-    fn poll_event(&mut self, context: &mut Context<'_>, wait: Wait, timer: Pin<&mut Sleep>) -> Poll<Wake> {
-        if self.client.wake.poll_heard(context).is_ready() {
-            return Poll::Ready(Wake::News);
+    fn poll_event(&mut self, context: &mut Context<'_>, wait: Interests, timer: Pin<&mut Sleep>) -> Poll<Event> {
+        if self.client.wake.poll_woken(context).is_ready() {
+            return Poll::Ready(Event::Changed);
         }
         if let Some(socket) = self.client.socket() {
             if wait.reading && socket.poll_read_ready(context).is_ready() {
-                return Poll::Ready(Wake::News);
+                return Poll::Ready(Event::Changed);
             }
-            if wait.blocked && socket.poll_write_ready(context).is_ready() {
-                return Poll::Ready(Wake::Writable);
+            if wait.writing && socket.poll_write_ready(context).is_ready() {
+                return Poll::Ready(Event::Writable);
             }
         }
         if let Some(paused) = &mut self.paused
             && paused.gone.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(Wake::Broken);
+            return Poll::Ready(Event::Broken);
         }
-        timer.poll(context).map(|()| Wake::Due)
+        timer.poll(context).map(|()| Event::Due)
     }
 
-    fn hear(&mut self, event: Wake) {
+    fn handle(&mut self, event: Event) {
+        let Self { host, client, .. } = self;
         match event {
-            Wake::News => {}
-            Wake::Writable => self.client.flush(),
-            Wake::Broken => {
-                let end = ClientClose::by_client(CloseCause::Reset, 0, "connection broke");
-                self.hub.close(&self.client, end);
+            Event::Changed => {}
+            Event::Writable => client.flush(),
+            Event::Broken => {
+                host.close(client, ClientClose::broken());
             }
-            Wake::Due => {
+            Event::Due => {
                 let now = Instant::now();
-                if stuck_at(&self.hub, self.client.condition()).is_some_and(|stuck| stuck <= now) {
-                    self.hub.close_one_slow(&self.client);
+                if stuck_at(&**host, client.condition()).is_some_and(|stuck| stuck <= now) {
+                    host.close_slow(client);
                 }
                 if self.heartbeat.next() <= now {
-                    self.heartbeat.beat(&self.hub, &self.client, self.paused.is_some());
+                    self.heartbeat.beat(&**host, client, self.paused.is_some());
                 }
             }
         }
     }
 }
 
-/// Takes a message, and those that were read along with it. Gives what came behind them, if that is something else.
-fn take(hub: &Hub, client: &Client, first: Message, decoder: &mut impl Decoder) -> Option<Decoded> {
+/// Hands on a message, and those that were read along with it. Gives what came behind them, if that is no message.
+fn take_messages(host: &impl Host, client: &Client, first: Message, decoder: &mut impl Decoder) -> Option<Decoded> {
     let mut left = MESSAGES;
     let mut other = None;
-    hub.messages(client, first, || {
+    host.push_messages(client, first, || {
         left -= 1;
-        let step = match left {
+        let decoded = match left {
             0 => Some(Decoded::Heard),
             _ => decoder.ready(client),
         };
-        match step {
+        match decoded {
             Some(Decoded::Message(message)) => Some(message),
-            step => {
-                other = step;
+            decoded => {
+                other = decoded;
                 None
             }
         }
@@ -264,167 +252,35 @@ fn take(hub: &Hub, client: &Client, first: Message, decoder: &mut impl Decoder) 
     other
 }
 
-/// How a client comes to its end.
-enum Last {
-    /// It is not seen off.
-    Cut,
-    /// It was closed.
-    Closed,
-    Broken,
-    /// By what it has sent.
-    Ends(Box<ClientClose>),
-}
-
-/// Closes a client that is not closed yet, and sees it off.
-async fn finish(hub: &Hub, client: &Arc<Client>, last: Last, decoder: impl Decoder) {
-    let rest = match last {
-        Last::Cut => return,
-        Last::Closed => Rest::Decode,
-        Last::Broken => {
-            hub.close(client, ClientClose::by_client(CloseCause::Reset, 0, "connection broke"));
-            Rest::Nothing
-        }
-        Last::Ends(end) => {
-            let rest = match (end.cause, client.protocol) {
-                // Both sides have said it: there is nothing more to come.
-                (CloseCause::Client, _) => Rest::Nothing,
-                (CloseCause::Eof, Protocol::Line) => {
-                    answered(hub, client).await;
-                    Rest::Nothing
-                }
-                _ => {
-                    log_refusal(hub, client, &end);
-                    Rest::Discard
-                }
-            };
-            hub.close(client, *end);
-            rest
-        }
-    };
-    let _ = timeout(hub.settings.close_timeout, see_off(client, rest, decoder)).await;
+/// When a client that has more waiting than its send buffer counts as slow, and is closed for that.
+fn stuck_at(host: &impl Host, condition: Condition) -> Option<Instant> {
+    let closes = host.limits().slow_client == SlowClient::Close;
+    condition.choked.filter(|_| closes).map(|since| since + STUCK)
 }
 
 /// Waits until the connection has broken.
-async fn gone_away(client: Arc<Client>) {
+async fn connection_broken(client: Arc<Client>) {
     if let Some(socket) = client.socket() {
         let _ = socket.ready(Interest::ERROR).await;
     }
 }
 
-/// Says why a client was closed for what it sent; a crowd of them does not flood the log.
-fn log_refusal(hub: &Hub, client: &Client, end: &ClientClose) {
-    if let Some(unlogged) = hub.refusals.take() {
-        let (id, peer) = (hub.client_id(client.number), client.profile.handshake().peer);
-        tracing::info!(client = %id, peer, cause = ?end.cause, reason = end.reason, unlogged, "closed a client");
-    }
-}
-
-/// When a client that has more waiting than it may have counts as one that does not read, and is closed for that.
-fn stuck_at(hub: &Hub, condition: Condition) -> Option<Instant> {
-    let closes = hub.settings.slow_client == SlowClient::Close;
-    condition.choked.filter(|_| closes).map(|since| since + STUCK)
-}
-
-/// What a client that is closed may still send.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    /// Messages, and at last its answer to the close.
-    Decode,
-    /// Bytes that mean nothing any more.
-    Discard,
-    Nothing,
-}
-
-/// A line client that has sent its last line may still read: it is kept until all that it sent is answered.
-async fn answered(hub: &Hub, client: &Client) {
-    let Some(socket) = client.socket() else { return };
-    let settled = async {
-        while !hub.settle(client) {
-            let condition = client.condition();
-            if condition.ending || condition.broken {
-                return;
-            }
-            if condition.news {
-                hub.tell_buffered(client);
-            }
-            tokio::select! {
-                () = poll_fn(|context| client.wake.poll_heard(context)) => {}
-                _ = socket.writable(), if condition.blocked => client.flush(),
-            }
-        }
-    };
-    let gone = socket.ready(Interest::ERROR);
-    tokio::select! {
-        () = settled => {}
-        _ = gone => {}
-        () = tokio::time::sleep(hub.settings.connect_timeout) => {}
-    }
-}
-
-/// Sends what the client has still to get, and waits until it has read that: closing with unread input would reset the
-/// connection and destroy what is on its way.
-async fn see_off(client: &Client, mut rest: Rest, mut decoder: impl Decoder) {
-    let Some(socket) = client.socket() else { return };
-    loop {
-        client.flush();
-        if client.condition().broken {
-            return;
-        }
-        if client.unsent() == 0 {
-            break;
-        }
-        if socket.writable().await.is_err() {
-            return;
-        }
-    }
-    let _ = socket2::SockRef::from(socket).shutdown(Shutdown::Write);
-    loop {
-        let step = match rest {
-            Rest::Decode => decoder.next(client),
-            Rest::Discard => match client.try_read(|_| {}) {
-                Ok(1..) => Decoded::Heard,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Decoded::Blocked { heard: false },
-                Ok(0) | Err(_) => return,
-            },
-            Rest::Nothing => return,
-        };
-        match step {
-            Decoded::Message(_) => consume_budget().await,
-            Decoded::Heard => yield_now().await,
-            Decoded::Blocked { .. } => {
-                if socket.readable().await.is_err() {
-                    return;
-                }
-            }
-            // What it sent last is not read to its end: the rest is, so that it still reads what it was sent.
-            Decoded::Close(end) => match end.cause {
-                CloseCause::Client | CloseCause::Eof | CloseCause::Reset => return,
-                _ => rest = Rest::Discard,
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use meepo_node::stats::Slot;
     use meepo_proto::link::Handshake;
 
     use super::*;
-    use crate::config::settings::GatewaySettings;
-    use crate::protocol::ws::decoder::WsDecoder;
+    use crate::config::limits::Limits;
+    use crate::protocol::entrance::Entrance;
+    use crate::protocol::ws;
 
     /// The runtime adds about 100 bytes, and allocates in units of 128.
     #[test]
     fn the_task_of_an_idle_client_is_small() {
-        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::<Slot>::default()));
-        let (client, _) = Client::new(1, Protocol::Ws, &Handshake::default(), None, 0);
-        let task = run(hub, client, WsDecoder::new(&[], 0));
+        let entrance = Entrance::for_test(Limits::default());
+        let (client, _) = Client::new(1, &ws::CODEC, &Handshake::default(), None, 0);
+        let task = run(entrance, client, ws::decoder::WsDecoder::new(&[], 0));
         let size = size_of_val(&task);
-        println!(
-            "task {size}, line {}",
-            size_of::<crate::protocol::line::decoder::LineDecoder>()
-        );
         assert!(size <= 256, "{size} bytes");
     }
 }

@@ -1,82 +1,77 @@
-//! One client: its socket, its session, and what it has still to be sent.
+//! A client as all tasks share it: its socket, its profile, and the frames that it has still to be sent.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use meepo_proto::link::Handshake;
 use parking_lot::Mutex;
-use prost::Message as _;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::client::close::{ClientClose, WaitingFrames};
+use crate::client::codec::Codec;
 use crate::client::outbox::{Flushed, Outbox};
+use crate::client::profile::Profile;
+use crate::client::states::{Phase, Reading, SendBuffer, Writing};
 use crate::client::waker::Waker;
-use crate::config::settings::Protocol;
 
-/// A client of this gateway child. Sent to from any link's loop, read by a task of its own.
+/// A client of this gateway child. Every link's task sends to it; a task of its own reads it.
 #[derive(Debug)]
 pub(crate) struct Client {
     /// Its number; with the gateway's id it is the client's id.
-    pub number: u64,
-    pub protocol: Protocol,
+    pub(crate) number: u64,
+    /// The protocol that it speaks.
+    pub(crate) codec: &'static Codec,
     /// What workers know of it.
-    pub profile: Arc<Profile>,
-    /// Bytes that may wait for it when it does not read.
+    pub(crate) profile: Arc<Profile>,
+    /// The send buffer: bytes that may wait for the client when it does not read.
     send_buffer: usize,
     /// Wakes the client's own task when `state` changed in a way that concerns it.
-    pub wake: Waker,
-    /// Absent until a WebSocket handshake is through.
+    pub(crate) wake: Waker,
+    /// Absent until a WebSocket handshake is complete.
     socket: OnceLock<TcpStream>,
     state: Mutex<State>,
-}
-
-/// What workers know of a client. It outlives the client until the last worker has heard of its end.
-#[derive(Debug)]
-pub(crate) struct Profile {
-    /// How it came, encoded: in one piece, for workers have to be told only when one begins to serve it.
-    handshake: Box<[u8]>,
-    pub session: Mutex<BTreeMap<String, String>>,
-    /// A worker does not want it to be read.
-    pub paused: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
     outbox: Outbox,
-    /// The socket was full: the client's own task goes on writing.
-    blocked: bool,
-    /// The socket has failed.
-    broken: bool,
-    /// It is in some flush's list of clients to flush.
-    dirty: bool,
-    /// It is not read because too much of it waits for a worker.
-    held_back: bool,
-    /// The send buffer has filled, and has not been empty since.
-    full: bool,
-    /// What workers were told of that.
-    told_full: bool,
-    /// It is closed: nothing is added to the outbox any more.
-    ending: bool,
-    /// It is not seen off.
-    cut: bool,
-    /// When the socket took something last, or had nothing to take; kept only while something waits.
+    admission: Admission,
+    phase: Phase,
+    writing: Writing,
+    send_buffer: SendBuffer,
+    reading: Reading,
+    /// When the socket took bytes last, or had none to take; kept only while some wait.
     progress: Instant,
-    verdict: Option<oneshot::Sender<Verdict>>,
 }
 
-/// A worker's answer to `opened`.
+/// Whether a worker has decided if the client is let in.
+#[derive(Debug)]
+enum Admission {
+    /// A worker is asked; the task that waits for the verdict listens here.
+    Asked(oneshot::Sender<Verdict>),
+    /// A worker has answered, or the client was closed.
+    Over,
+}
+
+/// A worker's answer to the event that a client has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    /// The client is let in.
     Accept,
-    Reject { status: u16, reason: String },
+    /// The client is rejected.
+    Reject {
+        /// The HTTP status, for protocols that begin with HTTP.
+        status: u16,
+        /// Why, for the client to read.
+        reason: String,
+    },
 }
 
 thread_local! {
@@ -84,66 +79,55 @@ thread_local! {
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 * 1024]);
 }
 
-/// A client that the socket has taken nothing for in this time does not read.
+/// A client whose socket took nothing for this time, while frames wait, does not read.
 pub(crate) const STUCK: Duration = Duration::from_secs(1);
 /// How many send buffers may wait for a client that reads.
 const BURST: usize = 4;
+/// How many bytes a read takes that has to respect urgent data.
+const MARKED_READ: usize = 4096;
 
-/// What became of a send.
+/// What became of a frame for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
+    /// It is written, or in the outbox.
     Queued,
-    /// The client is closed already.
+    /// It is dropped: the client is closed.
     Gone,
-    /// Its send buffer is full.
+    /// It is dropped: the client's send buffer is full.
     Full,
 }
 
 /// What the client's own task has to look at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Condition {
-    pub blocked: bool,
-    pub broken: bool,
-    /// It is not to be read, be it that too much of it waits or that a worker wants it so.
-    pub paused: bool,
-    pub ending: bool,
-    pub cut: bool,
+    /// Whether the client is open, or how its end stands.
+    pub(crate) phase: Phase,
+    /// The socket is full: the client's own task writes on.
+    pub(crate) blocked: bool,
+    /// The client is not to be read, be it that it is held back or that a worker has paused it.
+    pub(crate) paused: bool,
     /// The send buffer has filled or emptied, and workers are to be told.
-    pub news: bool,
-    /// More waits for it than may: since when it has taken nothing.
-    pub choked: Option<Instant>,
+    pub(crate) has_news: bool,
+    /// More waits for the client than its send buffer: since when its socket has taken nothing.
+    pub(crate) choked: Option<Instant>,
 }
 
-/// The clients that were sent something since the last flush.
+/// Clients to write to, each once, however many frames it was sent.
 #[derive(Debug, Default)]
 pub(crate) struct FlushBatch {
-    dirty: Vec<Arc<Client>>,
-    /// Nothing more is sent before the flush: whoever is sent something now need not wait for it.
-    pub nothing_follows: bool,
-    /// Those whose send buffer is full.
-    pub slow: Vec<Arc<Client>>,
-}
-
-impl Profile {
-    fn new(handshake: &Handshake) -> Self {
-        Self {
-            handshake: handshake.encode_to_vec().into(),
-            session: Mutex::default(),
-            paused: AtomicBool::new(false),
-        }
-    }
-
-    /// How it came.
-    pub(crate) fn handshake(&self) -> Handshake {
-        Handshake::decode(&*self.handshake).expect("it was encoded here")
-    }
+    /// Clients whose outbox has frames that wait for the flush.
+    clients: Vec<Arc<Client>>,
+    /// Clients whose send buffer is full.
+    pub(crate) slow: Vec<Arc<Client>>,
+    /// Nothing more is sent before the flush: a frame that is sent now need not wait for it.
+    pub(crate) is_last: bool,
 }
 
 impl Client {
     /// A client that waits for a worker's verdict.
     pub(crate) fn new(
         number: u64,
-        protocol: Protocol,
+        codec: &'static Codec,
         handshake: &Handshake,
         socket: Option<TcpStream>,
         send_buffer: usize,
@@ -151,23 +135,19 @@ impl Client {
         let (verdict, answer) = oneshot::channel();
         let client = Self {
             number,
-            protocol,
+            codec,
             profile: Arc::new(Profile::new(handshake)),
             send_buffer,
             wake: Waker::default(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),
             state: Mutex::new(State {
                 outbox: Outbox::default(),
-                blocked: false,
-                broken: false,
-                dirty: false,
-                held_back: false,
-                full: false,
-                told_full: false,
-                ending: false,
-                cut: false,
+                admission: Admission::Asked(verdict),
+                phase: Phase::Open,
+                writing: Writing::Idle,
+                send_buffer: SendBuffer::Empty,
+                reading: Reading::Free,
                 progress: Instant::now(),
-                verdict: Some(verdict),
             }),
         };
         (Arc::new(client), answer)
@@ -178,109 +158,112 @@ impl Client {
         self.socket.get()
     }
 
-    /// The handshake is through: what was sent in the meantime can go out.
+    /// The handshake is complete: frames that came in the meantime can go out.
     pub(crate) fn set_socket(&self, socket: TcpStream) {
         let _ = self.socket.set(socket);
         self.flush();
     }
 
-    /// Passes a worker's verdict on; what it was sent in the meantime can go out. False if there was one already.
+    /// Passes a worker's verdict on; once the client is let in, frames that came in the meantime can go out. False if
+    /// there was a verdict before, or the client is closed.
     pub(crate) fn decide(&self, verdict: Verdict) -> bool {
         let mut state = self.state.lock();
-        let Some(sender) = state.verdict.take() else {
+        let Some(answer) = state.admission.end() else {
             return false;
         };
         if verdict == Verdict::Accept {
             self.flush_locked(&mut state);
         }
-        sender.send(verdict).is_ok()
+        answer.send(verdict).is_ok()
     }
 
     /// Whether a worker has yet to let the client in.
     pub(crate) fn is_pending(&self) -> bool {
-        self.state.lock().verdict.is_some()
+        self.state.lock().admission.is_asked()
     }
 
+    /// Whether the client is closed. Nothing is queued for workers of one that is, but its end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().phase.is_closed()
+    }
+
+    /// What the client's own task has to look at.
     pub(crate) fn condition(&self) -> Condition {
         let state = self.state.lock();
-        let choked = state.blocked && state.outbox.bytes() > self.send_buffer;
+        let blocked = state.writing.is_blocked();
+        let choked = blocked && state.outbox.bytes() > self.send_buffer;
         Condition {
-            blocked: state.blocked,
-            broken: state.broken,
-            paused: state.held_back || self.profile.paused.load(Ordering::Relaxed),
-            ending: state.ending,
-            cut: state.cut,
-            news: state.full != state.told_full,
+            phase: state.phase,
+            blocked,
+            paused: state.reading == Reading::HeldBack || self.profile.is_paused(),
+            has_news: state.send_buffer.is_untold(),
             choked: choked.then_some(state.progress),
         }
     }
 
-    /// Too much of it waits for a worker.
+    /// Holds the client back: too much waits for a worker.
     pub(crate) fn hold_back(&self) {
-        self.state.lock().held_back = true;
+        self.state.lock().reading = Reading::HeldBack;
     }
 
-    /// No more than may waits for a worker.
-    pub(crate) fn let_go(&self) {
-        self.state.lock().held_back = false;
-        self.wake.ring();
+    /// Lets the client be read again: enough of what waited for a worker has gone.
+    pub(crate) fn resume(&self) {
+        self.state.lock().reading = Reading::Free;
+        self.wake.wake();
     }
 
-    /// A worker wants it not to be read, or to be read again. False if that was so already.
-    pub(crate) fn pause(&self, paused: bool) -> bool {
-        let changed = self.profile.paused.swap(paused, Ordering::Relaxed) != paused;
+    /// A worker pauses or resumes the client. False if it was so before.
+    pub(crate) fn set_paused(&self, paused: bool) -> bool {
+        let changed = self.profile.set_paused(paused);
         if changed {
-            self.wake.ring();
+            self.wake.wake();
         }
         changed
     }
 
     /// What workers have to be told of the send buffer, if anything: whether it is full. It counts as told.
-    pub(crate) fn take_news(&self) -> Option<bool> {
+    pub(crate) fn tell_send_buffer(&self) -> Option<bool> {
         let mut state = self.state.lock();
-        if state.ending || state.full == state.told_full {
+        if state.phase.is_closed() {
             return None;
         }
-        state.told_full = state.full;
-        Some(state.full)
+        state.send_buffer.tell()
     }
 
-    /// Adds an encoded message, which goes out with the flush's flush, or at once if nothing follows in the flush.
+    /// Adds a frame, which goes out with the batch's flush, or at once if nothing is sent before that.
     ///
-    /// A client that reads may have several times its send buffer waiting, so that no burst makes it slow; one that has
-    /// taken nothing for a while may not.
-    /// The receipt hears when the client's system has it.
+    /// A client that reads may have several times its send buffer waiting, so that no burst makes it slow; a client whose
+    /// socket has taken nothing for a while may not. The receipt is told when the client's system has the frame.
     pub(crate) fn send(
         self: &Arc<Self>,
         frame: Bytes,
         receipt: Option<oneshot::Sender<()>>,
-        flush: &mut FlushBatch,
+        batch: &mut FlushBatch,
     ) -> Sent {
         let mut state = self.state.lock();
-        if state.ending || state.broken {
+        if state.phase != Phase::Open {
             return Sent::Gone;
         }
-        if state.outbox.bytes() == 0 && !self.is_through(&state) {
+        if state.outbox.bytes() == 0 && !self.may_write(&state) {
             state.progress = Instant::now();
         }
-        if self.is_over(&state, frame.len()) && !state.blocked {
+        if self.is_over(&state, frame.len()) && !state.writing.is_blocked() {
             self.flush_locked(&mut state);
         }
         if self.is_over(&state, frame.len()) {
             self.fill(&mut state);
             return Sent::Full;
         }
-        if !state.blocked && receipt.is_none() && flush.nothing_follows {
+        if !state.writing.is_blocked() && receipt.is_none() && batch.is_last {
             self.write_locked(&mut state, Some(frame));
             return Sent::Queued;
         }
         state.outbox.push(frame);
         if let Some(receipt) = receipt {
-            state.outbox.note(receipt);
+            state.outbox.add_receipt(receipt);
         }
-        if !state.dirty && !state.blocked {
-            state.dirty = true;
-            flush.dirty.push(Arc::clone(self));
+        if state.writing.batch() {
+            batch.add(self);
         }
         self.check_full(&mut state);
         Sent::Queued
@@ -288,32 +271,32 @@ impl Client {
 
     /// The send buffer is full if the socket takes no more and all of the buffer is used.
     fn check_full(&self, state: &mut State) {
-        if state.blocked && state.outbox.bytes() >= self.send_buffer {
+        if state.writing.is_blocked() && state.outbox.bytes() >= self.send_buffer {
             self.fill(state);
         }
     }
 
-    /// Its own task tells workers: whoever sends holds locks.
+    /// The client's own task tells workers: whoever sends to it holds locks.
     fn fill(&self, state: &mut State) {
-        if !std::mem::replace(&mut state.full, true) {
-            self.wake.ring();
+        if state.send_buffer.fill() {
+            self.wake.wake();
         }
     }
 
     fn is_over(&self, state: &State, len: usize) -> bool {
         // The clock is not read for a client that keeps up.
-        if !state.outbox.over(self.send_buffer, len) {
+        if !state.outbox.would_exceed(self.send_buffer, len) {
             return false;
         }
         let reads = state.progress.elapsed() < STUCK;
-        !reads || state.outbox.over(self.send_buffer.saturating_mul(BURST), len)
+        !reads || state.outbox.would_exceed(self.send_buffer.saturating_mul(BURST), len)
     }
 
-    /// Adds bytes of the protocol itself: pongs, close frames, error lines. The caller flushes.
-    pub(crate) fn push_raw(&self, bytes: Bytes) {
+    /// Adds a frame of the protocol itself: a ping, a pong. The caller flushes.
+    pub(crate) fn push_control(&self, frame: Bytes) {
         let mut state = self.state.lock();
-        if !state.ending {
-            state.outbox.push(bytes);
+        if !state.phase.is_closed() {
+            state.outbox.push(frame);
         }
     }
 
@@ -322,31 +305,29 @@ impl Client {
         self.state.lock().outbox.bytes()
     }
 
-    /// Does not wait for anything once the client ends.
-    pub(crate) fn cut(&self) {
-        self.state.lock().cut = true;
-    }
-
-    /// Ends the client after what it was sent before, or without that. False if it was ended already.
-    pub(crate) fn end(&self, last: Option<Bytes>, clear: bool) -> bool {
+    /// Closes the client. `None` if it was closed before; otherwise whether it still waited for a verdict.
+    pub(crate) fn close(&self, close: &mut ClientClose) -> Option<bool> {
         let mut state = self.state.lock();
-        if state.ending {
-            return false;
+        let first = match close.waiting {
+            WaitingFrames::Cut => state.phase.cut(),
+            WaitingFrames::Sent | WaitingFrames::Dropped => state.phase.close(),
+        };
+        if !first {
+            return None;
         }
-        state.ending = true;
-        state.verdict = None;
-        if clear {
+        let was_pending = state.admission.end().is_some();
+        if close.waiting != WaitingFrames::Sent {
             state.outbox.clear_unsent();
         }
-        if let Some(last) = last {
+        if let Some(last) = close.last.take() {
             state.outbox.push(last);
         }
-        if !state.blocked {
+        if !state.writing.is_blocked() {
             self.flush_locked(&mut state);
         }
         drop(state);
-        self.wake.ring();
-        true
+        self.wake.wake();
+        Some(was_pending)
     }
 
     /// Writes as much as the socket takes.
@@ -354,26 +335,25 @@ impl Client {
         self.flush_locked(&mut self.state.lock());
     }
 
-    /// Whether it can be written to: who is not let in yet hears nothing, but why he is not.
-    fn is_through(&self, state: &State) -> bool {
-        self.socket.get().is_some() && state.verdict.is_none()
+    /// Whether the client can be written to: a client that is not let in is written nothing but why.
+    fn may_write(&self, state: &State) -> bool {
+        self.socket.get().is_some() && !state.admission.is_asked()
     }
 
     fn flush_locked(&self, state: &mut State) {
         self.write_locked(state, None);
     }
 
-    /// Writes as much as the socket takes of what waits, and of one more frame.
+    /// Writes as much as the socket takes of the frames that wait, and of one more.
     fn write_locked(&self, state: &mut State, last: Option<Bytes>) {
-        state.dirty = false;
-        let Some(socket) = self.socket.get().filter(|_| self.is_through(state)) else {
+        let was_blocked = state.writing.begin();
+        let Some(socket) = self.socket.get().filter(|_| self.may_write(state)) else {
             if let Some(last) = last {
                 state.outbox.push(last);
             }
             return;
         };
         let before = state.outbox.bytes();
-        let was_blocked = std::mem::replace(&mut state.blocked, false);
         let flushed = match last {
             Some(last) => state.outbox.write(last, socket),
             None => state.outbox.flush(socket),
@@ -383,39 +363,33 @@ impl Client {
         }
         match flushed {
             Ok(Flushed::All) => {
-                if std::mem::replace(&mut state.full, false) {
-                    self.wake.ring();
+                if state.send_buffer.empty() {
+                    self.wake.wake();
                 }
             }
             Ok(Flushed::Blocked) => {
-                state.blocked = true;
+                state.writing.block();
                 self.check_full(state);
                 if !was_blocked {
-                    self.wake.ring();
+                    self.wake.wake();
                 }
             }
             Err(_) => {
-                state.broken = true;
+                state.phase.fail();
                 state.outbox = Outbox::default();
-                self.wake.ring();
+                self.wake.wake();
             }
         }
     }
 
-    /// Reads without waiting, and hands on what was read: how many bytes that were.
+    /// Reads without waiting, and hands on the bytes: how many there were.
     pub(crate) fn try_read(&self, take: impl FnOnce(&[u8])) -> io::Result<usize> {
         let socket = self.socket.get().ok_or(io::ErrorKind::NotConnected)?;
         READ.with_borrow_mut(|buffer| {
-            if self.protocol == Protocol::Line {
-                // telnet marks places in its stream with urgent data, at which a read ends.
-                let read = socket.try_read(&mut buffer[..4096])?;
-                take(&buffer[..read]);
-                return Ok(read);
-            }
             let mut last = None;
             let read = socket.try_io(Interest::READABLE, || {
                 let read = (&*SockRef::from(socket)).read(&mut buffer[..])?;
-                // A read that leaves room has taken all: the system is not asked again before there is more.
+                // A read that leaves room has taken everything: the system is not asked again before there is more.
                 if (1..buffer.len()).contains(&read) {
                     last = Some(read);
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -427,13 +401,43 @@ impl Client {
             Ok(read)
         })
     }
+
+    /// As [`Client::try_read`], for protocols whose clients mark places in their stream with urgent data: a read ends at
+    /// such a mark, so that one that leaves room does not mean that there is nothing more.
+    pub(crate) fn try_read_marked(&self, take: impl FnOnce(&[u8])) -> io::Result<usize> {
+        let socket = self.socket.get().ok_or(io::ErrorKind::NotConnected)?;
+        READ.with_borrow_mut(|buffer| {
+            let read = socket.try_read(&mut buffer[..MARKED_READ])?;
+            take(&buffer[..read]);
+            Ok(read)
+        })
+    }
+}
+
+impl Admission {
+    fn is_asked(&self) -> bool {
+        matches!(self, Self::Asked(_))
+    }
+
+    /// There is a verdict, or none is needed any more. Gives who waits for it.
+    fn end(&mut self) -> Option<oneshot::Sender<Verdict>> {
+        match std::mem::replace(self, Self::Over) {
+            Self::Asked(answer) => Some(answer),
+            Self::Over => None,
+        }
+    }
 }
 
 impl FlushBatch {
+    /// Adds a client whose outbox has a frame that waits.
+    pub(crate) fn add(&mut self, client: &Arc<Client>) {
+        self.clients.push(Arc::clone(client));
+    }
+
     /// Writes to every client that was sent something.
     pub(crate) fn flush(&mut self) {
-        self.nothing_follows = false;
-        for client in self.dirty.drain(..) {
+        self.is_last = false;
+        for client in self.clients.drain(..) {
             client.flush();
         }
     }
@@ -444,13 +448,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        println!(
-            "Client {} State {} Profile {} Outbox {}",
-            size_of::<Client>(),
-            size_of::<State>(),
-            size_of::<Profile>(),
-            size_of::<Outbox>()
-        );
+    fn an_idle_client_takes_no_more_than_it_did() {
+        assert_eq!((size_of::<State>(), size_of::<Client>()), (96, 216));
+        assert_eq!((size_of::<Profile>(), size_of::<Outbox>()), (56, 56));
     }
 }

@@ -1,29 +1,31 @@
-//! Whether a client lives: it is asked when it has been silent for a while, and closed when it does not answer.
+//! The heartbeat: a client that has been silent for a while is asked with a ping, and closed when it does not answer.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use meepo_proto::codes;
 use meepo_proto::link::CloseCause;
 use tokio::time::Instant;
 
 use crate::client::close::ClientClose;
+use crate::client::codec::Codec;
 use crate::client::handle::Client;
-use crate::config::settings::{GatewaySettings, Protocol};
-use crate::fanout::encode;
-use crate::hub::Hub;
+use crate::client::host::Host;
+use crate::config::limits::Limits;
 
-/// When a client was last heard of, and when to ask it.
+/// When a client was last heard, and when to ask it.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     heard: Instant,
-    /// It was heard of since that was noted.
+    /// The client was heard after `heard` was noted.
     heard_since: bool,
+    /// A ping waits for its answer.
     asked: bool,
     next: Instant,
 }
 
-/// A person at a terminal cannot be asked; the kernel's keep-alive finds those that are gone.
+/// A person at a terminal cannot be asked; the kernel's keep-alive finds connections that are gone.
 const NEVER: Duration = Duration::from_secs(86_400);
 /// Clients that are due within this time are looked at together, at its end: each alone would wake the process.
 const TICK: Duration = Duration::from_millis(250);
@@ -31,11 +33,12 @@ const TICK: Duration = Duration::from_millis(250);
 static FIRST_TICK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Heartbeat {
-    pub(crate) fn new(hub: &Hub, protocol: Protocol) -> Self {
+    /// The heartbeat of a client that came just now.
+    pub(crate) fn new(limits: &Limits, codec: &Codec) -> Self {
         let heard = Instant::now();
-        let next = match protocol {
-            Protocol::Ws => at_tick(heard + hub.settings.ping_interval, &hub.settings),
-            Protocol::Line => heard + NEVER,
+        let next = match codec.ping {
+            Some(_) => at_tick(heard + limits.ping_interval, limits),
+            None => heard + NEVER,
         };
         Self {
             heard,
@@ -45,16 +48,17 @@ impl Heartbeat {
         }
     }
 
-    /// When there is something to do.
+    /// When [`Heartbeat::beat`] is due.
     pub(crate) fn next(&self) -> Instant {
         self.next
     }
 
+    /// The client has sent something.
     pub(crate) fn heard(&mut self) {
         self.heard_since = true;
     }
 
-    /// Notes when the client was heard of. The clock is read once for all that came together.
+    /// Notes the time if the client was heard. The clock is read once for everything that came together.
     pub(crate) fn note(&mut self) {
         if std::mem::take(&mut self.heard_since) {
             self.heard = Instant::now();
@@ -62,57 +66,60 @@ impl Heartbeat {
         }
     }
 
-    /// A time in which the client was not read does not count.
-    pub(crate) fn skip(&mut self, hub: &Hub, time: Duration) {
+    /// Leaves a time out in which the client was not read.
+    pub(crate) fn skip(&mut self, limits: &Limits, time: Duration) {
         self.heard += time;
-        self.plan(hub);
+        self.plan(limits);
     }
 
     /// Asks a client that has been silent for long, and closes one that has not answered.
-    pub(crate) fn beat(&mut self, hub: &Hub, client: &Arc<Client>, paused: bool) {
-        let now = Instant::now();
-        if client.protocol == Protocol::Line {
+    pub(crate) fn beat(&mut self, host: &impl Host, client: &Arc<Client>, paused: bool) {
+        let (now, limits) = (Instant::now(), host.limits());
+        let Some(ping) = client.codec.ping else {
             self.next = now + NEVER;
             return;
-        }
+        };
         if paused {
-            self.next = now + hub.settings.ping_interval;
-            // One that has ended its connection in good order answers what it is sent by breaking it.
+            self.next = now + limits.ping_interval;
+            // A client that has ended its connection in good order answers a ping by breaking it.
             if client.unsent() == 0 {
-                client.push_raw(encode::ping_frame());
-                client.flush();
+                send(client, ping);
             }
             return;
         }
         let silent = now - self.heard;
-        if silent >= hub.settings.heartbeat_timeout {
-            let end = ClientClose::by_gateway(client.protocol, CloseCause::Heartbeat, codes::HEARTBEAT_LOST);
-            if hub.close(client, ClientClose { clear: true, ..end }) {
-                tracing::debug!(client = %hub.client_id(client.number), "closed a client that was silent for too long");
+        if silent >= limits.heartbeat_timeout {
+            let close = ClientClose::by_gateway(client.codec, CloseCause::Heartbeat, codes::HEARTBEAT_LOST);
+            if host.close(client, close.dropping_waiting()) {
+                tracing::debug!(client = %host.client_id(client), "closed a client that was silent for too long");
             }
             return;
         }
-        if silent >= hub.settings.ping_interval && !self.asked {
+        if silent >= limits.ping_interval && !self.asked {
             self.asked = true;
-            client.push_raw(encode::ping_frame());
-            client.flush();
+            send(client, ping);
         }
-        self.plan(hub);
+        self.plan(limits);
     }
 
-    fn plan(&mut self, hub: &Hub) {
+    fn plan(&mut self, limits: &Limits) {
         let due = match self.asked {
-            true => hub.settings.heartbeat_timeout,
-            false => hub.settings.ping_interval,
+            true => limits.heartbeat_timeout,
+            false => limits.ping_interval,
         };
-        self.next = at_tick(self.heard + due, &hub.settings);
+        self.next = at_tick(self.heard + due, limits);
     }
 }
 
-/// The tick at or after a time. They are so close that a client is asked well before it would be closed.
-fn at_tick(time: Instant, settings: &GatewaySettings) -> Instant {
-    let patience = settings.heartbeat_timeout.saturating_sub(settings.ping_interval);
-    let tick = TICK.min(patience / 4).max(Duration::from_micros(1)).as_nanos();
+fn send(client: &Client, ping: &'static [u8]) {
+    client.push_control(Bytes::from_static(ping));
+    client.flush();
+}
+
+/// The tick at or after a time. Ticks are so close that a client is asked well before it would be closed.
+fn at_tick(time: Instant, limits: &Limits) -> Instant {
+    let between = limits.heartbeat_timeout.saturating_sub(limits.ping_interval);
+    let tick = TICK.min(between / 4).max(Duration::from_micros(1)).as_nanos();
     let since = time.saturating_duration_since(*FIRST_TICK).as_nanos();
     let at = u64::try_from(since.next_multiple_of(tick)).unwrap_or(u64::MAX);
     *FIRST_TICK + Duration::from_nanos(at)
@@ -125,20 +132,20 @@ mod tests {
     #[test]
     fn clients_are_looked_at_together_and_asked_before_they_are_closed() {
         for (ping, timeout) in [(25_000, 60_000), (1_000, 2_000), (100, 200), (10_000, 10_100), (1, 2)] {
-            let settings = GatewaySettings {
+            let limits = Limits {
                 ping_interval: Duration::from_millis(ping),
                 heartbeat_timeout: Duration::from_millis(timeout),
-                ..GatewaySettings::default()
+                ..Limits::default()
             };
             let mut looks = std::collections::BTreeSet::new();
             for heard in (0..1_000_000)
                 .step_by(999)
                 .map(|us| *FIRST_TICK + Duration::from_micros(us))
             {
-                let asked = at_tick(heard + settings.ping_interval, &settings);
-                let closed = at_tick(heard + settings.heartbeat_timeout, &settings);
-                assert!(asked >= heard + settings.ping_interval && closed >= heard + settings.heartbeat_timeout);
-                assert!(asked < closed && closed - heard < settings.heartbeat_timeout + TICK);
+                let asked = at_tick(heard + limits.ping_interval, &limits);
+                let closed = at_tick(heard + limits.heartbeat_timeout, &limits);
+                assert!(asked >= heard + limits.ping_interval && closed >= heard + limits.heartbeat_timeout);
+                assert!(asked < closed && closed - heard < limits.heartbeat_timeout + TICK);
                 looks.insert(asked);
             }
             let together = TICK.min(Duration::from_millis(timeout - ping) / 4).as_millis().max(1);

@@ -1,4 +1,4 @@
-//! What a client has still to be sent: encoded frames, written many at a time.
+//! The outbox of a client: frames that wait for its socket, written many at a time.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -7,21 +7,21 @@ use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// Frames that wait for the socket.
+/// Frames that wait for a client's socket.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     frames: VecDeque<Bytes>,
     bytes: usize,
-    /// The first frame has been written in part.
+    /// The first frame is written in part.
     started: bool,
-    /// Boxed, for few clients are sent what has to be confirmed.
+    /// Boxed: few clients are sent messages with a receipt.
     receipts: Option<Box<Receipts>>,
 }
 
-/// Who wants to hear when so many bytes are written.
+/// Receipts of messages, keyed by the offset of each message's last byte.
 #[derive(Debug, Default)]
 struct Receipts {
-    /// Bytes that were written since there are any.
+    /// Bytes that were written since the first of these receipts was added.
     written: u64,
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
 }
@@ -29,23 +29,23 @@ struct Receipts {
 /// How a flush ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flushed {
-    /// All is written.
+    /// Every frame is written.
     All,
     /// The socket is full.
     Blocked,
 }
 
-/// Frames that are written at once; the kernel takes at most 1,024.
+/// Frames that are written with one system call; the kernel takes at most 1,024.
 const BATCH: usize = 64;
 
 impl Outbox {
-    /// Bytes that wait.
+    /// Bytes that wait to be written.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether another frame is too much: a single one never is.
-    pub(crate) fn over(&self, limit: usize, len: usize) -> bool {
+    /// Whether another frame of `len` bytes would exceed the limit. A single frame never does.
+    pub(crate) fn would_exceed(&self, limit: usize, len: usize) -> bool {
         self.bytes > 0 && self.bytes + len > limit
     }
 
@@ -55,15 +55,15 @@ impl Outbox {
         self.frames.push_back(frame);
     }
 
-    /// Has somebody told when all that is here now is written.
-    pub(crate) fn note(&mut self, receipt: oneshot::Sender<()>) {
+    /// Has a receipt sent when every frame that is here now is written.
+    pub(crate) fn add_receipt(&mut self, receipt: oneshot::Sender<()>) {
         let receipts = self.receipts.get_or_insert_default();
         receipts
             .waiting
             .push_back((receipts.written + self.bytes as u64, receipt));
     }
 
-    /// Drops what no byte was sent of.
+    /// Drops every frame of which no byte is written.
     pub(crate) fn clear_unsent(&mut self) {
         let first = if self.started { self.frames.pop_front() } else { None };
         self.frames = VecDeque::new();
@@ -74,7 +74,7 @@ impl Outbox {
         }
     }
 
-    /// Writes all that waits and one more frame, which joins the queue only if it has to.
+    /// Writes the frames that wait and one more, which joins the queue only if the socket does not take all of it.
     pub(crate) fn write(&mut self, frame: Bytes, socket: &TcpStream) -> io::Result<Flushed> {
         let written = match self.frames.is_empty() {
             true => match socket.try_write(&frame) {
@@ -94,7 +94,7 @@ impl Outbox {
         self.flush(socket)
     }
 
-    /// Writes until all is written or the socket is full. It never waits.
+    /// Writes until every frame is written or the socket is full. It never waits.
     pub(crate) fn flush(&mut self, socket: &TcpStream) -> io::Result<Flushed> {
         while !self.frames.is_empty() {
             let written = if self.frames.len() == 1 {
@@ -123,7 +123,7 @@ impl Outbox {
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
         if let Some(receipts) = &mut self.receipts
-            && receipts.hear(written)
+            && receipts.advance(written)
         {
             self.receipts = None;
         }
@@ -141,8 +141,8 @@ impl Outbox {
 }
 
 impl Receipts {
-    /// Tells those whose bytes are written now. True if nobody waits any more.
-    fn hear(&mut self, written: usize) -> bool {
+    /// Sends the receipts whose bytes are written. True if none is left.
+    fn advance(&mut self, written: usize) -> bool {
         self.written += written as u64;
         while self.waiting.front().is_some_and(|(at, _)| *at <= self.written) {
             if let Some((_, receipt)) = self.waiting.pop_front() {
@@ -163,7 +163,7 @@ mod tests {
         let (receipts, mut notes): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
         for receipt in receipts {
             outbox.push(Bytes::from_static(b"hello"));
-            outbox.note(receipt);
+            outbox.add_receipt(receipt);
         }
         outbox.advance(9);
         assert_eq!(notes[0].try_recv(), Ok(()));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_socket_does_not_take_waits_in_its_order() {
+    async fn frames_that_the_socket_does_not_take_wait_in_their_order() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (socket, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -198,7 +198,7 @@ mod tests {
             outbox.write(frame(b'c', 10), &socket).expect("it is open"),
             Flushed::Blocked
         );
-        // What has begun is not dropped, what has not is.
+        // A frame that is written in part is not dropped, one that waits is.
         outbox.clear_unsent();
         let rest = outbox.bytes();
         assert!(rest > 10);
@@ -207,7 +207,7 @@ mod tests {
             let mut came = vec![0; 10 + LARGE + 10];
             tokio::io::AsyncReadExt::read_exact(&mut other, &mut came)
                 .await
-                .expect("all of it");
+                .expect("every byte");
             came
         };
         let writing = async {

@@ -5,24 +5,25 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-/// Rung from anywhere, heard by one task: once, however often it was rung meanwhile. Waiting for it takes no memory.
+/// Wakes one task, from any thread: once, however often it is called before the task looks. Waiting takes no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Waker {
-    rung: AtomicBool,
+    woken: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Waker {
-    pub(crate) fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
+    /// Has the task look again.
+    pub(crate) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Whether it was rung since it was heard last. If not, the task is woken when it is.
-    pub(crate) fn poll_heard(&self, context: &Context<'_>) -> Poll<()> {
-        // Registered first: a ring that comes in between is seen here, or wakes.
+    /// Whether the waker was called since the last look. If not, the task is woken when it is.
+    pub(crate) fn poll_woken(&self, context: &Context<'_>) -> Poll<()> {
+        // Registered first: a call that comes in between is seen below, or wakes the task.
         self.waker.register(context.waker());
-        match self.rung.swap(false, Ordering::Acquire) {
+        match self.woken.swap(false, Ordering::Acquire) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -37,16 +38,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_rung_is_heard_once_before_and_while_it_is_waited_for() {
+    async fn several_calls_wake_once_before_and_while_the_task_waits() {
         let waker = Arc::new(Waker::default());
-        waker.ring();
-        waker.ring();
-        poll_fn(|context| waker.poll_heard(context)).await;
-        assert!(futures_util::poll!(poll_fn(|context| waker.poll_heard(context))).is_pending());
+        waker.wake();
+        waker.wake();
+        poll_fn(|context| waker.poll_woken(context)).await;
+        assert!(futures_util::poll!(poll_fn(|context| waker.poll_woken(context))).is_pending());
         let waiting = Arc::clone(&waker);
-        let task = tokio::spawn(async move { poll_fn(|context| waiting.poll_heard(context)).await });
+        let task = tokio::spawn(async move { poll_fn(|context| waiting.poll_woken(context)).await });
         tokio::task::yield_now().await;
-        waker.ring();
-        task.await.expect("it hears");
+        waker.wake();
+        task.await.expect("the task ends");
     }
 }

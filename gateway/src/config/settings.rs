@@ -1,11 +1,14 @@
 //! The section `[gateway]`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use meepo_node::{Config, ConfigError};
 use serde::{Deserialize, Serialize};
+
+use crate::config::limits::{Limits, SlowClient};
+use crate::config::listen::{ListenSettings, Protocol};
 
 /// The section `[gateway]` of `meepo.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -81,94 +84,10 @@ pub struct GatewaySettings {
     pub stop_spread: Duration,
 }
 
-/// A listener for clients.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenSettings {
-    /// `ws` or `line`.
-    pub protocol: Protocol,
-    /// Address and port; port 0 is any free one.
-    pub address: SocketAddr,
-    /// `ws`: the paths on which a WebSocket may be opened. Default: `["/", "/ws"]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paths: Option<Vec<String>>,
-    /// `ws`: the paths whose requests workers answer. One that ends in `/` stands for all that begin with it. Default:
-    /// none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests: Option<Vec<String>>,
-    /// `ws`: a folder whose files are served beside the WebSocket. Default: none, or the program's own page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub static_dir: Option<PathBuf>,
-    /// The page for what is not in `static_dir`, a file in it. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_found: Option<PathBuf>,
-    /// The page for what the gateway cannot answer now (5xx), a file in `static_dir`. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<PathBuf>,
-    /// `ws`: sites for host names of their own. Other hosts get `static_dir`, or the program's own page. Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub site: Vec<SiteSettings>,
-}
-
-/// A folder of files for some host names.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SiteSettings {
-    /// The names, without a port; upper and lower case are the same.
-    pub hosts: Vec<String>,
-    /// The folder.
-    pub dir: PathBuf,
-    /// The page for what is not in the folder, a file in it. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_found: Option<PathBuf>,
-    /// The page for what the gateway cannot answer now (5xx), a file in the folder. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<PathBuf>,
-}
-
-/// What clients speak on a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// WebSocket, over HTTP.
-    Ws,
-    /// Lines of text.
-    Line,
-}
-
-/// What happens to a client that does not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SlowClient {
-    /// It is closed.
-    Close,
-    /// It misses messages.
-    Drop,
-}
-
-impl Protocol {
-    /// The name in configuration, `status` and on the link.
-    pub fn name(self) -> &'static str {
-        match self {
-            Protocol::Ws => "ws",
-            Protocol::Line => "line",
-        }
-    }
-}
-
 impl Default for GatewaySettings {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let listen = |protocol, port| ListenSettings {
-            protocol,
-            address: loopback(port),
-            paths: None,
-            requests: None,
-            static_dir: None,
-            not_found: None,
-            error: None,
-            site: Vec::new(),
-        };
+        let listen = |protocol, port| ListenSettings::new(protocol, loopback(port));
         Self {
             children: 2,
             threads: 1,
@@ -202,9 +121,76 @@ impl Default for GatewaySettings {
 impl GatewaySettings {
     /// Fills in what a listener has by its protocol.
     pub fn resolve(mut self) -> Self {
-        for listen in self.listen.iter_mut().filter(|listen| listen.protocol == Protocol::Ws) {
-            listen.paths.get_or_insert_with(|| vec!["/".into(), "/ws".into()]);
-        }
+        self.listen.iter_mut().for_each(ListenSettings::resolve);
         self
     }
+
+    /// Checks the whole section, and gives its limits.
+    pub(crate) fn check(&self, config: &Config) -> Result<Limits, ConfigError> {
+        let at_least_one = [
+            ("children", self.children),
+            ("threads", self.threads),
+            ("client_in_flight", self.client_in_flight),
+            ("max_requests", self.max_requests),
+            ("listen", self.listen.len()),
+        ];
+        for (key, number) in at_least_one {
+            if number == 0 {
+                return Err(config.invalid(&format!("gateway.{key}"), "there must be at least one"));
+            }
+        }
+        if self.max_message == ByteSize(0) || self.max_message > MAX_MAX_MESSAGE {
+            let why = format!("must be from 1 B to {MAX_MAX_MESSAGE}");
+            return Err(config.invalid("gateway.max_message", why));
+        }
+        if self.heartbeat_timeout <= self.ping_interval {
+            return Err(config.invalid("gateway.heartbeat_timeout", "must be longer than `ping_interval`"));
+        }
+        if self.request_memory < self.max_message {
+            return Err(config.invalid("gateway.request_memory", "must be at least `max_message`"));
+        }
+        for (index, listen) in self.listen.iter().enumerate() {
+            listen.check(index, config)?;
+        }
+        Ok(self.limits())
+    }
+
+    /// The section as limits, in the units in which they are compared.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_message: bytes(self.max_message),
+            handshake_timeout: self.handshake_timeout,
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            max_requests: self.max_requests,
+            request_memory: bytes(self.request_memory),
+            ping_interval: self.ping_interval,
+            heartbeat_timeout: self.heartbeat_timeout,
+            close_timeout: self.close_timeout,
+            send_buffer: bytes(self.send_buffer),
+            slow_client: self.slow_client,
+            max_session: bytes(self.max_session),
+            max_groups: self.max_groups,
+            client_in_flight: self.client_in_flight,
+            link_in_flight: bytes(self.link_in_flight),
+            client_waiting: bytes(self.client_waiting),
+            waiting: bytes(self.waiting),
+            reload_spread: self.reload_spread,
+            stop_spread: self.stop_spread,
+        }
+    }
 }
+
+#[cfg(test)]
+impl Default for Limits {
+    fn default() -> Self {
+        GatewaySettings::default().limits()
+    }
+}
+
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+/// The largest `max_message`: a link carries a message of this size in parts, with room for what is around it.
+const MAX_MAX_MESSAGE: ByteSize = ByteSize::mib(64);

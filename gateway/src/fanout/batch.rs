@@ -1,26 +1,23 @@
-//! Messages to the same clients that follow each other: they are encoded once, and each client is sent them in one piece.
-
-use std::cell::OnceCell;
+//! Messages for one target that follow each other: they are encoded once, and each client is sent them in one piece.
 
 use bytes::Bytes;
 use meepo_proto::link::Target;
 
-use crate::config::settings::Protocol;
+use crate::client::codec::Codec;
 use crate::fanout::client_registry::ClientRegistry;
-use crate::fanout::encode::OutboundMessage;
+use crate::fanout::message::{Frames, OutboundMessage};
 
-/// One message or several to the clients of a target, but for those whom each leaves out.
+/// One message or several for one target. Each message may leave out some of the target's clients.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// Without those who are left out.
-    to: Box<Target>,
+    /// The target, without the exceptions of any message.
+    target: Box<Target>,
     messages: Vec<Message>,
     /// Bytes of all payloads.
     bytes: usize,
-    /// Bytes of those, and of who is left out.
+    /// Bytes of all payloads and exceptions.
     weight: usize,
-    ws: OnceCell<Bytes>,
-    line: OnceCell<Bytes>,
+    frames: Frames,
 }
 
 #[derive(Debug)]
@@ -30,38 +27,38 @@ struct Message {
     except_uids: Vec<String>,
 }
 
-/// Who is left out by which messages, in order.
+/// Which clients are left out by which messages: client number and place in the batch, sorted.
 #[derive(Debug)]
 pub(crate) struct LeftOut(Vec<(u64, usize)>);
 
-/// What one client of a batch gets.
+/// The messages that one client of a batch gets.
 #[derive(Debug)]
 pub(crate) struct Share<'a> {
     batch: &'a Batch,
-    /// The messages that leave it out.
+    /// The messages that leave the client out.
     without: &'a [(u64, usize)],
 }
 
-/// What is put together at most, in bytes: small messages gain by it, large ones would only be copied once more.
+/// Bytes that are put together at most: small messages gain by it, large ones would only be copied once more.
 const MOST: usize = 16 * 1024;
 
 impl Batch {
-    pub(crate) fn new(to: Box<Target>, message: OutboundMessage) -> Self {
+    /// A batch of one message.
+    pub(crate) fn new(target: Box<Target>, message: OutboundMessage) -> Self {
         let mut batch = Self {
-            to,
+            target,
             messages: Vec::new(),
             bytes: 0,
             weight: 0,
-            ws: OnceCell::new(),
-            line: OnceCell::new(),
+            frames: Frames::default(),
         };
-        let except = std::mem::take(&mut batch.to.except);
-        let except_uids = std::mem::take(&mut batch.to.except_uids);
+        let except = std::mem::take(&mut batch.target.except);
+        let except_uids = std::mem::take(&mut batch.target.except_uids);
         batch.add(message, except, except_uids);
         batch
     }
 
-    /// Whether a message of this size to these clients can come along.
+    /// Whether a message of `len` bytes for this target can join the batch.
     pub(crate) fn takes(&self, to: &Target, len: usize) -> bool {
         let Target {
             everyone,
@@ -71,14 +68,14 @@ impl Batch {
             except,
             except_uids,
         } = to;
-        let same = self.to.everyone == *everyone
-            && self.to.clients == *clients
-            && self.to.uids == *uids
-            && self.to.groups == *groups;
+        let same = self.target.everyone == *everyone
+            && self.target.clients == *clients
+            && self.target.uids == *uids
+            && self.target.groups == *groups;
         same && self.weight + weight(len, except, except_uids) <= MOST
     }
 
-    /// Adds a message, before anything is encoded.
+    /// Adds a message that [`takes`](Self::takes) let in, before anything is encoded.
     pub(crate) fn push(&mut self, to: Target, message: OutboundMessage) {
         self.add(message, to.except, to.except_uids);
     }
@@ -93,9 +90,9 @@ impl Batch {
         });
     }
 
-    /// All of its clients, and those who are left out.
-    pub(crate) fn to(&self) -> &Target {
-        &self.to
+    /// The target, with the clients that some message leaves out.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// How many messages there are.
@@ -103,6 +100,7 @@ impl Batch {
         self.messages.len()
     }
 
+    /// Which clients are left out by which messages.
     pub(crate) fn left_out(&self, registry: &ClientRegistry) -> LeftOut {
         let mut all = Vec::new();
         for (at, message) in self.messages.iter().enumerate() {
@@ -114,6 +112,7 @@ impl Batch {
         LeftOut(all)
     }
 
+    /// The messages that one client gets.
     pub(crate) fn share<'a>(&'a self, client: u64, left_out: &'a LeftOut) -> Share<'a> {
         let LeftOut(all) = left_out;
         let begin = all.partition_point(|&(number, _)| number < client);
@@ -124,19 +123,19 @@ impl Batch {
         }
     }
 
-    /// All messages, as clients of this protocol read them.
-    fn encoded(&self, protocol: Protocol) -> &Bytes {
-        let whole = match (&*self.messages, protocol) {
-            ([only], _) => return only.message.encoded(protocol),
-            (_, Protocol::Ws) => &self.ws,
-            (_, Protocol::Line) => &self.line,
-        };
-        whole.get_or_init(|| concat(self.messages.iter().map(|each| &each.message), protocol))
+    /// The frames of all messages, one behind the other.
+    fn encoded(&self, codec: &Codec) -> &Bytes {
+        match &*self.messages {
+            [only] => only.message.encoded(codec),
+            all => self
+                .frames
+                .get_or_encode(codec, || concat(all.iter().map(|each| &each.message), codec)),
+        }
     }
 }
 
 impl Share<'_> {
-    /// How many messages it gets.
+    /// How many messages the client gets.
     pub(crate) fn len(&self) -> usize {
         self.batch.messages.len() - self.without.len()
     }
@@ -149,6 +148,7 @@ impl Share<'_> {
         }
     }
 
+    /// The messages that the client gets.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &OutboundMessage> {
         let all = self.batch.messages.iter().enumerate();
         let left_out = |at| self.without.binary_search_by_key(&at, |&(_, without)| without).is_ok();
@@ -156,27 +156,27 @@ impl Share<'_> {
         got.map(|(_, each)| &each.message)
     }
 
-    /// All of them, as a client of this protocol reads them.
-    pub(crate) fn encoded(&self, protocol: Protocol) -> Bytes {
+    /// Their frames, one behind the other.
+    pub(crate) fn encoded(&self, codec: &Codec) -> Bytes {
         if self.without.is_empty() {
-            return self.batch.encoded(protocol).clone();
+            return self.batch.encoded(codec).clone();
         }
         let mut messages = self.messages();
         match (messages.next(), messages.next()) {
-            (Some(only), None) => only.encoded(protocol).clone(),
-            _ => concat(self.messages(), protocol),
+            (Some(only), None) => only.encoded(codec).clone(),
+            _ => concat(self.messages(), codec),
         }
     }
 }
 
-/// What a message takes of a batch.
+/// Bytes that a message takes of a batch.
 fn weight(payload: usize, except: &[u64], except_uids: &[String]) -> usize {
     let uids: usize = except_uids.iter().map(String::len).sum();
     payload + size_of_val(except) + uids
 }
 
-fn concat<'a>(messages: impl Iterator<Item = &'a OutboundMessage>, protocol: Protocol) -> Bytes {
-    let frames: Vec<&[u8]> = messages.map(|message| &**message.encoded(protocol)).collect();
+fn concat<'a>(messages: impl Iterator<Item = &'a OutboundMessage>, codec: &Codec) -> Bytes {
+    let frames: Vec<&[u8]> = messages.map(|message| &**message.encoded(codec)).collect();
     frames.concat().into()
 }
 
@@ -186,6 +186,7 @@ mod tests {
 
     use super::*;
     use crate::client::handle::Client;
+    use crate::protocol::{line, ws};
 
     fn to(group: &str) -> Box<Target> {
         Box::new(Target {
@@ -237,8 +238,8 @@ mod tests {
     fn messages_stand_one_after_the_other() {
         let mut batch = Batch::new(to("a"), text("one"));
         batch.push(*to("a"), text("three"));
-        assert_eq!(&**batch.encoded(Protocol::Ws), b"\x81\x03one\x81\x05three");
-        assert_eq!(&**batch.encoded(Protocol::Line), b"one\nthree\n");
+        assert_eq!(&**batch.encoded(&ws::CODEC), b"\x81\x03one\x81\x05three");
+        assert_eq!(&**batch.encoded(&line::CODEC), b"one\nthree\n");
         let nobody = batch.left_out(&ClientRegistry::default());
         let share = batch.share(1, &nobody);
         assert_eq!((share.len(), share.bytes()), (2, 8));
@@ -248,7 +249,7 @@ mod tests {
     fn each_gets_what_does_not_leave_it_out() {
         let mut registry = ClientRegistry::default();
         for number in 1..=4 {
-            let (client, _) = Client::new(number, Protocol::Line, &Handshake::default(), None, 0);
+            let (client, _) = Client::new(number, &line::CODEC, &Handshake::default(), None, 0);
             registry.insert(client);
         }
         registry.bind(3, Some("ann")).unwrap();
@@ -260,7 +261,7 @@ mod tests {
         };
         batch.push(ann, text("b"));
         batch.push(*but(4, "a"), text("c"));
-        assert_eq!(batch.to(), &*to("a"));
+        assert_eq!(batch.target(), &*to("a"));
         let left_out = batch.left_out(&registry);
         for (number, lines) in [
             (1, "a\nb\nc\n"),
@@ -270,7 +271,7 @@ mod tests {
             (5, "a\nb\nc\n"),
         ] {
             let share = batch.share(number, &left_out);
-            assert_eq!(share.encoded(Protocol::Line), lines, "{number}");
+            assert_eq!(share.encoded(&line::CODEC), lines, "{number}");
             assert_eq!(
                 (share.len(), share.bytes()),
                 (lines.len() / 2, lines.len() / 2),

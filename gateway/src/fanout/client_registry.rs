@@ -1,4 +1,4 @@
-//! Which clients there are at this child, in which groups, and bound to which uids.
+//! The client registry: which clients there are at this child, in which groups, and bound to which uids.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,33 +14,35 @@ use crate::fanout::name_index::NameIndex;
 /// The tables of clients, groups and uids.
 #[derive(Debug, Default)]
 pub(crate) struct ClientRegistry {
-    // In the order in which they came, as those of a name are.
+    // In the order in which they came, as in a name index: neighbours here are neighbours in memory.
     clients: IndexMap<u64, Entry, RandomState>,
     groups: NameIndex,
     uids: NameIndex,
 }
 
+/// A client, its groups and its uid.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub client: Arc<Client>,
-    pub groups: BTreeSet<Arc<str>>,
-    pub uid: Option<Arc<str>>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) groups: BTreeSet<Arc<str>>,
+    pub(crate) uid: Option<Arc<str>>,
 }
 
 /// Why a client could not join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JoinError {
-    /// There is no such client (any more).
+    /// There is no client of this number, or no more.
     Gone,
-    /// It is in as many groups as it may be.
+    /// The client is a member of as many groups as it may be.
     TooMany,
 }
 
-/// There is no such client (any more).
+/// There is no client of this number, or no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
 impl ClientRegistry {
+    /// Adds a client, in no group and bound to no uid.
     pub(crate) fn insert(&mut self, client: Arc<Client>) {
         self.clients.insert(
             client.number,
@@ -52,7 +54,7 @@ impl ClientRegistry {
         );
     }
 
-    /// Takes a client out, and out of its groups. False if it was not there.
+    /// Takes a client out of the registry and of its groups. False if it was not there.
     pub(crate) fn remove(&mut self, number: u64) -> bool {
         let Some(entry) = self.clients.swap_remove(&number) else {
             return false;
@@ -66,16 +68,18 @@ impl ClientRegistry {
         true
     }
 
+    /// The client of this number.
     pub(crate) fn get(&self, number: u64) -> Option<&Arc<Client>> {
         self.clients.get(&number).map(|entry| &entry.client)
     }
 
+    /// All clients, also those that wait for a worker's verdict.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.clients.values().map(|entry| &entry.client)
     }
 
-    /// Those whom a worker has let in.
-    pub(crate) fn let_in(&self) -> impl Iterator<Item = &Arc<Client>> {
+    /// The clients that a worker has let in.
+    pub(crate) fn admitted(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.all().filter(|client| !client.is_pending())
     }
 
@@ -89,6 +93,7 @@ impl ClientRegistry {
         self.uids.names()
     }
 
+    /// Adds a client to a group.
     pub(crate) fn join(&mut self, number: u64, group: &str, max_groups: usize) -> Result<(), JoinError> {
         let entry = self.clients.get_mut(&number).ok_or(JoinError::Gone)?;
         if entry.groups.contains(group) {
@@ -101,6 +106,7 @@ impl ClientRegistry {
         Ok(())
     }
 
+    /// Takes a client out of a group, if it is a member.
     pub(crate) fn leave(&mut self, number: u64, group: &str) -> Result<(), Gone> {
         let entry = self.clients.get_mut(&number).ok_or(Gone)?;
         if entry.groups.remove(group) {
@@ -110,7 +116,7 @@ impl ClientRegistry {
     }
 
     /// Takes all members out of a group.
-    pub(crate) fn ungroup(&mut self, group: &str) {
+    pub(crate) fn dissolve(&mut self, group: &str) {
         let members: Vec<u64> = self.groups.of(group).map(|client| client.number).collect();
         for number in members {
             let _ = self.leave(number, group);
@@ -127,7 +133,7 @@ impl ClientRegistry {
         Ok(())
     }
 
-    /// Gives each client that is meant to `take`, once. Gives back those that were named and are not there.
+    /// Gives each client of the target to `take`, once. Returns the numbers that the target names and no client has.
     pub(crate) fn each(&self, target: &Target, mut take: impl FnMut(&Arc<Client>)) -> Vec<u64> {
         let except: HashSet<u64> = self.numbers(&target.except, &target.except_uids).collect();
         let mut gone = Vec::new();
@@ -144,8 +150,8 @@ impl ClientRegistry {
             }
         };
         match target {
-            Target { everyone: true, .. } => self.let_in().for_each(take),
-            // The common ones need no memory of whom they had.
+            Target { everyone: true, .. } => self.admitted().for_each(take),
+            // These common targets name no client twice.
             Target {
                 clients, uids, groups, ..
             } if uids.is_empty() && groups.is_empty() && clients.len() == 1 => {
@@ -173,20 +179,20 @@ impl ClientRegistry {
         gone
     }
 
-    /// The numbers of clients that are named, or bound to a uid. One may come several times.
+    /// The numbers of clients that are named, or bound to one of the uids. A number may come several times.
     pub(crate) fn numbers(&self, clients: &[u64], uids: &[String]) -> impl Iterator<Item = u64> {
         let bound = uids.iter().flat_map(|uid| self.uids.of(uid));
         clients.iter().copied().chain(bound.map(|client| client.number))
     }
 
-    /// The clients that meet all conditions.
+    /// The clients that meet all conditions of the filter.
     pub(crate) fn select(&self, filter: &Filter) -> impl Iterator<Item = &Entry> {
         let (named, bound, grouped) = (
             !filter.clients.is_empty(),
             !filter.uids.is_empty(),
             !filter.groups.is_empty(),
         );
-        // The narrowest condition says where to look, and may name a client twice.
+        // The narrowest condition says where to look. It may name a client twice, a set does not.
         let numbers = |clients: &mut dyn Iterator<Item = &Arc<Client>>| clients.map(|client| client.number).collect();
         let narrowed: Option<BTreeSet<u64>> = if named {
             Some(filter.clients.iter().copied().collect())
@@ -231,10 +237,10 @@ mod tests {
     use meepo_proto::link::Handshake;
 
     use super::*;
-    use crate::config::settings::Protocol;
+    use crate::protocol::line;
 
     fn client(number: u64) -> Arc<Client> {
-        Client::new(number, Protocol::Line, &Handshake::default(), None, 0).0
+        Client::new(number, &line::CODEC, &Handshake::default(), None, 0).0
     }
 
     #[test]
@@ -290,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn each_client_that_is_meant_is_meant_once() {
+    fn each_client_of_a_target_is_given_once() {
         let registry = company();
         for (target, numbers) in [
             (
@@ -355,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_are_named_and_not_there_are_told() {
+    fn named_clients_that_are_not_there_are_given_back() {
         let registry = company();
         for (clients, gone) in [(vec![3], vec![]), (vec![9], vec![9]), (vec![3, 8, 9], vec![9])] {
             let target = Target {
@@ -418,7 +424,7 @@ mod tests {
                 },
                 vec![],
             ),
-            // Nobody was let in.
+            // No client was let in.
             (Filter::default(), vec![]),
         ] {
             let found: Vec<_> = registry.select(&filter).map(|entry| entry.client.number).collect();
@@ -448,9 +454,9 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_dissolved_has_nobody() {
+    fn a_group_that_is_dissolved_has_no_member() {
         let mut registry = company();
-        registry.ungroup("g");
+        registry.dissolve("g");
         assert_eq!(registry.group_sizes(), BTreeMap::from([("h".into(), 2)]));
         assert_eq!(registry.leave(1, "g"), Ok(()));
     }

@@ -1,4 +1,4 @@
-//! Clients by a name that several can have: the members of groups, the clients of uids.
+//! Clients by a name that several clients can have: a group, or a uid.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use indexmap::IndexMap;
 
 use crate::client::handle::Client;
 
-/// Names, each with its clients. A name is there while it has any.
+/// Names, each with its clients. A name is there as long as it has any.
 #[derive(Debug, Default)]
 pub(crate) struct NameIndex {
-    // Names may be chosen by those who mean harm, so their hashes are hard to foresee; numbers are ours.
-    // Clients of a name stand in the order in which they came, as what is kept of each does in memory, here and in the
-    // kernel: who goes through many of them finds the next one near.
+    // Names may be chosen by an attacker, so their hashes are hard to foresee; numbers are the gateway's own.
+    // Clients of a name stand in the order in which they came. So does what is kept of each in memory, here and in the
+    // kernel: a walk through many of them finds the next one near.
     names: HashMap<Arc<str>, IndexMap<u64, Arc<Client>, RandomState>>,
 }
 
 impl NameIndex {
-    /// Adds a client, and gives the name as it is kept.
+    /// Adds a client to a name. Returns the name as it is stored.
     pub(crate) fn add(&mut self, name: &str, client: &Arc<Client>) -> Arc<str> {
         let name = match self.names.get_key_value(name) {
             Some((name, _)) => Arc::clone(name),
@@ -29,6 +29,7 @@ impl NameIndex {
         name
     }
 
+    /// Takes a client from a name.
     pub(crate) fn remove(&mut self, name: &str, number: u64) {
         if let Some(clients) = self.names.get_mut(name) {
             clients.swap_remove(&number);
@@ -38,10 +39,12 @@ impl NameIndex {
         }
     }
 
+    /// The clients of a name.
     pub(crate) fn of(&self, name: &str) -> impl Iterator<Item = &Arc<Client>> {
         self.names.get(name).into_iter().flat_map(IndexMap::values)
     }
 
+    /// All names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(AsRef::as_ref)
     }

@@ -1,38 +1,42 @@
-//! What all requests of a child together may take.
+//! The request budget: what all forwarded requests of a child together may take.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What requests may take, and what they take now.
+/// What forwarded requests may still take.
 #[derive(Debug)]
 pub(crate) struct RequestBudget {
-    max_requests: usize,
-    max_bytes: usize,
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
+    requests: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
 }
 
-/// What one request takes, its answer included. It is given back when the last clone of the `Arc` around it is dropped.
+/// What one request takes, its response included. It is given back when the last clone of the `Arc` around it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     budget: Arc<RequestBudget>,
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
+    held: Mutex<Held>,
 }
 
-/// There is no room now.
+#[derive(Debug, Default)]
+struct Held {
+    request: Option<OwnedSemaphorePermit>,
+    bytes: Option<OwnedSemaphorePermit>,
+}
+
+/// The budget is used up for now.
 #[derive(Debug)]
 pub(crate) struct OverBudget;
 
 impl RequestBudget {
+    /// A budget of this many requests and bytes at a time.
     pub(crate) fn new(max_requests: usize, max_bytes: usize) -> Arc<Self> {
+        let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self {
-            max_requests,
-            max_bytes,
-            requests: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            requests: permits(max_requests),
+            bytes: permits(max_bytes),
         })
     }
 
@@ -40,8 +44,7 @@ impl RequestBudget {
     pub(crate) fn ticket(self: &Arc<Self>) -> Arc<Ticket> {
         Arc::new(Ticket {
             budget: Arc::clone(self),
-            requests: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            held: Mutex::default(),
         })
     }
 }
@@ -49,19 +52,22 @@ impl RequestBudget {
 impl Ticket {
     /// Takes room for a request, before it is given to a worker.
     pub(crate) fn count(&self) -> Result<(), OverBudget> {
-        add(&self.budget.requests, 1, self.budget.max_requests)?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        let permit = take(&self.budget.requests, 1)?;
+        self.held.lock().request = Some(permit);
         Ok(())
     }
 
-    /// Takes room for bytes of the request or of its answer.
+    /// Takes room for bytes of the request or of its response.
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), OverBudget> {
-        add(&self.budget.bytes, bytes, self.budget.max_bytes)?;
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let permit = take(&self.budget.bytes, bytes)?;
+        match &mut self.held.lock().bytes {
+            Some(held) => held.merge(permit),
+            none => *none = Some(permit),
+        }
         Ok(())
     }
 
-    /// Takes room for the body of the answer: it counts until it has been written.
+    /// Takes room for the body of the response: it counts until it is written.
     pub(crate) fn carry(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, OverBudget> {
         self.hold(bytes.len())?;
         Ok(Bytes::from_owner(Carried {
@@ -71,20 +77,9 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.budget
-            .requests
-            .fetch_sub(*self.requests.get_mut(), Ordering::Relaxed);
-        self.budget.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
-    }
-}
-
-fn add(to: &AtomicUsize, more: usize, limit: usize) -> Result<(), OverBudget> {
-    let within = |now: usize| now.checked_add(more).filter(|sum| *sum <= limit);
-    to.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
-        .map(drop)
-        .map_err(|_| OverBudget)
+fn take(from: &Arc<Semaphore>, permits: usize) -> Result<OwnedSemaphorePermit, OverBudget> {
+    let permits = u32::try_from(permits).map_err(|_| OverBudget)?;
+    Arc::clone(from).try_acquire_many_owned(permits).map_err(|_| OverBudget)
 }
 
 struct Carried {

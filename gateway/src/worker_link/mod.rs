@@ -1,8 +1,10 @@
-//! The stream to a worker: its events on their way out, its commands carried out, its queries answered.
+//! The stream to a worker: events on their way out, commands carried out, queries answered.
 //!
 //! Called by `child`, which serves the links. It must not know any client protocol.
 
-pub(crate) mod commands;
+mod commands;
+pub(crate) mod context;
 mod outgoing;
 mod queries;
+mod refusal;
 pub(crate) mod stream;

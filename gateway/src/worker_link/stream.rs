@@ -1,4 +1,4 @@
-//! The stream to a worker child: it dials, this end serves.
+//! The stream to a worker child, which dials: this end serves it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,24 +15,25 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::handle::FlushBatch;
-use crate::hub::Hub;
-use crate::router::dispatch::Events;
+use crate::router::dispatch::Dispatch;
+use crate::router::effects::Events;
 use crate::router::{Ending, LinkId};
 use crate::worker_link::commands::Commands;
+use crate::worker_link::context::LinkContext;
 use crate::worker_link::outgoing::Outgoing;
 
 /// Serves the links of one child.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkService {
-    pub hub: Arc<Hub>,
-    pub tasks: TaskTracker,
-    /// The largest command that is taken, whole or in parts.
-    pub max_command: usize,
+    pub(crate) context: Arc<LinkContext>,
+    pub(crate) tasks: TaskTracker,
+    /// The largest command that is taken, whole or in parts, in bytes.
+    pub(crate) max_command: usize,
 }
 
-/// A worker says who it is within this time.
+/// A worker says hello within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Clients are written to after so many commands at the latest.
+/// Clients are written to after this many commands at the latest.
 const COMMANDS_PER_TURN: usize = 512;
 
 #[tonic::async_trait]
@@ -48,26 +49,27 @@ impl Link for LinkService {
         let in_parts = Arc::<AtomicBool>::default();
         let stream = Outgoing::new(queue, Arc::clone(&in_parts));
         self.tasks
-            .spawn(serve(Arc::clone(&self.hub), peer, commands, events, in_parts));
+            .spawn(serve(Arc::clone(&self.context), peer, commands, events, in_parts));
         Ok(Response::new(stream))
     }
 }
 
 /// Takes a worker's commands until the stream ends.
 async fn serve(
-    hub: Arc<Hub>,
+    context: Arc<LinkContext>,
     peer: String,
     mut commands: Incoming<Command>,
     events: Events,
     in_parts: Arc<AtomicBool>,
 ) {
+    let gateway = context.dispatch.clients.gateway;
     let Ok(hello) = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut commands)).await else {
         let _ = events.send(Err(Status::deadline_exceeded("no hello")));
         return;
     };
     let hello = match hello {
         // Before the link is up: a worker that means another gateway would be given clients.
-        Ok(hello) if ![0, hub.id.0].contains(&hello.gateway_id) => {
+        Ok(hello) if ![0, gateway.0].contains(&hello.gateway_id) => {
             let _ = events.send(Err(Status::failed_precondition("this is another gateway")));
             return;
         }
@@ -78,8 +80,8 @@ async fn serve(
         }
     };
     let welcome = Welcome {
-        gateway_id: hub.id.0,
-        max_message: hub.settings.max_message.as_u64(),
+        gateway_id: gateway.0,
+        max_message: context.limits.max_message as u64,
         parts: true,
     };
     in_parts.store(hello.parts, Ordering::Relaxed);
@@ -87,23 +89,24 @@ async fn serve(
         body: Some(Body::Welcome(welcome)),
         ..Event::default()
     }));
-    let link = hub.link_up(events, hello.outside);
+    let link = context.dispatch.link_up(events, hello.outside);
     let mut up = Up {
-        hub: &hub,
+        dispatch: &context.dispatch,
         link,
         ending: Ending::Silent,
     };
     tracing::debug!(worker = %hello.name, %peer, "link up");
 
-    let mut applied = Commands::new(&hub, link);
+    let mut applied = Commands::new(&context, link);
     let mut flush = FlushBatch::default();
-    // A worker ends its stream when ours has ended: after the last event of a draining worker is done.
-    // A connection that keep-alive ended ends like a stream that the worker ended: without an error.
+    // A worker ends its stream after the gateway's has ended, when the last event of a draining worker is done.
+    // A connection that keep-alive ends looks like a stream that the worker ended: there is no error.
     let end = loop {
         let mut next = Some(commands.message().await);
         let mut left = COMMANDS_PER_TURN;
         let mut end = None;
-        // All that is there is applied before those of the last publish are written to: a client gets it in one piece.
+        // Every command that is there is carried out before the clients of the last batch are written to: each of them gets
+        // its messages in one piece.
         while let Some(command) = next {
             match command {
                 Ok(Some(command)) => applied.apply(command, &mut flush),
@@ -121,7 +124,7 @@ async fn serve(
         if let Some(end) = end {
             break end;
         }
-        // More may be there already.
+        // When the limit was reached, more commands may be there already.
         if let Some(pause) = pause.filter(|_| left > 0) {
             tokio::time::sleep(pause).await;
         }
@@ -129,7 +132,7 @@ async fn serve(
     if let Err(status) = end {
         up.ending = Ending::Died;
         // A worker that has broken the rules learns which.
-        hub.refuse_link(link, status);
+        context.dispatch.refuse_link(link, status);
     }
     drop(up);
     tracing::debug!(worker = %hello.name, %peer, "link down");
@@ -137,14 +140,14 @@ async fn serve(
 
 /// A link that is up: however its task ends, its events go to others.
 struct Up<'a> {
-    hub: &'a Hub,
+    dispatch: &'a Dispatch,
     link: LinkId,
     ending: Ending,
 }
 
 impl Drop for Up<'_> {
     fn drop(&mut self) {
-        self.hub.link_down(self.link, self.ending);
+        self.dispatch.link_down(self.link, self.ending);
     }
 }
 

@@ -1,18 +1,15 @@
 //! Files that a `ws` listener serves beside its WebSocket: a folder, or the program's own page.
 
-use std::convert::Infallible;
 use std::io;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tower_http::services::ServeDir;
 use tower_service::Service as _;
 
-/// What a response carries.
-pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+use crate::protocol::http::answer::{Body, full, harden, status};
 
 /// A file of the program: its path from the root, such as `/index.html`, and its content.
 pub(crate) type Asset = (&'static str, &'static [u8]);
@@ -20,14 +17,17 @@ pub(crate) type Asset = (&'static str, &'static [u8]);
 /// Where files come from.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Files {
+    /// There are none.
     #[default]
     None,
+    /// A folder.
     Dir(ServeDir),
+    /// The program's own.
     Assets(&'static [Asset]),
 }
 
 impl Files {
-    /// The file that is asked for, or the request's answer 404.
+    /// The file that the request is for, or 404.
     pub(crate) async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
         let mut response = match self {
             Files::None => status(StatusCode::NOT_FOUND),
@@ -40,14 +40,6 @@ impl Files {
         };
         harden(response.headers_mut());
         response
-    }
-}
-
-/// What every answer of the gateway's own says to browsers.
-pub(crate) fn harden(headers: &mut HeaderMap) {
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
 }
 
@@ -68,24 +60,4 @@ fn asset(assets: &[Asset], request: &Request<Incoming>) -> Response<Body> {
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
     response
-}
-
-/// An answer that is its status alone, in words.
-pub(crate) fn status(status: StatusCode) -> Response<Body> {
-    text(status, status.canonical_reason().unwrap_or_default())
-}
-
-/// An answer in words.
-pub(crate) fn text(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(full(Bytes::from(format!("{text}\n"))));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
-}
-
-fn full(content: Bytes) -> Body {
-    Full::new(content)
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
 }

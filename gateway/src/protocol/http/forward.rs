@@ -1,48 +1,30 @@
-//! Requests over HTTP that workers answer.
+//! Forwarded requests: a worker answers them over HTTP.
 //!
-//! A request is an event of its own in the router. Who asks waits at the gateway; when it goes, the handler goes on, and its
-//! answer is dropped.
+//! A request is an event of its own in the router, and its client waits here. When the client goes, the handler goes on, and
+//! its response is dropped.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use meepo_proto::link as wire;
-use meepo_proto::link::event::Body as Event;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::drain::wait::ALONE;
-use crate::hub::Hub;
-use crate::protocol::http::files::{self, Body};
-use crate::protocol::http::serve::handshake_of;
-use crate::router::dispatch::Dispatch;
+use crate::config::limits::DRAIN_WITHOUT_WORKERS;
+use crate::protocol::entrance::Entrance;
+use crate::protocol::http::answer::{self, Body};
+use crate::protocol::http::head::{handshake_of, tokens};
 use crate::router::request_budget::{OverBudget, Ticket};
-use crate::router::{LinkId, head_bytes, header_bytes, only_once};
-
-/// A request of which the router has something.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    answer: Option<oneshot::Sender<Result<wire::Respond, OverBudget>>>,
-    ticket: Arc<Ticket>,
-}
-
-/// Who waits for an answer. Dropping it leaves the handler alone with it.
-#[derive(Debug)]
-struct Asked<'a> {
-    hub: &'a Hub,
-    number: u64,
-    answer: oneshot::Receiver<Result<wire::Respond, OverBudget>>,
-}
+use crate::router::requests::AskedRequest;
+use crate::router::{head_bytes, only_once};
 
 /// Why the gateway itself answers.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("The body is over the limit of {0} bytes.")]
-    TooBig(u64),
+    TooBig(usize),
     #[error("The body did not come in time.")]
     Slow,
     #[error("The body is not valid.")]
@@ -63,45 +45,44 @@ enum Failure {
     Dropped,
 }
 
-/// When a client may come back that finds no room or no worker, in seconds.
+/// When a client may try again that finds no room or no worker, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// Has a worker answer a request. The gateway's own answer, if none does, is the error. `unread` is cleared once the body has
-/// been read.
-pub(crate) async fn answer(
-    hub: &Hub,
+/// Has a worker answer a request. The error is the gateway's own response, if no worker does. `unread` is cleared once the
+/// body has been read.
+pub(crate) async fn forward(
+    entrance: &Entrance,
     request: Request<Incoming>,
     peer: SocketAddr,
     unread: &mut bool,
 ) -> Result<Response<Body>, Response<Body>> {
-    answered(hub, request, peer, unread).await.map_err(|failure| {
+    forwarded(entrance, request, peer, unread).await.map_err(|failure| {
         if failure.status().is_server_error() {
-            hub.stats.failed_requests.add(1);
+            entrance.stats.failed_requests.add(1);
         }
         failure.into_response()
     })
 }
 
-async fn answered(
-    hub: &Hub,
+async fn forwarded(
+    entrance: &Entrance,
     request: Request<Incoming>,
     peer: SocketAddr,
     unread: &mut bool,
 ) -> Result<Response<Body>, Failure> {
-    hub.stats.requests.add(1);
-    let ticket = hub.allowance.ticket();
-    let mut handshake = handshake_of(&request, peer);
-    handshake.protocol = "http".into();
+    entrance.stats.requests.add(1);
+    let limits = &entrance.limits;
+    let ticket = entrance.budget.ticket();
+    let handshake = handshake_of("http", &request, peer);
     ticket.hold(head_bytes(&handshake))?;
     let (head, body) = request.into_parts();
-    let limit = hub.settings.max_message.as_u64();
     let body = timeout_at(
-        Instant::now() + hub.settings.handshake_timeout,
-        read(body, limit, &ticket),
+        Instant::now() + limits.handshake_timeout,
+        read(body, limits.max_message, &ticket),
     );
     let stopped = async {
-        hub.stopping.cancelled().await;
-        sleep(hub.settings.close_timeout).await;
+        entrance.stopping.cancelled().await;
+        sleep(limits.close_timeout).await;
     };
     let body = tokio::select! {
         body = body => body.unwrap_or(Err(Failure::Slow))?,
@@ -113,14 +94,14 @@ async fn answered(
         handshake: Some(handshake),
         body,
     };
-    let mut asked = hub.ask(request, ticket)?;
-    let respond = match asked.answer().await? {
+    let mut asked = entrance.dispatch.ask(request, ticket)?;
+    let respond = match response_of(entrance, &mut asked).await? {
         Ok(respond) => respond,
         Err(OverBudget) if only_once(head.method.as_str()) => return Err(Failure::Dropped),
         Err(OverBudget) => return Err(Failure::Busy),
     };
     response(respond).map_err(|why| {
-        if let Some(unlogged) = hub.refusals.take() {
+        if let Some(unlogged) = entrance.refusals.take() {
             let path = head.uri.path();
             tracing::warn!(path, why, unlogged, "answer of a worker is not valid");
         }
@@ -128,9 +109,9 @@ async fn answered(
     })
 }
 
-/// Reads a body, and nothing of one that says that it is too big.
-async fn read(mut body: Incoming, limit: u64, ticket: &Ticket) -> Result<Bytes, Failure> {
-    if body.size_hint().lower() > limit {
+/// Reads a body, and nothing of a body that says that it is too big.
+async fn read(mut body: Incoming, limit: usize, ticket: &Ticket) -> Result<Bytes, Failure> {
+    if body.size_hint().lower() > limit as u64 {
         return Err(Failure::TooBig(limit));
     }
     let mut whole = BytesMut::new();
@@ -138,105 +119,50 @@ async fn read(mut body: Incoming, limit: u64, ticket: &Ticket) -> Result<Bytes, 
         let Ok(data) = frame.map_err(|_| Failure::BadBody)?.into_data() else {
             continue;
         };
-        if (whole.len() + data.len()) as u64 > limit {
+        if whole.len() + data.len() > limit {
             return Err(Failure::TooBig(limit));
         }
         ticket.hold(data.len())?;
-        // Copied: a piece of it would keep all of what was read with it.
+        // Copied: a piece of what was read would keep all of it.
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
 }
 
-impl Hub {
-    /// Gives a request to a worker, or has it wait for one.
-    fn ask(&self, request: wire::Request, ticket: Arc<Ticket>) -> Result<Asked<'_>, Failure> {
-        ticket.count()?;
-        let number = self.next_number();
-        let (tell, answer) = oneshot::channel();
-        let mut dispatch = self.dispatch();
-        if dispatch.router.is_full() {
-            return Err(Failure::Busy);
-        }
-        let waiting = Waiting {
-            answer: Some(tell),
-            ticket,
-        };
-        dispatch.requests.insert(number, waiting);
-        dispatch.push(number, Event::Request(Box::new(request)));
-        self.carry_out(dispatch);
-        Ok(Asked {
-            hub: self,
-            number,
-            answer,
-        })
-    }
-
-    /// A worker answers. What comes from another than the one that was asked last means nothing.
-    pub(crate) fn respond(&self, link: LinkId, mut respond: wire::Respond) {
-        let mut dispatch = self.dispatch();
-        if dispatch.router.link_of(respond.request) != Some(link) {
-            return;
-        }
-        let Some(waiting) = dispatch.requests.get_mut(&respond.request) else {
-            return;
-        };
-        let Some(answer) = waiting.answer.take() else { return };
-        let ticket = &waiting.ticket;
-        let held = ticket.hold(header_bytes(&respond.headers));
-        let held = held.and_then(|()| ticket.carry(std::mem::take(&mut respond.body)));
-        // Who asked may have gone.
-        let _ = answer.send(held.map(|body| wire::Respond { body, ..respond }));
-        // It is answered, whatever becomes of the link: nobody is to handle it again.
-        let Dispatch { router, out, .. } = &mut *dispatch;
-        router.dismiss(respond.request, out);
-        self.carry_out(dispatch);
-    }
-}
-
-impl Asked<'_> {
-    async fn answer(&mut self) -> Result<Result<wire::Respond, OverBudget>, Failure> {
-        let (hub, number) = (self.hub, self.number);
-        let settings = &hub.settings;
-        let is_with_worker = || hub.dispatch().router.link_of(number).is_some();
-        let too_long = async {
-            let began = Instant::now();
-            for limit in [settings.connect_timeout, settings.request_timeout] {
-                sleep_until(began + limit.min(settings.request_timeout)).await;
-                if !is_with_worker() {
-                    return Failure::NoWorker;
-                }
+/// Waits for the response to a request, as long as that makes sense.
+async fn response_of(
+    entrance: &Entrance,
+    asked: &mut AskedRequest<'_>,
+) -> Result<Result<wire::Respond, OverBudget>, Failure> {
+    let (limits, place) = (&entrance.limits, asked.place);
+    let too_long = async {
+        let began = Instant::now();
+        for limit in [limits.connect_timeout, limits.request_timeout] {
+            sleep_until(began + limit.min(limits.request_timeout)).await;
+            if !place.is_with_worker() {
+                return Failure::NoWorker;
             }
-            Failure::TooLong
-        };
-        let stopped = async {
-            hub.stopping.cancelled().await;
-            loop {
-                sleep(ALONE).await;
-                if !is_with_worker() {
-                    return Failure::Stopping;
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            answer = &mut self.answer => answer.map_err(|_| Failure::NoAnswer),
-            failure = too_long => Err(failure),
-            failure = stopped => Err(failure),
         }
+        Failure::TooLong
+    };
+    let stopped = async {
+        entrance.stopping.cancelled().await;
+        loop {
+            sleep(DRAIN_WITHOUT_WORKERS).await;
+            if !place.is_with_worker() {
+                return Failure::Stopping;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        response = &mut asked.response => response.map_err(|_| Failure::NoAnswer),
+        failure = too_long => Err(failure),
+        failure = stopped => Err(failure),
     }
 }
 
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        let mut dispatch = self.hub.dispatch();
-        let Dispatch { router, out, .. } = &mut *dispatch;
-        router.dismiss(self.number, out);
-        self.hub.carry_out(dispatch);
-    }
-}
-
-/// The response that a worker means.
+/// The HTTP response of a worker's answer, or what is wrong with that.
 fn response(respond: wire::Respond) -> Result<Response<Body>, String> {
     let status = u16::try_from(respond.status)
         .ok()
@@ -258,14 +184,13 @@ fn response(respond: wire::Respond) -> Result<Response<Body>, String> {
     for name in OF_THE_CONNECTION.iter().chain(&named) {
         headers.remove(name);
     }
-    let body = Full::new(respond.body);
-    let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
+    let mut response = Response::new(answer::full(respond.body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
 }
 
-/// Headers that are about one connection (RFC 9110, 7.6.1): the gateway says these itself.
+/// Headers that concern one connection (RFC 9110, 7.6.1): the gateway sets these itself.
 static OF_THE_CONNECTION: [HeaderName; 9] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -277,11 +202,6 @@ static OF_THE_CONNECTION: [HeaderName; 9] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
-
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
-}
 
 impl Failure {
     fn status(&self) -> StatusCode {
@@ -297,12 +217,12 @@ impl Failure {
 
     fn into_response(self) -> Response<Body> {
         let status = self.status();
-        let mut response = files::text(status, &self.to_string());
+        let mut response = answer::text(status, &self.to_string());
         let headers = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
-        files::harden(headers);
+        answer::harden(headers);
         response
     }
 }
@@ -321,91 +241,120 @@ mod tests {
     use meepo_proto::batch;
 
     use super::*;
-    use crate::config::settings::GatewaySettings;
+    use crate::config::limits::Limits;
+    use crate::drain::wait;
     use crate::router::Ending;
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_waits_no_longer_for_a_worker_than_for_clients_events() {
-        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
+        let entrance = Entrance::for_test(Limits::default());
+        let dispatch = &entrance.dispatch;
         let ask = || {
-            hub.ask(wire::Request::default(), hub.allowance.ticket())
+            dispatch
+                .ask(wire::Request::default(), entrance.budget.ticket())
                 .expect("there is room")
         };
         let start = Instant::now();
-        assert!(matches!(ask().answer().await, Err(Failure::NoWorker)));
-        assert_eq!(start.elapsed(), hub.settings.connect_timeout);
+        assert!(matches!(
+            response_of(&entrance, &mut ask()).await,
+            Err(Failure::NoWorker)
+        ));
+        assert_eq!(start.elapsed(), entrance.limits.connect_timeout);
         let mut asked = ask();
-        hub.stopping.cancel();
+        entrance.stopping.cancel();
         let start = Instant::now();
-        assert!(matches!(asked.answer().await, Err(Failure::Stopping)));
-        assert_eq!(start.elapsed(), ALONE);
+        assert!(matches!(
+            response_of(&entrance, &mut asked).await,
+            Err(Failure::Stopping)
+        ));
+        assert_eq!(start.elapsed(), DRAIN_WITHOUT_WORKERS);
         let (events, _stream) = batch::channel();
-        hub.link_up(events, false);
+        dispatch.link_up(events, false);
         let start = Instant::now();
-        assert!(matches!(ask().answer().await, Err(Failure::TooLong)));
-        assert_eq!(start.elapsed(), hub.settings.request_timeout, "a worker has it");
+        assert!(matches!(
+            response_of(&entrance, &mut ask()).await,
+            Err(Failure::TooLong)
+        ));
+        assert_eq!(start.elapsed(), entrance.limits.request_timeout, "a worker has it");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handler_whose_client_has_gone_holds_no_stop() {
-        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
+        let entrance = Entrance::for_test(Limits::default());
+        let dispatch = &entrance.dispatch;
         let (events, _stream) = batch::channel();
-        let link = hub.link_up(events, false);
+        let link = dispatch.link_up(events, false);
         let ask = || {
-            hub.ask(wire::Request::default(), hub.allowance.ticket())
+            dispatch
+                .ask(wire::Request::default(), entrance.budget.ticket())
                 .expect("there is room")
         };
         let (gone, stays) = (ask(), ask());
         drop(gone);
-        hub.stopping.cancel();
-        assert!(!hub.is_done());
-        tokio::join!(hub.drained(), async {
+        entrance.stopping.cancel();
+        assert!(!wait::is_done(dispatch));
+        tokio::join!(wait::drained(dispatch), async {
             sleep(Duration::from_secs(60)).await;
-            hub.done(link, &[2]);
+            dispatch.done(link, &[2]);
         });
-        assert!(hub.is_done());
-        assert!(!hub.dispatch().router.is_idle(), "one is still handled");
+        assert!(wait::is_done(dispatch));
+        assert!(dispatch.look(|router, _| !router.is_idle()), "one is still handled");
         drop(stays);
     }
 
     #[tokio::test]
     async fn what_was_answered_is_not_handled_again_and_an_answer_needs_room() {
-        let settings = GatewaySettings {
-            request_memory: bytesize::ByteSize(100),
-            ..GatewaySettings::default()
-        };
-        let hub = Hub::new(settings, Box::leak(Box::default()));
+        let entrance = Entrance::for_test(Limits {
+            request_memory: 100,
+            ..Limits::default()
+        });
+        let dispatch = &entrance.dispatch;
         let (events, _stream) = batch::channel();
-        let link = hub.link_up(events, false);
+        let link = dispatch.link_up(events, false);
         let request = || wire::Request {
             method: "GET".into(),
             ..wire::Request::default()
         };
         for (size, fits) in [(100, true), (101, false)] {
-            let mut asked = hub.ask(request(), hub.allowance.ticket()).expect("there is room");
+            let mut asked = dispatch
+                .ask(request(), entrance.budget.ticket())
+                .expect("there is room");
             let respond = wire::Respond {
-                request: asked.number,
+                request: asked.place.number,
                 status: 200,
                 body: vec![0; size].into(),
                 ..wire::Respond::default()
             };
-            hub.respond(link, respond);
-            assert_eq!(asked.answer().await.expect("it is answered").is_ok(), fits);
+            dispatch.respond(link, respond);
+            assert_eq!(
+                response_of(&entrance, &mut asked)
+                    .await
+                    .expect("it is answered")
+                    .is_ok(),
+                fits
+            );
         }
-        let mut asked = hub.ask(request(), hub.allowance.ticket()).expect("there is room");
+        let mut asked = dispatch
+            .ask(request(), entrance.budget.ticket())
+            .expect("there is room");
         let respond = wire::Respond {
-            request: asked.number,
+            request: asked.place.number,
             status: 200,
             ..wire::Respond::default()
         };
-        hub.respond(link, respond);
+        dispatch.respond(link, respond);
         // In one batch: who asked has had no time to go.
-        hub.link_down(link, Ending::Died);
+        dispatch.link_down(link, Ending::Died);
         let (events, mut stream) = batch::channel();
-        hub.link_up(events, false);
+        dispatch.link_up(events, false);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(stream.poll_recv(&mut cx).is_pending(), "it is answered");
-        assert!(asked.answer().await.expect("it is answered").is_ok());
+        assert!(
+            response_of(&entrance, &mut asked)
+                .await
+                .expect("it is answered")
+                .is_ok()
+        );
     }
 
     fn made(status: u32, headers: &[(&str, &[u8])]) -> Result<Response<Body>, String> {

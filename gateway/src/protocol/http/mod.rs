@@ -1,9 +1,14 @@
-//! HTTP, with which a connection of a `ws` listener begins: files, sites, requests that workers answer, and the upgrade.
+//! HTTP, with which the connections of a `ws` listener begin: files of sites, requests that workers answer, and the upgrade
+//! to a WebSocket.
 //!
-//! Called by `listen`. It must not know what a WebSocket carries.
+//! Called by `service`. It must not know what a WebSocket carries.
 
+mod answer;
 pub(crate) mod files;
-pub(crate) mod forward;
+mod forward;
+mod head;
+pub(crate) mod offer;
+mod respond;
 pub(crate) mod serve;
-pub(crate) mod sites;
+mod sites;
 mod write_timeout;

@@ -6,33 +6,36 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use tower_http::services::ServeFile;
 use tower_service::Service as _;
 
-use crate::protocol::http::files::{self, Body, Files};
+use crate::config::listen::name_of;
+use crate::protocol::http::answer::{Body, harden};
+use crate::protocol::http::files::Files;
 
 /// The sites of a listener.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
     /// By host name, as [`name_of`] gives it.
-    pub named: HashMap<String, Arc<Site>>,
+    pub(crate) named: HashMap<String, Arc<Site>>,
     /// For all other hosts.
-    pub other: Arc<Site>,
+    pub(crate) other: Arc<Site>,
 }
 
-/// Files, and pages for when there is none.
+/// The files of some hosts, and pages for errors.
 #[derive(Debug, Default)]
 pub(crate) struct Site {
-    pub files: Files,
-    pub not_found: Option<PathBuf>,
-    pub error: Option<PathBuf>,
+    pub(crate) files: Files,
+    /// The page for what is not there.
+    pub(crate) not_found: Option<PathBuf>,
+    /// The page for what the gateway cannot answer now.
+    pub(crate) error: Option<PathBuf>,
 }
 
 impl Sites {
-    /// The site that a request is for. None if there are sites, and none is for this host.
+    /// The site that a request is for. `None` if all sites are for other hosts.
     pub(crate) fn of(&self, uri: &Uri, headers: &HeaderMap) -> Option<&Arc<Site>> {
         let site = host_of(uri, headers).and_then(|host| self.named.get(&host));
         let only_named = !self.named.is_empty() && matches!(self.other.files, Files::None);
@@ -41,7 +44,7 @@ impl Sites {
 }
 
 impl Site {
-    /// Gives an answer of the gateway's own the site's page, if it is an error that has one. Its status stays.
+    /// Puts the site's page into a response of the gateway's own, if that is an error that has one. Its status stays.
     pub(crate) async fn dress(&self, answer: Response<Body>, method: &Method) -> Response<Body> {
         let status = answer.status();
         let page = match status {
@@ -55,7 +58,7 @@ impl Site {
             *asked.method_mut() = Method::HEAD;
         }
         let Ok(page) = ServeFile::new(page).call(asked).await;
-        // One that has gone since the start leaves the answer as it was.
+        // A page that has gone since the start leaves the response as it was.
         if page.status() != StatusCode::OK {
             return answer;
         }
@@ -67,17 +70,9 @@ impl Site {
                 None => head.headers.remove(name),
             };
         }
-        files::harden(&mut head.headers);
+        harden(&mut head.headers);
         Response::from_parts(head, body.map_err(io::Error::other).boxed_unsync())
     }
-}
-
-/// The name of a host as sites are looked up by it, if it is one.
-pub(crate) fn name_of(host: &str) -> Option<String> {
-    let host: Authority = host.trim().parse().ok()?;
-    let name = host.host();
-    let name = name.strip_suffix('.').unwrap_or(name);
-    (!name.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
 fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<String> {
@@ -118,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_host_is_found_in_any_case_and_with_any_port() {
-        const PAGE: &[files::Asset] = &[("/index.html", b"")];
+        const PAGE: &[crate::protocol::http::files::Asset] = &[("/index.html", b"")];
         for (uri, host, named) in [
             ("/", Some("www.example.org"), true),
             ("/", Some("WWW.Example.ORG:8080"), true),

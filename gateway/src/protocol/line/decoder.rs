@@ -1,5 +1,4 @@
-//! The line protocol: one line of UTF-8, one message. Lines end in `\n` or `\r\n`; empty lines are no messages; the last
-//! line counts without an end.
+//! From bytes to lines. Lines end in `\n` or `\r\n`; an empty line is no message; the last line counts without an end.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,29 +8,30 @@ use meepo_proto::codes;
 use meepo_proto::link::{CloseCause, Message};
 
 use crate::client::close::ClientClose;
-use crate::client::connection::{Decoded, Decoder};
+use crate::client::decoder::{Decoded, Decoder};
 use crate::client::handle::Client;
-use crate::fanout::encode;
+use crate::protocol::line::encoder;
 
-/// Reads of one client before others have their turn.
+/// Reads of one client before other clients have their turn.
 const READS: usize = 8;
 
 /// Reads the lines of one client.
 #[derive(Debug)]
 pub(crate) struct LineDecoder {
     lines: Lines,
-    /// The end that comes after the lines that are ready.
-    end: Option<Box<ClientClose>>,
+    /// How the client is closed after the lines that are ready.
+    close: Option<Box<ClientClose>>,
 }
 
 impl LineDecoder {
+    /// A decoder for lines of up to `max_line` bytes.
     pub(crate) fn new(max_line: usize) -> Self {
         Self {
             lines: Lines {
                 max_line,
                 ..Lines::default()
             },
-            end: None,
+            close: None,
         }
     }
 
@@ -48,36 +48,44 @@ impl LineDecoder {
                 "line is not valid UTF-8".to_owned(),
             ),
         };
-        let last = encode::line(format!("error: {reason}").as_bytes());
         ClientClose {
-            last: Some(last),
-            ..ClientClose::by_client(cause, code.code, reason)
+            last: Some(encoder::error(&reason)),
+            ..ClientClose::by_client(cause, Some(code.code), reason)
         }
     }
 }
 
 impl Decoder for LineDecoder {
+    const READS_AFTER_EOF: bool = true;
+
     fn next(&mut self, client: &Client) -> Decoded {
         let mut heard = false;
         for _ in 0..READS {
             if let Some(step) = self.ready(client) {
                 return step;
             }
-            if let Some(end) = self.end.take() {
-                return Decoded::Close(*end);
+            if let Some(close) = self.close.take() {
+                return Decoded::Close(*close);
             }
-            match client.try_read(|read| self.lines.feed(read)) {
+            match Self::read(client, |read| self.lines.feed(read)) {
                 Ok(0) => {
                     self.lines.finish();
-                    let end = ClientClose::by_client(CloseCause::Eof, 0, "connection ended");
-                    self.end = Some(Box::new(end));
+                    let close = ClientClose::by_client(CloseCause::Eof, None, "connection ended");
+                    self.close = Some(Box::new(close));
                 }
                 Ok(_) => heard = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Decoded::Blocked { heard },
-                Err(error) => return Decoded::Close(ClientClose::by_client(CloseCause::Reset, 0, error.to_string())),
+                Err(error) => {
+                    return Decoded::Close(ClientClose::by_client(CloseCause::Reset, None, error.to_string()));
+                }
             }
         }
         Decoded::Heard
+    }
+
+    /// telnet marks places in its stream with urgent data.
+    fn read(client: &Client, take: impl FnOnce(&[u8])) -> io::Result<usize> {
+        client.try_read_marked(take)
     }
 
     fn ready(&mut self, _client: &Client) -> Option<Decoded> {
@@ -97,7 +105,7 @@ struct Lines {
     max_line: usize,
     ready: VecDeque<Result<Bytes, LineProblem>>,
     partial: Vec<u8>,
-    /// A line was refused: nothing after it counts.
+    /// A line was refused: the rest of the input counts for nothing.
     refused: bool,
 }
 
@@ -208,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_counts_after_invalid_text() {
+    fn lines_after_invalid_text_do_not_count() {
         let mut expected = ok(&["a"]);
         expected.push(Err(LineProblem::NotUtf8));
         assert_eq!(cut(100, b"a\n\xff\nb\n", 100), expected);

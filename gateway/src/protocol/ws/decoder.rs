@@ -1,5 +1,4 @@
-//! WebSocket: reads a client's frames and answers pings and closes. Messages to the client are encoded elsewhere, once for
-//! all who get them.
+//! From WebSocket frames to events; answers pings and closes.
 
 use std::io;
 
@@ -7,13 +6,13 @@ use meepo_proto::codes;
 use meepo_proto::link::{CloseCause, Message};
 
 use crate::client::close::ClientClose;
-use crate::client::connection::{Decoded, Decoder};
+use crate::client::decoder::{Decoded, Decoder};
 use crate::client::handle::Client;
-use crate::config::settings::Protocol;
-use crate::fanout::encode;
+use crate::protocol::ws::CODEC;
+use crate::protocol::ws::encoder;
 use crate::protocol::ws::frames::{BadFrame, Frames, Received};
 
-/// Reads of one client before others have their turn.
+/// Reads of one client before other clients have their turn.
 const READS: usize = 4;
 
 /// Reads the frames of one client.
@@ -38,17 +37,19 @@ impl Decoder for WsDecoder {
             if let Some(step) = self.ready(client) {
                 return step;
             }
-            match client.try_read(|read| self.frames.feed(read)) {
+            match Self::read(client, |read| self.frames.feed(read)) {
                 Ok(0) => {
                     return Decoded::Close(ClientClose::by_client(
                         CloseCause::Eof,
-                        0,
+                        None,
                         "connection ended without a close frame",
                     ));
                 }
                 Ok(_) => heard = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Decoded::Blocked { heard },
-                Err(error) => return Decoded::Close(ClientClose::by_client(CloseCause::Reset, 0, error.to_string())),
+                Err(error) => {
+                    return Decoded::Close(ClientClose::by_client(CloseCause::Reset, None, error.to_string()));
+                }
             }
         }
         Decoded::Heard
@@ -66,20 +67,14 @@ fn step(client: &Client, received: Received) -> Decoded {
     match received {
         Received::Message { payload, binary } => Decoded::Message(Message { payload, binary }),
         Received::Ping(payload) => {
-            client.push_raw(encode::pong_frame(&payload));
+            client.push_control(encoder::pong(&payload));
             Decoded::Heard
         }
         Received::Pong => Decoded::Heard,
-        Received::Close { code, reason } => {
-            let last = match code {
-                0 => encode::empty_close_frame(),
-                code => encode::close_frame(code, ""),
-            };
-            Decoded::Close(ClientClose {
-                last: Some(last),
-                ..ClientClose::by_client(CloseCause::Client, code, reason)
-            })
-        }
+        Received::Close { code, reason } => Decoded::Close(ClientClose {
+            last: Some(encoder::close(code, "")),
+            ..ClientClose::by_client(CloseCause::Client, code, reason)
+        }),
     }
 }
 
@@ -91,6 +86,6 @@ fn refusal(bad: &BadFrame) -> ClientClose {
     };
     ClientClose {
         reason: bad.to_string(),
-        ..ClientClose::by_gateway(Protocol::Ws, cause, code)
+        ..ClientClose::by_gateway(&CODEC, cause, code)
     }
 }

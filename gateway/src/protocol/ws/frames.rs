@@ -1,7 +1,7 @@
-//! WebSocket frames (RFC 6455): from bytes, however they are cut, to messages. Pure: no socket.
+//! WebSocket frames (RFC 6455): from bytes, however they are cut, to messages. Pure: without a socket.
 //!
 //! Headers are parsed by tungstenite. The frames are put together here, because an idle client must cost no buffer, also
-//! after a large message, and because a message over the limit must be told apart before its bytes arrive.
+//! after a large message, and because a message over the limit must be refused before its bytes arrive.
 
 use std::io::Cursor;
 
@@ -9,16 +9,16 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-/// Input that is not yet a message.
+/// Bytes of a client that are not yet a message.
 #[derive(Debug)]
 pub(crate) struct Frames {
     max_message: usize,
     input: BytesMut,
-    /// The fragments of a message so far, and whether it is binary. Boxed, for few clients ever send any.
+    /// The fragments of a message so far, and whether it is binary. Boxed: few clients ever send fragments.
     fragments: Option<Box<(BytesMut, bool)>>,
 }
 
-/// What a client has sent.
+/// A frame, or the last fragment of one, that a client has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Received {
     Message {
@@ -27,14 +27,15 @@ pub(crate) enum Received {
     },
     Ping(Bytes),
     Pong,
-    /// Code 0 if it named none.
+    /// A close frame.
     Close {
-        code: u16,
+        /// The close code, if the frame has one.
+        code: Option<u16>,
         reason: String,
     },
 }
 
-/// What no client may send.
+/// A frame that no client may send.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadFrame {
     #[error("message of {size} bytes is over the limit of {max}")]
@@ -45,12 +46,13 @@ pub(crate) enum BadFrame {
     Protocol(&'static str),
 }
 
-/// A payload below this is copied, so that it does not keep what else was read along with it.
+/// A payload below this size is copied, so that it does not keep other bytes that were read along with it.
 const COPY_BELOW: usize = 1024;
 /// The largest payload of a ping, pong or close.
 const MAX_CONTROL: u64 = 125;
 
 impl Frames {
+    /// No bytes yet, of messages of up to `max_message` bytes.
     pub(crate) fn new(max_message: usize) -> Self {
         Self {
             max_message,
@@ -59,12 +61,12 @@ impl Frames {
         }
     }
 
-    /// Takes what was read.
+    /// Takes bytes that were read.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
     }
 
-    /// The next thing that is complete. After an error there is no next.
+    /// The next message or control frame that is complete. Nothing comes after an error.
     pub(crate) fn pop(&mut self) -> Result<Option<Received>, BadFrame> {
         while let Some((header, payload)) = self.frame()? {
             match header.opcode {
@@ -108,7 +110,7 @@ impl Frames {
         Ok(Some((header, payload)))
     }
 
-    /// An idle client keeps no buffer, and one that has sent a part of a frame no more than it has sent.
+    /// An idle client keeps no buffer, and a client that has sent a part of a frame keeps only that part.
     fn give_back(&mut self) {
         if self.input.is_empty() {
             self.input = BytesMut::new();
@@ -176,7 +178,7 @@ fn close(payload: &[u8]) -> Result<Received, BadFrame> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return match payload {
             [] => Ok(Received::Close {
-                code: 0,
+                code: None,
                 reason: String::new(),
             }),
             _ => Err(BadFrame::Protocol("close frame of one byte")),
@@ -188,7 +190,10 @@ fn close(payload: &[u8]) -> Result<Received, BadFrame> {
         return Err(BadFrame::Protocol("invalid close code"));
     }
     let reason = std::str::from_utf8(reason).map_err(|_| BadFrame::NotUtf8)?.to_owned();
-    Ok(Received::Close { code, reason })
+    Ok(Received::Close {
+        code: Some(code),
+        reason,
+    })
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
@@ -272,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_may_send_is_refused() {
+    fn frames_that_no_client_may_send_are_refused() {
         let too_big = |size| BadFrame::TooBig { size, max: 1000 };
         assert_eq!(read(&frame(FINAL | TEXT, &[b'x'; 1000])).map(|read| read.len()), Ok(1));
         assert_eq!(read(&frame(FINAL | TEXT, &[b'x'; 1001])[..8]), Err(too_big(1001)));
@@ -302,7 +307,7 @@ mod tests {
     fn close_codes() {
         for code in [1000, 1001, 1003, 1007, 1012, 1014, 3000, 4999_u16] {
             let closed = Received::Close {
-                code,
+                code: Some(code),
                 reason: "why".into(),
             };
             let payload = [&code.to_be_bytes()[..], b"why"].concat();
@@ -315,7 +320,7 @@ mod tests {
         assert_eq!(
             read(&frame(FINAL | CLOSE, b"")),
             Ok(vec![Received::Close {
-                code: 0,
+                code: None,
                 reason: String::new()
             }])
         );

@@ -442,11 +442,3 @@ mod exhaustive;
 mod model;
 #[cfg(test)]
 mod tests;
-#[test]
-fn sizes() {
-    println!(
-        "ClientQueue {} Retained {}",
-        size_of::<ClientQueue>(),
-        size_of::<crate::router::dispatch::Retained>()
-    );
-}
