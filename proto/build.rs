@@ -15,14 +15,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         .btree_map(".")
         .codec_path("crate::codec::Roomy")
-        // It is much larger than the other events.
+        // A request is much larger than the other events.
         .boxed(".meepo.link.v1.Event.body.request")
-        // Events and commands are moved several times on their way: what few of them have makes none larger.
+        // Events and commands are moved several times on their way, so rare large fields are boxed.
         .boxed(".meepo.link.v1.Event.attach")
         .boxed(".meepo.link.v1.Command.body.hello")
         .boxed(".meepo.link.v1.Command.body.close")
         .boxed(".meepo.link.v1.Command.body.query")
-        .boxed(".meepo.link.v1.Send.to")
+        .boxed(".meepo.link.v1.Send.to.target")
         .compile_fds(protox::compile(link, ["."])?)?;
     let files = protox::compile(ours, ["."])?;
     let builder = tonic_prost_build::configure().bytes(".").btree_map(".");

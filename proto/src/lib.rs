@@ -1,4 +1,4 @@
-//! The wire protocol of Meepo: the code generated from the `.proto` files, and what both ends of a link have to agree on.
+//! The wire protocols of Meepo: the code generated from the `.proto` files, identifiers and close codes.
 //!
 //! # Layout
 //!
@@ -7,20 +7,16 @@
 //! - [`etcd`]: the part of etcd's API that the registry uses.
 //! - [`push`]: what any program can ask a worker's push API.
 //! - [`id`]: identifiers of clients, gateways and workers.
-//! - [`codec`]: how messages are put into streams.
-//! - [`batch`]: what a stream has still to send.
-//! - [`parts`]: how large ones are, so that small ones pass them.
+//! - [`codec`]: how messages are encoded into streams.
 //! - [`codes`]: the table of close codes.
 //! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
 
-pub mod batch;
 pub mod codec;
 pub mod codes;
 pub mod id;
-pub mod parts;
 pub mod push;
 
-pub use id::{ClientId, GatewayId, WorkerId};
+pub use id::{ClientId, ClientNumber, EventNumber, GatewayId, QueryId, RequestNumber, Seq, WorkerId};
 
 /// Events and commands between a gateway child and a worker child.
 #[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]

@@ -52,7 +52,7 @@ class App:
     async def on_buffer_empty(self, client):
         pass
 
-    async def on_farewell(self, client, reload):
+    async def on_last_words(self, client, reload):
         """The client's gateway is about to close it: the moment for a last word."""
 
     async def on_request(self, request):

@@ -53,7 +53,7 @@ class Response:
     def to_wire(self, number):
         headers = [wire.Header(name=name, value=value.encode()) for name, value in self.headers]
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        return wire.Command(respond=wire.Respond(request=number, status=self.status, headers=headers, body=body))
+        return wire.Command(respond=wire.Respond(request_number=number, status=self.status, headers=headers, body=body))
 
 
 @dataclass
@@ -89,11 +89,11 @@ class Client:
         self.paused = attach.paused  # as far as this worker knows
 
     def send(self, message):
-        self._tell(send=send_of(message, clients=[self.id.number]))
+        self._tell(send=send_of(message, client=self.id.number))
 
     def close(self, code=1000, reason=""):
         """Closes the client after all that it was sent before."""
-        self._tell(close=wire.Close(to=wire.Target(clients=[self.id.number]), code=code, reason=reason))
+        self._tell(close=wire.Close(target=wire.Target(clients=[self.id.number]), code=code, reason=reason))
 
     def join(self, group):
         self._tell(join=wire.Join(client=self.id.number, group=group))
@@ -131,7 +131,7 @@ class Client:
 
     def _read(self, paused):
         self.paused = paused
-        self._tell(reading=wire.Reading(client=self.id.number, paused=paused))
+        self._tell(pause=wire.Pause(client=self.id.number, paused=paused))
 
     def _tell(self, **command):
         # Through the link over which the client came and no other: a later one has other workers before it.
@@ -213,10 +213,10 @@ class Target:
         return self
 
     def send(self, message):
-        self._tell(lambda to: wire.Command(send=send_of(message, **to)))
+        self._tell(lambda to: wire.Command(send=send_of(message, target=wire.Target(**to))))
 
     def close(self, code=1000, reason=""):
-        self._tell(lambda to: wire.Command(close=wire.Close(to=wire.Target(**to), code=code, reason=reason)))
+        self._tell(lambda to: wire.Command(close=wire.Close(target=wire.Target(**to), code=code, reason=reason)))
 
     def _tell(self, command):
         for gateway, link in list(self.cluster.up.items()):
@@ -231,7 +231,7 @@ class Target:
 
 def send_of(message, **to):
     binary = not isinstance(message, str)
-    return wire.Send(payload=message if binary else message.encode(), binary=binary, to=wire.Target(**to))
+    return wire.Send(payload=message if binary else message.encode(), binary=binary, **to)
 
 
 def apply(session, change):

@@ -1,4 +1,4 @@
-"""The worker: a link to each gateway child, and a lane for each client."""
+"""The worker: a link to each gateway child, and a queue for each client."""
 
 import asyncio
 import logging
@@ -21,8 +21,8 @@ NEWS = 3  # seconds that the registry's word may take when another gateway answe
 
 
 @dataclass
-class Lane:
-    """The events of a client, one after the other."""
+class ClientQueue:
+    """The events of a client, handled one after the other."""
 
     client: "Client | None" = None
     waiting: deque = None
@@ -30,36 +30,38 @@ class Lane:
 
 
 @dataclass
-class Job:
+class Task:
+    """An event that waits for its handler."""
+
     link: Link
     event: wire.Event
-    client: "Client | None"  # as it was when the event came: it may be forgotten since, and have come again
+    client: "Client | None"  # as it was when the event came: this worker may have forgotten the client since, and serve it again
     lost: bool = False
-    parting: "Parting | None" = None  # it is a last word
+    last_words: "LastWords | None" = None
 
 
-class Parting:
-    """Tells a gateway once all last words are said."""
+class LastWords:
+    """Tells a gateway once all handlers have sent their last words."""
 
-    def __init__(self, link, leaving):
+    def __init__(self, link, event):
         self.link, self.unsaid = link, 1
-        self.until = time.monotonic() + leaving.wait_ms / 1000
+        self.until = time.monotonic() + event.wait_ms / 1000
 
     def said(self):
         self.unsaid -= 1
         if not self.unsaid:
-            self.link.send(wire.Command(parted=wire.Parted()))
+            self.link.send(wire.Command(last_words_sent=wire.LastWordsSent()))
 
 
 class Worker:
-    """Keeps a link to each gateway child, and has the application handle what comes."""
+    """Keeps a link to each gateway child, and has the application handle events."""
 
     def __init__(self, app, registries, name, secret="", handler_timeout=60):
         self.app, self.cluster, self.handler_timeout = app, Cluster(), handler_timeout
         self.name, self.id = name, random.randrange(1, 1 << 64)
         self.metadata = (("x-meepo-secret", secret),) if secret else ()
         self.registries = Registries(registries, self.metadata)
-        self.lanes, self.tasks, self.stopping = {}, set(), asyncio.Event()
+        self.queues, self.tasks, self.stopping = {}, set(), asyncio.Event()
         self.undrained = set()  # links over which something may be in flight
 
     async def run(self):
@@ -179,84 +181,83 @@ class Worker:
 
     def _take(self, link, event):
         """Takes an event. It never waits, so that replies to queries pass handlers that wait for them."""
-        id, kind = ClientId(link.gateway, event.client), event.WhichOneof("body")
+        id, kind = ClientId(link.gateway, event.client), event.WhichOneof("body")  # `client` is 0 where the event names none
         if event.HasField("attach"):
             client = Client(self.cluster, link, event.client, event.attach, kind != "opened")
-            self._lane(id).client = client
-        if kind in ("opened", "message", "closed", "buffered"):
+            self._queue(id).client = client
+        if kind in ("opened", "message", "closed", "send_buffer"):
             return self._push(id, link, event)
         if kind == "request":
             return self._spawn(self._answer(link, event))
-        client = self.lanes[id].client if id in self.lanes else None
+        client = self.queues[id].client if id in self.queues else None
         if kind == "detached":
             self._forget(id, link)
         elif kind == "session_changed" and client:
             apply(client.session, event.session_changed)
-        elif kind == "reading_changed" and client:
-            client.paused = event.reading_changed.paused
-        elif kind == "leaving":
-            self._leaving(link, event)
+        elif kind == "pause_changed" and client:
+            client.paused = event.pause_changed.paused
+        elif kind == "last_words":
+            self._last_words(link, event)
         elif kind == "reply":
             link.answer(event.reply)
         elif kind == "refused":
             refused = event.refused
-            client = self.lanes.get(ClientId(link.gateway, refused.client), Lane()).client
-            log.debug("refused: %s of client %d: %s", refused.command, refused.client, refused.detail)
+            log.debug("refused: %s of client %d: %s", refused.command, event.client, refused.detail)
             if refused.command == "session" and client:
                 self._spawn(client._read_again())
-        link.done(event.seq)
+        link.done(seq_of(event))
 
-    def _leaving(self, link, event):
-        """Lets the application say a last word to the clients of a gateway that is about to close them."""
-        parting = Parting(link, event.leaving)
-        for id in [id for id, lane in self.lanes.items() if lane.client and lane.client.link is link]:
-            parting.unsaid += 1
-            self._push(id, link, event, parting=parting)
-        parting.said()
+    def _last_words(self, link, event):
+        """Lets the application send last words to the clients of a gateway that is about to close them."""
+        last_words = LastWords(link, event.last_words)
+        for id in [id for id, queue in self.queues.items() if queue.client and queue.client.link is link]:
+            last_words.unsaid += 1
+            self._push(id, link, event, last_words=last_words)
+        last_words.said()
 
-    def _push(self, id, link, event, lost=False, parting=None):
-        lane = self._lane(id)
-        known = lane.client if lane.client and lane.client.link is link else None
-        lane.waiting.append(Job(link, event, known, lost, parting))
-        if not lane.busy:
-            lane.busy = True
-            self._spawn(self._work_off(id, lane))
+    def _push(self, id, link, event, lost=False, last_words=None):
+        queue = self._queue(id)
+        known = queue.client if queue.client and queue.client.link is link else None
+        queue.waiting.append(Task(link, event, known, lost, last_words))
+        if not queue.busy:
+            queue.busy = True
+            self._spawn(self._work_off(id, queue))
 
-    async def _work_off(self, id, lane):
-        while lane.waiting:
-            job = lane.waiting.popleft()
-            await self._work(id, lane, job)
-            if job.parting:
-                job.parting.said()
-        lane.busy = False
+    async def _work_off(self, id, queue):
+        while queue.waiting:
+            task = queue.waiting.popleft()
+            await self._work(id, queue, task)
+            if task.last_words:
+                task.last_words.said()
+        queue.busy = False
         self._tidy(id)
 
-    async def _work(self, id, lane, job):
-        link, seq, limit = job.link, job.event.seq, self.handler_timeout
+    async def _work(self, id, queue, task):
+        link, seq, limit = task.link, seq_of(task.event), self.handler_timeout
         await link.room.wait()
-        if link.ended and not job.lost:
+        if link.ended and not task.lost:
             return  # The gateway hands it to another worker.
-        if job.client is None or job.client is not lane.client:
+        if task.client is None or task.client is not queue.client:
             # Of a client that was rejected, has gone already, or comes again after a handler was cut off.
             return link.done(seq)
-        if job.parting:
-            limit = max(0, min(limit, job.parting.until - time.monotonic()))
-        handler = asyncio.create_task(self._handle(job))
+        if task.last_words:
+            limit = max(0, min(limit, task.last_words.until - time.monotonic()))
+        handler = asyncio.create_task(self._handle(task))
         await asyncio.wait({handler}, timeout=limit)
         if handler.done():
             return link.done(seq)
         log.warning("client %s: handler has taken too long and was cut off", id)
         handler.cancel()
         await asyncio.wait({handler}, timeout=1)
-        if job.parting:
+        if task.last_words:
             return  # There is no event to deliver again, and the client is still served here.
         self._forget(id, link)
-        if not job.lost:
+        if not task.lost:
             link.undone(seq)
 
-    async def _handle(self, job):
-        client, event = job.client, job.event
-        client.redelivered, kind = event.redelivered, event.WhichOneof("body")
+    async def _handle(self, task):
+        client, event = task.client, task.event
+        client.redelivered, kind = event.delivery.redelivered, event.WhichOneof("body")
         if kind == "opened":
             try:
                 await self.app.on_connect(client, client.hello)
@@ -266,28 +267,28 @@ class Worker:
                 if not isinstance(error, Reject):
                     log.exception("client %s: on_connect failed", client.id)
                     error = Reject(500, "internal error")
-                self._forget(client.id, job.link)
+                self._forget(client.id, task.link)
                 reject = wire.Reject(client=client.id.number, status=error.status, reason=error.reason)
                 answer = wire.Command(reject=reject)
-            job.link.send(answer)
+            task.link.send(answer)
             return
         try:
             if kind == "message":
                 payload, binary = event.message.payload, event.message.binary
                 await self.app.on_message(client, Message(payload if binary else payload.decode()))
-            elif kind == "buffered":
-                await (self.app.on_buffer_full if event.buffered.full else self.app.on_buffer_empty)(client)
-            elif kind == "leaving":
+            elif kind == "send_buffer":
+                await (self.app.on_buffer_full if event.send_buffer.full else self.app.on_buffer_empty)(client)
+            elif kind == "last_words":
                 if client.accepted:
-                    await self.app.on_farewell(client, event.leaving.reload)
+                    await self.app.on_last_words(client, event.last_words.reload)
             elif client.accepted:
                 closed = event.closed
-                await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), closed.code, closed.reason))
+                await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), closed.code if closed.HasField("code") else None, closed.reason))
         except Exception:
-            handler = {"message": "on_message", "buffered": "on_buffer_full or on_buffer_empty", "leaving": "on_farewell"}.get(kind, "on_close")
+            handler = {"message": "on_message", "send_buffer": "on_buffer_full or on_buffer_empty", "last_words": "on_last_words"}.get(kind, "on_close")
             log.exception("client %s: %s failed", client.id, handler)
         if kind == "closed":
-            self._forget(client.id, job.link)
+            self._forget(client.id, task.link)
 
     async def _answer(self, link, event):
         """Has the application answer a request: each by itself, for it is about no client."""
@@ -295,20 +296,20 @@ class Worker:
         await link.room.wait()
         if link.ended:
             return  # The gateway hands it to another worker, or has answered by itself.
-        request = Request(self.cluster, asked.method, asked.handshake, asked.body, event.redelivered)
+        request = Request(self.cluster, asked.method, asked.handshake, asked.body, event.delivery.redelivered)
         try:
             response = await asyncio.wait_for(self.app.on_request(request), self.handler_timeout)
-            answer = response.to_wire(event.client)
+            answer = response.to_wire(event.request_number)
         except asyncio.TimeoutError:
             log.warning("%s %s: handler has taken too long and was cut off", asked.method, asked.handshake.path)
-            answer = Response(504).to_wire(event.client)
+            answer = Response(504).to_wire(event.request_number)
         except Exception:
             log.exception("%s %s: on_request failed", asked.method, asked.handshake.path)
-            answer = Response(500).to_wire(event.client)
+            answer = Response(500).to_wire(event.request_number)
         if not link.send(answer) and not link.ended:
             log.warning("%s %s: the answer is too large", asked.method, asked.handshake.path)
-            link.send(Response(500).to_wire(event.client))
-        link.done(event.seq)
+            link.send(Response(500).to_wire(event.request_number))
+        link.done(seq_of(event))
 
     def _moved(self, gateway):
         """Forgets the clients of a gateway whose link has ended, but that lives: other workers have them."""
@@ -322,27 +323,32 @@ class Worker:
             self._push(client.id, client.link, closed, lost=True)
 
     def _left_behind(self, gateway):
-        clients = [lane.client for id, lane in self.lanes.items() if id.gateway == gateway and lane.client]
+        clients = [queue.client for id, queue in self.queues.items() if id.gateway == gateway and queue.client]
         return [client for client in clients if client.link.ended]
 
-    def _lane(self, id):
-        return self.lanes.setdefault(id, Lane(waiting=deque()))
+    def _queue(self, id):
+        return self.queues.setdefault(id, ClientQueue(waiting=deque()))
 
     def _forget(self, id, link):
-        lane = self.lanes.get(id)
-        if lane and lane.client and lane.client.link is link:
-            lane.client = None
+        queue = self.queues.get(id)
+        if queue and queue.client and queue.client.link is link:
+            queue.client = None
             self._tidy(id)
 
     def _tidy(self, id):
-        lane = self.lanes.get(id)
-        if lane and not (lane.client or lane.busy or lane.waiting):
-            del self.lanes[id]
+        queue = self.queues.get(id)
+        if queue and not (queue.client or queue.busy or queue.waiting):
+            del self.queues[id]
 
     def _spawn(self, work):
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+
+def seq_of(event):
+    """The number of an event on its link, if the worker answers the event with `done`."""
+    return event.delivery.seq if event.HasField("delivery") else None
 
 
 def _why(error):

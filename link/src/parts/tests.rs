@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 use super::{Assembly, InParts, Order, PART, Queue};
-use crate::link::{Event, Message, event};
+use meepo_proto::link::{Delivery, Event, Message, event};
 
 const LARGE: usize = 5 * PART / 2;
 
@@ -35,7 +35,10 @@ impl Line {
         let at = number as usize;
         let payload = PAYLOADS.slice(at..at + bytes);
         let event = Event {
-            number,
+            delivery: Some(Delivery {
+                event_number: number,
+                ..Delivery::default()
+            }),
             body: Some(event::Body::Message(Message { payload, binary: true })),
             ..Event::default()
         };
@@ -88,9 +91,10 @@ impl Line {
         self.parts += usize::from(matches!(event.body, Some(event::Body::Part(_))));
         let assembly = self.assembly.get_or_insert_with(|| Assembly::new(usize::MAX));
         if let Some(whole) = assembly.take(event).expect("the rules are kept") {
-            let (said, _) = &self.said[whole.number as usize - 1];
-            assert!(whole == *said, "{} comes as it was said", whole.number);
-            self.came.push(whole.number);
+            let number = number(&whole);
+            let (said, _) = &self.said[number as usize - 1];
+            assert!(whole == *said, "{number} comes as it was said");
+            self.came.push(number);
         }
     }
 
@@ -105,6 +109,10 @@ impl Line {
         let at = |number| self.came.iter().position(|came| *came == number);
         at(one).expect("it came") < at(other).expect("it came")
     }
+}
+
+fn number(event: &Event) -> u64 {
+    event.delivery.as_ref().expect("it has a number").event_number
 }
 
 fn bytes(event: &Event) -> usize {
@@ -227,9 +235,9 @@ fn a_flood_of_small_ones_does_not_hold_a_large_one_up() {
 #[test]
 fn what_is_cut_gets_its_half_however_much_would_pass_it() {
     let event = |bytes: usize| {
-        Event::carrying(crate::link::Part {
+        Event::carrying(meepo_proto::link::Part {
             bytes: vec![0; bytes].into(),
-            size: 0,
+            size: None,
         })
     };
     let mut queue = Queue::default();
@@ -257,9 +265,9 @@ fn what_is_cut_gets_its_half_however_much_would_pass_it() {
 fn what_an_item_keeps_is_let_go_with_its_last_part() {
     let mut queue = Queue::default();
     let kept = std::rc::Rc::new(());
-    let large = Event::carrying(crate::link::Part {
+    let large = Event::carrying(meepo_proto::link::Part {
         bytes: vec![0; LARGE].into(),
-        size: 0,
+        size: None,
     });
     queue.push(large, Of(1), true, kept.clone());
     queue.push(Event::default(), Of(2), false, kept.clone());
@@ -313,7 +321,7 @@ fn places_are_kept_whatever_comes() {
                     (Of(one), Of(other) | Change(other)) => one == other,
                     (After, Of(_) | Change(_)) => false,
                 };
-                let (one, other) = (earlier.number, later.number);
+                let (one, other) = (number(earlier), number(later));
                 let is_before = line.is_before(one, other);
                 assert!(
                     is_before || !keeps,

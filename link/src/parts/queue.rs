@@ -1,4 +1,4 @@
-//! Who goes first towards a stream: while something large is on its way in parts, small ones of others pass it.
+//! The order in which messages go out: while a large one is under way in parts, small ones of other clients pass it.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -7,41 +7,41 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::{InParts, PART};
-use crate::link::Part;
+use meepo_proto::link::Part;
 
-/// Room for so many stays in an empty queue.
+/// Capacity in messages that an empty queue keeps.
 const SPARE: usize = 64;
 
-/// Which place something has to keep.
+/// Which place a message has to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Its place among those of this client. Those of others pass it.
+    /// Its place among the messages of this client. Messages of other clients pass it.
     Of(u64),
-    /// The same; but it changes what others may ask for, so nothing passes it where it has to wait.
+    /// The same; but the message changes a state that other messages may ask for, so that none passes it once it has to wait.
     Change(u64),
-    /// It comes after all that was queued before. Others pass it.
+    /// After all messages that were queued before. Later ones pass it.
     After,
-    /// It comes after all that was queued before, and before all that is queued later.
+    /// After all messages that were queued before, and before all that are queued later.
     Fence,
 }
 
-/// What cannot go on at once, because it is large or something large is in front.
+/// Messages that cannot go out at once, because they are large or a large one is in front.
 ///
-/// It works in rounds. The caller adds all that there is, then takes [`pop`](Self::pop) until that is none: first come
-/// those that pass all others, up to the size of a part, then one part. Each keeps a value, such as what it counts in, until
-/// its last part is out.
+/// It works in rounds. The caller adds all messages that there are, then calls [`pop`](Self::pop) until that gives none: first
+/// come the messages that pass all others, up to the size of a part, then one part. Each message keeps a value, such as the
+/// charge on a budget, until its last part is out.
 #[derive(Debug)]
 pub struct Queue<M, K> {
-    /// Those that pass all others.
+    /// Messages that pass all others.
     fast: VecDeque<(M, K)>,
-    /// Those that do not.
+    /// Messages that pass none.
     waiting: VecDeque<Waiting<M, K>>,
     cut: Option<Cut<K>>,
-    /// How much of each client waits or is cut.
+    /// The number of messages of each client that wait or are under way in parts.
     clients: HashMap<u64, usize, RandomState>,
-    /// Fences among those.
+    /// The number of fences among `waiting`.
     fences: usize,
-    /// Bytes of those that passed what is cut in this round.
+    /// Bytes of the messages that passed the one under way in this round.
     passed: usize,
     round_is_over: bool,
 }
@@ -54,12 +54,12 @@ struct Waiting<M, K> {
     kept: K,
 }
 
-/// The one that is on its way in parts.
+/// The message that is under way in parts.
 #[derive(Debug)]
 struct Cut<K> {
     left: Bytes,
-    /// Of the whole, until that is said.
-    size: u64,
+    /// Bytes of the whole, until the first part has told them.
+    size: Option<u64>,
     order: Order,
     _kept: K,
 }
@@ -79,12 +79,12 @@ impl<M, K> Default for Queue<M, K> {
 }
 
 impl<M: InParts, K> Queue<M, K> {
-    /// Whether nothing is held here: what comes and is not large can go on as it is.
+    /// Whether no message waits: the next one can go out as it is, unless it is large.
     pub fn is_empty(&self) -> bool {
         self.cut.is_none() && self.waiting.is_empty() && self.fast.is_empty()
     }
 
-    /// Adds something. What is large is sent in parts.
+    /// Adds a message, which goes out in parts if it is `large`.
     pub fn push(&mut self, message: M, order: Order, large: bool, kept: K) {
         if !large && self.passes(order) {
             self.fast.push_back((message, kept));
@@ -114,7 +114,7 @@ impl<M: InParts, K> Queue<M, K> {
         }
     }
 
-    /// The next one of this round.
+    /// The next message of this round.
     pub fn pop(&mut self) -> Option<M> {
         let next = self.step();
         if self.is_empty() {
@@ -130,7 +130,7 @@ impl<M: InParts, K> Queue<M, K> {
         if mem::take(&mut self.round_is_over) {
             return None;
         }
-        // What is cut gets half of the stream, however much would pass it.
+        // The message in parts gets half of the stream, however many messages would pass it.
         let may_pass = self.cut.is_none() || self.passed < PART;
         if let Some((message, _)) = may_pass.then(|| self.fast.pop_front()).flatten() {
             if self.cut.is_some() {
@@ -159,7 +159,7 @@ impl<M: InParts, K> Queue<M, K> {
         Some(M::carrying(part))
     }
 
-    /// One that others could not pass is out.
+    /// A message that others could not pass is out.
     fn left(&mut self, order: Order) {
         match order {
             Order::Of(client) => {
@@ -178,10 +178,10 @@ impl<M: InParts, K> Queue<M, K> {
 
 impl<K> Cut<K> {
     fn new<M: InParts>(waiting: Waiting<M, K>) -> Self {
-        // It has the room that it needs, and none left over.
+        // `encode_to_vec` reserves exactly the size.
         let whole = Bytes::from(waiting.message.encode_to_vec());
         Self {
-            size: whole.len() as u64,
+            size: Some(whole.len() as u64),
             left: whole,
             order: waiting.order,
             _kept: waiting.kept,
@@ -191,7 +191,7 @@ impl<K> Cut<K> {
     fn next_part(&mut self) -> Part {
         Part {
             bytes: self.left.split_to(self.left.len().min(PART)),
-            size: mem::take(&mut self.size),
+            size: self.size.take(),
         }
     }
 }
@@ -199,14 +199,14 @@ impl<K> Cut<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::Event;
+    use meepo_proto::link::Event;
 
     #[test]
     fn a_burst_leaves_no_room_behind() {
         let mut queue = Queue::default();
         let large = Event::carrying(Part {
             bytes: vec![0; 2 * PART].into(),
-            size: 0,
+            size: None,
         });
         queue.push(large, Order::Of(0), true, ());
         for client in 0..10_000 {

@@ -1,7 +1,7 @@
-//! A channel without a bound to one receiver, which takes all that is there at once.
+//! An unbounded channel with one receiver, which takes all queued messages at once.
 //!
-//! A message costs the lock that it is put in under and little else. A link carries hundreds of thousands a second, and
-//! a good part of what each costs is instructions that other cores have to agree to.
+//! A message costs one lock on its way in, and little else. A link carries hundreds of thousands of messages a second, and
+//! instructions that other cores have to agree to are a good part of the cost of each.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,14 +10,14 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// Room for so many stays in an empty channel.
+/// Capacity in messages that an empty channel keeps.
 const SPARE: usize = 512;
 
-/// The end that is put into, from any task.
+/// The end for sending, from any task.
 #[derive(Debug)]
 pub struct Sender<T>(Arc<Mutex<Shared<T>>>);
 
-/// The end that is read.
+/// The end for receiving.
 #[derive(Debug)]
 pub struct Receiver<T> {
     shared: Arc<Mutex<Shared<T>>>,
@@ -27,13 +27,13 @@ pub struct Receiver<T> {
 #[derive(Debug)]
 struct Shared<T> {
     queued: VecDeque<T>,
-    /// Who waits, once it has found nothing.
+    /// The waker of the receiver, once it has found no message.
     waker: Option<Waker>,
-    /// One of the ends has gone.
+    /// One of the ends was dropped.
     closed: bool,
 }
 
-/// A channel.
+/// Makes a channel.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Mutex::new(Shared {
         queued: VecDeque::new(),
@@ -48,7 +48,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Queues a message. It comes back if the receiver has gone.
+    /// Queues a message. It comes back as the error if the receiver was dropped.
     pub fn send(&self, message: T) -> Result<(), T> {
         let mut shared = self.0.lock();
         if shared.closed {
@@ -77,7 +77,7 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The next message; none once the sender has gone and all is taken.
+    /// The next message; none once the sender was dropped and every message is taken.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         if let Some(message) = self.taken.pop_front() {
             return Poll::Ready(Some(message));
@@ -87,7 +87,7 @@ impl<T> Receiver<T> {
             mem::swap(&mut shared.queued, &mut self.taken);
             return Poll::Ready(self.taken.pop_front());
         }
-        // A burst leaves nothing behind.
+        // A burst leaves no memory behind.
         shared.queued.shrink_to(SPARE);
         self.taken.shrink_to(SPARE);
         if shared.closed {
@@ -95,14 +95,14 @@ impl<T> Receiver<T> {
         }
         if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             let earlier = shared.waker.replace(cx.waker().clone());
-            // Without the lock, whatever that sets off.
+            // A waker may run code when it is dropped: not under the lock.
             drop(shared);
             drop(earlier);
         }
         Poll::Pending
     }
 
-    /// Lets nothing more in, and takes what is left.
+    /// Closes the channel, and takes the messages that are left.
     pub fn close(&mut self) -> impl Iterator<Item = T> + use<T> {
         let mut shared = self.shared.lock();
         shared.closed = true;
@@ -113,7 +113,7 @@ impl<T> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // What is left is dropped without the lock too.
+        // The messages that are left are dropped without the lock, too.
         drop(self.close());
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once() {
+    fn a_waiting_receiver_is_woken_once() {
         let (sender, mut receiver) = channel();
         let woken = Arc::<Woken>::default();
         let waker = woken.clone().into();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_wakes_who_waits() {
+    fn a_dropped_sender_wakes_the_receiver() {
         let (sender, mut receiver) = channel::<()>();
         let woken = Arc::<Woken>::default();
         let waker = woken.clone().into();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_comes_back_or_is_dropped() {
+    fn messages_that_are_never_received_come_back_or_are_dropped() {
         let (sender, receiver) = channel();
         let message = Arc::new(());
         sender.send(message.clone()).unwrap();
