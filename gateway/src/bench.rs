@@ -51,10 +51,10 @@ impl Group {
         let mut registry = ClientRegistry::default();
         let name = "room";
         for number in 1..=members {
-            let (client, _) = Client::new(number, &ws::CODEC, &Handshake::default(), None, 1 << 20);
+            let (client, _) = Client::new(number.into(), &ws::CODEC, &Handshake::default(), None, 1 << 20);
             registry.insert(client);
             registry
-                .join(number, name, 1)
+                .join(number.into(), name, 1)
                 .expect("it is there, and in no other group");
         }
         let to = Target {

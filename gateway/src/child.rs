@@ -218,7 +218,7 @@ async fn serve_links(
 
 #[cfg(test)]
 mod tests {
-    use meepo_proto::batch;
+    use meepo_link::channel;
     use meepo_proto::link::Handshake;
     use tokio::time::{sleep, timeout};
 
@@ -235,7 +235,7 @@ mod tests {
         wait::drained(&dispatch).await;
         assert_eq!(start.elapsed(), Duration::from_secs(3), "no worker comes");
 
-        let (events, _stream) = batch::channel();
+        let (events, _stream) = channel::channel();
         let comes = async {
             sleep(Duration::from_secs(2)).await;
             let link = dispatch.link_up(events, false);

@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn the_task_of_an_idle_client_is_small() {
         let entrance = Entrance::for_test(Limits::default());
-        let (client, _) = Client::new(1, &ws::CODEC, &Handshake::default(), None, 0);
+        let (client, _) = Client::new(1.into(), &ws::CODEC, &Handshake::default(), None, 0);
         let task = run(entrance, client, ws::decoder::WsDecoder::new(&[], 0));
         let size = size_of_val(&task);
         assert!(size <= 256, "{size} bytes");

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use meepo_proto::id::ClientNumber;
 use meepo_proto::link::Handshake;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -25,7 +26,7 @@ use crate::client::waker::Waker;
 #[derive(Debug)]
 pub(crate) struct Client {
     /// Its number; with the gateway's id it is the client's id.
-    pub(crate) number: u64,
+    pub(crate) number: ClientNumber,
     /// The protocol that it speaks.
     pub(crate) codec: &'static Codec,
     /// What workers know of it.
@@ -126,7 +127,7 @@ pub(crate) struct FlushBatch {
 impl Client {
     /// A client that waits for a worker's verdict.
     pub(crate) fn new(
-        number: u64,
+        number: ClientNumber,
         codec: &'static Codec,
         handshake: &Handshake,
         socket: Option<TcpStream>,

@@ -37,10 +37,11 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Context, Poll, Waker};
 
+    use meepo_link::channel;
     use meepo_node::stats::Slot;
-    use meepo_proto::batch;
+    use meepo_proto::id::Seq;
     use meepo_proto::link::event::Body;
-    use meepo_proto::link::{Event, Handshake, Leaving, Undone};
+    use meepo_proto::link::{Event, Handshake, LastWords};
     use tokio::time::Instant;
     use tonic::Status;
 
@@ -49,14 +50,14 @@ mod tests {
     use crate::protocol::line;
     use crate::router::{Ending, LinkId};
 
-    type Stream = batch::Receiver<Result<Event, Status>>;
+    type Stream = channel::Receiver<Result<Event, Status>>;
 
     fn dispatch() -> Arc<Dispatch> {
         Dispatch::new(&Limits::default(), Box::leak(Box::default()))
     }
 
     fn link(dispatch: &Dispatch, outside: bool) -> (LinkId, Stream) {
-        let (events, stream) = batch::channel();
+        let (events, stream) = channel::channel();
         (dispatch.link_up(events, outside), stream)
     }
 
@@ -86,16 +87,16 @@ mod tests {
             dispatch.link_down(second, Ending::Died);
         });
         assert_eq!(start.elapsed(), WAIT / 2);
-        let leaving = Leaving {
+        let asked = LastWords {
             reload: true,
             wait_ms: 2000,
         };
-        assert_eq!(bodies(&mut stream), [Body::Leaving(leaving)]);
+        assert_eq!(bodies(&mut stream), [Body::LastWords(asked)]);
         assert_eq!(bodies(&mut outside), [], "it serves no client");
         last_words(&dispatch, false, LEFT).await;
         assert!(matches!(
             bodies(&mut stream)[..],
-            [Body::Leaving(Leaving { reload: false, .. })]
+            [Body::LastWords(LastWords { reload: false, .. })]
         ));
     }
 
@@ -117,17 +118,16 @@ mod tests {
         let stats: &Slot = Box::leak(Box::default());
         let dispatch = Dispatch::new(&Limits::default(), stats);
         dispatch.open(&line::CODEC, &Handshake::default(), None);
-        let undone = Undone {
-            seq: 1,
-            handed_back: true,
-        };
         for _ in 0..5 {
             let (leaves, mut old) = link(&dispatch, false);
             assert!(matches!(bodies(&mut old)[..], [Body::Opened(_)]));
             tokio::join!(last_words(&dispatch, false, LEFT), async {
                 dispatch.link_draining(leaves);
-                dispatch.undone(leaves, &undone);
-                assert!(matches!(bodies(&mut old)[..], [Body::Leaving(_), Body::Drained(_), ..]));
+                dispatch.undone(leaves, Seq(1), true);
+                assert!(matches!(
+                    bodies(&mut old)[..],
+                    [Body::LastWords(_), Body::Drained(_), ..]
+                ));
                 dispatch.last_words_sent(leaves);
             });
             dispatch.link_down(leaves, Ending::Silent);
@@ -140,7 +140,7 @@ mod tests {
         let dispatch = dispatch();
         let (first, mut old) = link(&dispatch, false);
         dispatch.open(&line::CODEC, &Handshake::default(), None);
-        dispatch.done(first, &[1]);
+        dispatch.done(first, &[Seq(1)]);
         let (second, mut new) = link(&dispatch, false);
         tokio::join!(last_words(&dispatch, true, LEFT), async {
             dispatch.link_draining(first);
@@ -149,7 +149,7 @@ mod tests {
             assert!(bodies(&mut old).iter().any(|body| matches!(body, Body::Detached(_))));
             dispatch.last_words_sent(second);
         });
-        assert!(matches!(bodies(&mut new)[..], [Body::Leaving(_), Body::Attached(_)]));
+        assert!(matches!(bodies(&mut new)[..], [Body::LastWords(_), Body::Attached(_)]));
         // One that has not answered in time drains all the same.
         dispatch.link_draining(second);
         let (third, mut last) = link(&dispatch, false);
@@ -157,6 +157,6 @@ mod tests {
         tokio::join!(last_words(&dispatch, true, LEFT), async {
             dispatch.link_draining(third)
         });
-        assert!(matches!(bodies(&mut last)[..], [Body::Leaving(_), Body::Drained(_)]));
+        assert!(matches!(bodies(&mut last)[..], [Body::LastWords(_), Body::Drained(_)]));
     }
 }

@@ -1,6 +1,7 @@
 //! Messages for one target that follow each other: they are encoded once, and each client is sent them in one piece.
 
 use bytes::Bytes;
+use meepo_proto::id::ClientNumber;
 use meepo_proto::link::Target;
 
 use crate::client::codec::Codec;
@@ -29,14 +30,14 @@ struct Message {
 
 /// Which clients are left out by which messages: client number and place in the batch, sorted.
 #[derive(Debug)]
-pub(crate) struct LeftOut(Vec<(u64, usize)>);
+pub(crate) struct LeftOut(Vec<(ClientNumber, usize)>);
 
 /// The messages that one client of a batch gets.
 #[derive(Debug)]
 pub(crate) struct Share<'a> {
     batch: &'a Batch,
     /// The messages that leave the client out.
-    without: &'a [(u64, usize)],
+    without: &'a [(ClientNumber, usize)],
 }
 
 /// Bytes that are put together at most: small messages gain by it, large ones would only be copied once more.
@@ -113,7 +114,7 @@ impl Batch {
     }
 
     /// The messages that one client gets.
-    pub(crate) fn share<'a>(&'a self, client: u64, left_out: &'a LeftOut) -> Share<'a> {
+    pub(crate) fn share<'a>(&'a self, client: ClientNumber, left_out: &'a LeftOut) -> Share<'a> {
         let LeftOut(all) = left_out;
         let begin = all.partition_point(|&(number, _)| number < client);
         let len = all[begin..].partition_point(|&(number, _)| number == client);
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(&**batch.encoded(&ws::CODEC), b"\x81\x03one\x81\x05three");
         assert_eq!(&**batch.encoded(&line::CODEC), b"one\nthree\n");
         let nobody = batch.left_out(&ClientRegistry::default());
-        let share = batch.share(1, &nobody);
+        let share = batch.share(ClientNumber(1), &nobody);
         assert_eq!((share.len(), share.bytes()), (2, 8));
     }
 
@@ -249,10 +250,10 @@ mod tests {
     fn each_gets_what_does_not_leave_it_out() {
         let mut registry = ClientRegistry::default();
         for number in 1..=4 {
-            let (client, _) = Client::new(number, &line::CODEC, &Handshake::default(), None, 0);
+            let (client, _) = Client::new(number.into(), &line::CODEC, &Handshake::default(), None, 0);
             registry.insert(client);
         }
-        registry.bind(3, Some("ann")).unwrap();
+        registry.bind(ClientNumber(3), Some("ann")).unwrap();
         let mut batch = Batch::new(but(2, "a"), text("a"));
         let ann = Target {
             except: vec![3, 2, 2],
@@ -270,7 +271,7 @@ mod tests {
             (4, "a\nb\n"),
             (5, "a\nb\nc\n"),
         ] {
-            let share = batch.share(number, &left_out);
+            let share = batch.share(ClientNumber(number), &left_out);
             assert_eq!(share.encoded(&line::CODEC), lines, "{number}");
             assert_eq!(
                 (share.len(), share.bytes()),
@@ -280,6 +281,9 @@ mod tests {
         }
         let batch = Batch::new(but(2, "a"), text("a"));
         let left_out = batch.left_out(&registry);
-        assert_eq!([1, 2].map(|number| batch.share(number, &left_out).len()), [1, 0]);
+        assert_eq!(
+            [1, 2].map(|number| batch.share(ClientNumber(number), &left_out).len()),
+            [1, 0]
+        );
     }
 }

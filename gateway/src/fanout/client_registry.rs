@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use foldhash::{HashSet, HashSetExt};
 use indexmap::IndexMap;
+use meepo_proto::id::ClientNumber;
 use meepo_proto::link::{Filter, Target};
 
 use crate::client::handle::Client;
@@ -15,7 +16,7 @@ use crate::fanout::name_index::NameIndex;
 #[derive(Debug, Default)]
 pub(crate) struct ClientRegistry {
     // In the order in which they came, as in a name index: neighbours here are neighbours in memory.
-    clients: IndexMap<u64, Entry, RandomState>,
+    clients: IndexMap<ClientNumber, Entry, RandomState>,
     groups: NameIndex,
     uids: NameIndex,
 }
@@ -55,7 +56,7 @@ impl ClientRegistry {
     }
 
     /// Takes a client out of the registry and of its groups. False if it was not there.
-    pub(crate) fn remove(&mut self, number: u64) -> bool {
+    pub(crate) fn remove(&mut self, number: ClientNumber) -> bool {
         let Some(entry) = self.clients.swap_remove(&number) else {
             return false;
         };
@@ -69,7 +70,7 @@ impl ClientRegistry {
     }
 
     /// The client of this number.
-    pub(crate) fn get(&self, number: u64) -> Option<&Arc<Client>> {
+    pub(crate) fn get(&self, number: ClientNumber) -> Option<&Arc<Client>> {
         self.clients.get(&number).map(|entry| &entry.client)
     }
 
@@ -94,7 +95,7 @@ impl ClientRegistry {
     }
 
     /// Adds a client to a group.
-    pub(crate) fn join(&mut self, number: u64, group: &str, max_groups: usize) -> Result<(), JoinError> {
+    pub(crate) fn join(&mut self, number: ClientNumber, group: &str, max_groups: usize) -> Result<(), JoinError> {
         let entry = self.clients.get_mut(&number).ok_or(JoinError::Gone)?;
         if entry.groups.contains(group) {
             return Ok(());
@@ -107,7 +108,7 @@ impl ClientRegistry {
     }
 
     /// Takes a client out of a group, if it is a member.
-    pub(crate) fn leave(&mut self, number: u64, group: &str) -> Result<(), Gone> {
+    pub(crate) fn leave(&mut self, number: ClientNumber, group: &str) -> Result<(), Gone> {
         let entry = self.clients.get_mut(&number).ok_or(Gone)?;
         if entry.groups.remove(group) {
             self.groups.remove(group, number);
@@ -117,14 +118,14 @@ impl ClientRegistry {
 
     /// Takes all members out of a group.
     pub(crate) fn dissolve(&mut self, group: &str) {
-        let members: Vec<u64> = self.groups.of(group).map(|client| client.number).collect();
+        let members: Vec<ClientNumber> = self.groups.of(group).map(|client| client.number).collect();
         for number in members {
             let _ = self.leave(number, group);
         }
     }
 
     /// Binds a client to a uid, in place of an earlier one, or to none.
-    pub(crate) fn bind(&mut self, number: u64, uid: Option<&str>) -> Result<(), Gone> {
+    pub(crate) fn bind(&mut self, number: ClientNumber, uid: Option<&str>) -> Result<(), Gone> {
         let entry = self.clients.get_mut(&number).ok_or(Gone)?;
         if let Some(old) = entry.uid.take() {
             self.uids.remove(&old, number);
@@ -134,13 +135,14 @@ impl ClientRegistry {
     }
 
     /// Gives each client of the target to `take`, once. Returns the numbers that the target names and no client has.
-    pub(crate) fn each(&self, target: &Target, mut take: impl FnMut(&Arc<Client>)) -> Vec<u64> {
-        let except: HashSet<u64> = self.numbers(&target.except, &target.except_uids).collect();
+    pub(crate) fn each(&self, target: &Target, mut take: impl FnMut(&Arc<Client>)) -> Vec<ClientNumber> {
+        let except: HashSet<ClientNumber> = self.numbers(&target.except, &target.except_uids).collect();
         let mut gone = Vec::new();
         let mut named = |number: &u64| {
-            let client = self.get(*number);
-            if client.is_none() && !except.contains(number) {
-                gone.push(*number);
+            let number = ClientNumber(*number);
+            let client = self.get(number);
+            if client.is_none() && !except.contains(&number) {
+                gone.push(number);
             }
             client
         };
@@ -180,9 +182,12 @@ impl ClientRegistry {
     }
 
     /// The numbers of clients that are named, or bound to one of the uids. A number may come several times.
-    pub(crate) fn numbers(&self, clients: &[u64], uids: &[String]) -> impl Iterator<Item = u64> {
+    pub(crate) fn numbers(&self, clients: &[u64], uids: &[String]) -> impl Iterator<Item = ClientNumber> {
         let bound = uids.iter().flat_map(|uid| self.uids.of(uid));
-        clients.iter().copied().chain(bound.map(|client| client.number))
+        clients
+            .iter()
+            .map(|&number| ClientNumber(number))
+            .chain(bound.map(|client| client.number))
     }
 
     /// The clients that meet all conditions of the filter.
@@ -194,8 +199,8 @@ impl ClientRegistry {
         );
         // The narrowest condition says where to look. It may name a client twice, a set does not.
         let numbers = |clients: &mut dyn Iterator<Item = &Arc<Client>>| clients.map(|client| client.number).collect();
-        let narrowed: Option<BTreeSet<u64>> = if named {
-            Some(filter.clients.iter().copied().collect())
+        let narrowed: Option<BTreeSet<ClientNumber>> = if named {
+            Some(filter.clients.iter().map(|&number| ClientNumber(number)).collect())
         } else if bound {
             Some(numbers(&mut filter.uids.iter().flat_map(|uid| self.uids.of(uid))))
         } else if grouped {
@@ -240,7 +245,7 @@ mod tests {
     use crate::protocol::line;
 
     fn client(number: u64) -> Arc<Client> {
-        Client::new(number, &line::CODEC, &Handshake::default(), None, 0).0
+        Client::new(number.into(), &line::CODEC, &Handshake::default(), None, 0).0
     }
 
     #[test]
@@ -249,13 +254,13 @@ mod tests {
         registry.insert(client(1));
         registry.insert(client(2));
         for (number, group) in [(1, "a"), (1, "b"), (2, "a")] {
-            assert_eq!(registry.join(number, group, 8), Ok(()));
+            assert_eq!(registry.join(ClientNumber(number), group, 8), Ok(()));
         }
-        assert!(registry.remove(1));
-        assert!(!registry.remove(1));
+        assert!(registry.remove(ClientNumber(1)));
+        assert!(!registry.remove(ClientNumber(1)));
         assert_eq!(registry.group_sizes(), BTreeMap::from([("a".into(), 1)]));
-        assert_eq!(registry.join(1, "a", 8), Err(JoinError::Gone));
-        assert_eq!(registry.leave(2, "a"), Ok(()));
+        assert_eq!(registry.join(ClientNumber(1), "a", 8), Err(JoinError::Gone));
+        assert_eq!(registry.leave(ClientNumber(2), "a"), Ok(()));
         assert!(registry.groups.is_empty());
     }
 
@@ -263,14 +268,14 @@ mod tests {
     fn groups_of_a_client_are_bounded() {
         let mut registry = ClientRegistry::default();
         registry.insert(client(1));
-        assert_eq!(registry.join(1, "a", 1), Ok(()));
-        assert_eq!(registry.join(1, "a", 1), Ok(()));
-        assert_eq!(registry.join(1, "b", 1), Err(JoinError::TooMany));
+        assert_eq!(registry.join(ClientNumber(1), "a", 1), Ok(()));
+        assert_eq!(registry.join(ClientNumber(1), "a", 1), Ok(()));
+        assert_eq!(registry.join(ClientNumber(1), "b", 1), Err(JoinError::TooMany));
     }
 
     fn named(target: &Target, registry: &ClientRegistry) -> Vec<u64> {
         let mut numbers = Vec::new();
-        registry.each(target, |client| numbers.push(client.number));
+        registry.each(target, |client| numbers.push(client.number.0));
         numbers.sort_unstable();
         numbers
     }
@@ -284,13 +289,13 @@ mod tests {
         let mut registry = ClientRegistry::default();
         for number in 1..=4 {
             registry.insert(client(number));
-            assert_eq!(registry.join(number, "g", 8), Ok(()));
+            assert_eq!(registry.join(ClientNumber(number), "g", 8), Ok(()));
         }
         for (number, uid) in [(1, "ann"), (2, "ann"), (3, "bob")] {
-            assert_eq!(registry.bind(number, Some(uid)), Ok(()));
+            assert_eq!(registry.bind(ClientNumber(number), Some(uid)), Ok(()));
         }
         for number in [1, 4] {
-            assert_eq!(registry.join(number, "h", 8), Ok(()));
+            assert_eq!(registry.join(ClientNumber(number), "h", 8), Ok(()));
         }
         registry
     }
@@ -369,7 +374,8 @@ mod tests {
                 except: vec![8],
                 ..Target::default()
             };
-            assert_eq!(registry.each(&target, |_| {}), gone);
+            let named: Vec<_> = registry.each(&target, |_| {}).iter().map(|number| number.0).collect();
+            assert_eq!(named, gone);
         }
     }
 
@@ -377,7 +383,7 @@ mod tests {
     fn a_selection_meets_all_conditions() {
         let registry = company();
         registry
-            .get(2)
+            .get(ClientNumber(2))
             .expect("it is there")
             .profile
             .session
@@ -427,7 +433,7 @@ mod tests {
             // No client was let in.
             (Filter::default(), vec![]),
         ] {
-            let found: Vec<_> = registry.select(&filter).map(|entry| entry.client.number).collect();
+            let found: Vec<_> = registry.select(&filter).map(|entry| entry.client.number.0).collect();
             assert_eq!(found, numbers, "{filter:?}");
         }
     }
@@ -435,7 +441,7 @@ mod tests {
     #[test]
     fn a_client_has_one_uid_at_a_time() {
         let mut registry = company();
-        assert_eq!(registry.bind(1, Some("bob")), Ok(()));
+        assert_eq!(registry.bind(ClientNumber(1), Some("bob")), Ok(()));
         let of = |registry: &ClientRegistry, uid: &str| {
             named(
                 &Target {
@@ -446,11 +452,11 @@ mod tests {
             )
         };
         assert_eq!((of(&registry, "ann"), of(&registry, "bob")), (vec![2], vec![1, 3]));
-        assert_eq!(registry.bind(2, None), Ok(()));
+        assert_eq!(registry.bind(ClientNumber(2), None), Ok(()));
         assert_eq!(registry.uids().collect::<Vec<_>>(), ["bob"]);
-        assert!(registry.remove(1) && registry.remove(3));
+        assert!(registry.remove(ClientNumber(1)) && registry.remove(ClientNumber(3)));
         assert!(registry.uids.is_empty());
-        assert_eq!(registry.bind(1, Some("ann")), Err(Gone));
+        assert_eq!(registry.bind(ClientNumber(1), Some("ann")), Err(Gone));
     }
 
     #[test]
@@ -458,6 +464,6 @@ mod tests {
         let mut registry = company();
         registry.dissolve("g");
         assert_eq!(registry.group_sizes(), BTreeMap::from([("h".into(), 2)]));
-        assert_eq!(registry.leave(1, "g"), Ok(()));
+        assert_eq!(registry.leave(ClientNumber(1), "g"), Ok(()));
     }
 }

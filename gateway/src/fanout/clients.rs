@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use meepo_node::stats::Slot;
 use meepo_proto::codes::CloseCode;
+use meepo_proto::id::ClientNumber;
 use meepo_proto::{ClientId, GatewayId};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -41,12 +42,12 @@ impl Clients {
     }
 
     /// The client of this number.
-    pub(crate) fn get(&self, number: u64) -> Option<Arc<Client>> {
+    pub(crate) fn get(&self, number: ClientNumber) -> Option<Arc<Client>> {
         self.registry.lock().get(number).cloned()
     }
 
     /// The id of a client of this child.
-    pub(crate) fn id(&self, number: u64) -> ClientId {
+    pub(crate) fn id(&self, number: ClientNumber) -> ClientId {
         ClientId::new(self.gateway, number)
     }
 
@@ -68,7 +69,7 @@ impl Clients {
     }
 
     /// Takes a client out.
-    pub(crate) fn remove(&self, number: u64) {
+    pub(crate) fn remove(&self, number: ClientNumber) {
         self.registry.lock().remove(number);
         self.stats.connections.sub(1);
     }

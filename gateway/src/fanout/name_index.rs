@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
+use meepo_proto::id::ClientNumber;
 
 use crate::client::handle::Client;
 
@@ -14,7 +15,7 @@ pub(crate) struct NameIndex {
     // Names may be chosen by an attacker, so their hashes are hard to foresee; numbers are the gateway's own.
     // Clients of a name stand in the order in which they came. So does what is kept of each in memory, here and in the
     // kernel: a walk through many of them finds the next one near.
-    names: HashMap<Arc<str>, IndexMap<u64, Arc<Client>, RandomState>>,
+    names: HashMap<Arc<str>, IndexMap<ClientNumber, Arc<Client>, RandomState>>,
 }
 
 impl NameIndex {
@@ -30,7 +31,7 @@ impl NameIndex {
     }
 
     /// Takes a client from a name.
-    pub(crate) fn remove(&mut self, name: &str, number: u64) {
+    pub(crate) fn remove(&mut self, name: &str, number: ClientNumber) {
         if let Some(clients) = self.names.get_mut(name) {
             clients.swap_remove(&number);
             if clients.is_empty() {

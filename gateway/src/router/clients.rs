@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meepo_proto::codes;
+use meepo_proto::id::ClientNumber;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{Buffered, CloseCause, Handshake, Message, Opened, ReadingChanged, SessionChanged};
+use meepo_proto::link::{CloseCause, Handshake, Message, Opened, PauseChanged, SendBuffer, SessionChanged};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -25,7 +26,7 @@ impl Dispatch {
         handshake: &Handshake,
         socket: Option<TcpStream>,
     ) -> (Arc<Client>, oneshot::Receiver<Verdict>) {
-        let number = self.clients.next_number();
+        let number = ClientNumber(self.clients.next_number());
         let (client, answer) = Client::new(number, codec, handshake, socket, self.send_buffer);
         let closing_all = self.clients.add(&client);
         self.transition(|router, outputs, effects| {
@@ -66,7 +67,7 @@ impl Dispatch {
         self.transition(|router, outputs, _| {
             // Taken under this lock, as for messages: nothing follows the last event.
             let Some(full) = client.tell_send_buffer() else { return };
-            if router.push(client.number, Body::Buffered(Buffered { full }), outputs) == Flow::Pause {
+            if router.push(client.number, Body::SendBuffer(SendBuffer { full }), outputs) == Flow::Pause {
                 client.hold_back();
             }
         });
@@ -90,7 +91,7 @@ impl Dispatch {
     }
 
     /// A worker has rejected a client before it came in: no event of it follows.
-    pub(crate) fn dismiss(&self, number: u64) {
+    pub(crate) fn dismiss(&self, number: ClientNumber) {
         self.transition(|router, outputs, _| router.dismiss(number, outputs));
     }
 
@@ -144,7 +145,7 @@ impl Dispatch {
             if let Some(serving) = router.link_of(client.number)
                 && serving != link
             {
-                effects.tell(serving, client.number, Body::SessionChanged(change));
+                effects.tell(serving, Some(client.number), Body::SessionChanged(change));
             }
             Ok(())
         })
@@ -157,7 +158,11 @@ impl Dispatch {
                 && let Some(serving) = router.link_of(client.number)
                 && serving != link
             {
-                effects.tell(serving, client.number, Body::ReadingChanged(ReadingChanged { paused }));
+                effects.tell(
+                    serving,
+                    Some(client.number),
+                    Body::PauseChanged(PauseChanged { paused }),
+                );
             }
         });
     }

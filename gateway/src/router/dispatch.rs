@@ -145,7 +145,7 @@ impl Dispatch {
             }
             let closed = Closed {
                 cause: close.cause.into(),
-                code: close.code.unwrap_or(0).into(),
+                code: close.code.map(u32::from),
                 reason: close.reason,
             };
             router.push(client.number, Body::Closed(closed), outputs);

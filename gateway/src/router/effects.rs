@@ -3,9 +3,10 @@
 use std::sync::{Arc, Weak};
 
 use foldhash::HashMap;
-use meepo_proto::batch;
-use meepo_proto::link::event::Body;
-use meepo_proto::link::{Attach, Attached, Detached, Drained, Event, Respond};
+use meepo_link::channel;
+use meepo_proto::id::{ClientNumber, RequestNumber};
+use meepo_proto::link::event::{Body, Subject};
+use meepo_proto::link::{Attach, Attached, Delivery, Detached, Drained, Event, Respond};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -16,7 +17,7 @@ use crate::router::request_budget::{OverBudget, Ticket};
 use crate::router::rules::{LinkId, Output};
 
 /// Where a link's events go; the stream to the worker drains it whole.
-pub(crate) type Events = batch::Sender<Result<Event, Status>>;
+pub(crate) type Events = channel::Sender<Result<Event, Status>>;
 
 /// What the router's decisions reach.
 #[derive(Debug, Default)]
@@ -24,9 +25,9 @@ pub(crate) struct Effects {
     /// Links that are up, and those that are given no clients.
     pub(crate) links: HashMap<LinkId, Events>,
     /// Clients of which the router has something, also closed ones.
-    pub(crate) retained: HashMap<u64, Retained>,
+    pub(crate) retained: HashMap<ClientNumber, Retained>,
     /// Requests of which the router has something, also those whose client has gone.
-    pub(crate) requests: HashMap<u64, WaitingRequest>,
+    pub(crate) requests: HashMap<RequestNumber, WaitingRequest>,
     /// Which workers were asked for last words.
     pub(crate) last_words: LastWords,
 }
@@ -51,9 +52,9 @@ pub(crate) struct WaitingRequest {
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
     /// Clients of which an event was given up, to close if they are not closed.
-    pub(crate) given_up: Vec<(u64, Option<Arc<Client>>)>,
+    pub(crate) given_up: Vec<(ClientNumber, Option<Arc<Client>>)>,
     /// Clients to release after a while.
-    pub(crate) held: Vec<u64>,
+    pub(crate) held: Vec<ClientNumber>,
 }
 
 impl Retained {
@@ -75,10 +76,10 @@ impl Effects {
         }
     }
 
-    /// Sends an event over a link that has no number and is never delivered again.
-    pub(crate) fn tell(&self, link: LinkId, client: u64, body: Body) {
+    /// Sends an event over a link that no worker answers with `done`, and that is never delivered again.
+    pub(crate) fn tell(&self, link: LinkId, client: Option<ClientNumber>, body: Body) {
         let event = Event {
-            client,
+            subject: client.map(|number| Subject::Client(number.0)),
             body: Some(body),
             ..Event::default()
         };
@@ -100,10 +101,12 @@ impl Effects {
                     first,
                 } => {
                     let event = Event {
-                        seq,
-                        client,
-                        number,
-                        redelivered,
+                        delivery: Some(Delivery {
+                            seq: seq.0,
+                            event_number: number.0,
+                            redelivered,
+                        }),
+                        subject: Some(subject(client, &body)),
                         attach: if first { self.attach(client) } else { None },
                         body: Some(body),
                         ..Event::default()
@@ -112,15 +115,15 @@ impl Effects {
                 }
                 Output::Attach { link, client } => {
                     let event = Event {
-                        client,
+                        subject: Some(Subject::Client(client.0)),
                         attach: self.attach(client),
                         body: Some(Body::Attached(Attached {})),
                         ..Event::default()
                     };
                     self.send(link, event);
                 }
-                Output::Detach { link, client } => self.tell(link, client, Body::Detached(Detached {})),
-                Output::Finished { link } => self.tell(link, 0, Body::Drained(Drained {})),
+                Output::Detach { link, client } => self.tell(link, Some(client), Body::Detached(Detached {})),
+                Output::Finished { link } => self.tell(link, None, Body::Drained(Drained {})),
                 Output::Hold { client } => deferred.held.push(client),
                 Output::GiveUp { client } => deferred.given_up.push((client, self.client(client))),
                 Output::Settled { client } => {
@@ -136,7 +139,7 @@ impl Effects {
                 Output::Forget { client } => {
                     self.retained.remove(&client);
                     // Whoever still waits for the response to a request learns that none comes.
-                    self.requests.remove(&client);
+                    self.requests.remove(&RequestNumber(client.0));
                 }
             }
         }
@@ -144,13 +147,21 @@ impl Effects {
     }
 
     /// The client, unless its socket is closed.
-    fn client(&self, number: u64) -> Option<Arc<Client>> {
+    fn client(&self, number: ClientNumber) -> Option<Arc<Client>> {
         self.retained.get(&number)?.client.upgrade()
     }
 
     /// What a worker has to know of a client that it begins to serve.
-    fn attach(&self, client: u64) -> Option<Box<Attach>> {
+    fn attach(&self, client: ClientNumber) -> Option<Box<Attach>> {
         let retained = self.retained.get(&client)?;
         Some(Box::new(retained.profile.attach()))
+    }
+}
+
+/// What an event is about. A request is a client of its own in the router, under its own number.
+fn subject(number: ClientNumber, body: &Body) -> Subject {
+    match body {
+        Body::Request(_) => Subject::RequestNumber(number.0),
+        _ => Subject::Client(number.0),
     }
 }

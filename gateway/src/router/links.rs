@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use meepo_proto::id::{ClientNumber, QueryId, Seq};
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{Leaving, Reply, Undone, reply};
+use meepo_proto::link::{LastWords, Reply, reply};
 use tokio::sync::Notify;
 use tonic::Status;
 
@@ -54,34 +55,37 @@ impl Dispatch {
     }
 
     /// A worker has finished with events.
-    pub(crate) fn done(&self, link: LinkId, numbers: &[u64]) {
+    pub(crate) fn done(&self, link: LinkId, events: &[Seq]) {
         self.transition(|router, outputs, _| {
-            for &number in numbers {
-                router.done(link, number, outputs);
+            for &seq in events {
+                router.done(link, seq, outputs);
             }
         });
     }
 
     /// A worker has cut a handler off, or hands an event back.
-    pub(crate) fn undone(&self, link: LinkId, undone: &Undone) {
+    pub(crate) fn undone(&self, link: LinkId, event: Seq, handed_back: bool) {
         self.transition(|router, outputs, effects| {
             // Only a worker that drains hands back, which is no failure of the event: the drain is put off no longer.
-            if undone.handed_back && effects.last_words.take_up_drain(link) {
+            if handed_back && effects.last_words.take_up_drain(link) {
                 router.link_draining(link, outputs);
             }
-            router.undone(link, undone.seq, undone.handed_back, outputs);
+            router.undone(link, event, handed_back, outputs);
         });
     }
 
-    /// Sends an event that has no number and is never delivered again: a reply, or a refusal.
-    pub(crate) fn tell(&self, link: LinkId, client: u64, body: Body) {
+    /// Sends an event that no worker answers with `done`: a reply, a refusal, a pong.
+    pub(crate) fn tell(&self, link: LinkId, client: Option<ClientNumber>, body: Body) {
         self.look(|_, effects| effects.tell(link, client, body));
     }
 
     /// Answers a query.
-    pub(crate) fn reply(&self, link: LinkId, query: u64, body: reply::Body) {
-        let body = Some(body);
-        self.tell(link, 0, Body::Reply(Reply { query, body }));
+    pub(crate) fn reply(&self, link: LinkId, query: QueryId, body: reply::Body) {
+        let reply = Reply {
+            query: query.0,
+            body: Some(body),
+        };
+        self.tell(link, None, Body::Reply(reply));
     }
 
     /// Asks all workers that serve clients for the last words of their handlers. Gives what is told when all have sent
@@ -89,12 +93,12 @@ impl Dispatch {
     pub(crate) fn ask_last_words(&self, reload: bool, wait: Duration) -> Option<Arc<Notify>> {
         self.transition(|router, _, effects| {
             let over = effects.last_words.ask(router.link_ids());
-            let leaving = Leaving {
+            let last_words = LastWords {
                 reload,
                 wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
             };
             for link in effects.last_words.asked() {
-                effects.tell(link, 0, Body::Leaving(leaving));
+                effects.tell(link, None, Body::LastWords(last_words));
             }
             over
         })

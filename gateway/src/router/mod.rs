@@ -12,5 +12,5 @@ pub(crate) mod request_budget;
 pub(crate) mod requests;
 mod rules;
 
-pub use rules::{Bounds, ClientNumber, Ending, Flow, LinkId, Output, Router};
+pub use rules::{Bounds, Ending, Flow, LinkId, Output, Router};
 pub(crate) use rules::{head_bytes, only_once};

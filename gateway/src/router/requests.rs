@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use meepo_proto::id::{ClientNumber, RequestNumber};
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Request, Respond};
 use tokio::sync::oneshot;
@@ -25,14 +26,14 @@ pub(crate) struct AskedRequest<'a> {
 pub(crate) struct RequestPlace<'a> {
     dispatch: &'a Dispatch,
     /// The number under which the router knows the request.
-    pub(crate) number: u64,
+    pub(crate) number: RequestNumber,
 }
 
 impl Dispatch {
     /// Gives a request to a worker, or has it wait for one.
     pub(crate) fn ask(&self, request: Request, ticket: Arc<Ticket>) -> Result<AskedRequest<'_>, OverBudget> {
         ticket.count()?;
-        let number = self.clients.next_number();
+        let number = RequestNumber(self.clients.next_number());
         let (tell, response) = oneshot::channel();
         self.transition(|router, outputs, effects| {
             if router.is_full() {
@@ -43,7 +44,7 @@ impl Dispatch {
                 ticket,
             };
             effects.requests.insert(number, waiting);
-            router.push(number, Body::Request(Box::new(request)), outputs);
+            router.push(client_of(number), Body::Request(Box::new(request)), outputs);
             Ok(())
         })?;
         Ok(AskedRequest {
@@ -55,8 +56,8 @@ impl Dispatch {
     /// A worker responds to a request. A response from another worker than the one that was asked last means nothing.
     pub(crate) fn respond(&self, link: LinkId, mut respond: Respond) {
         self.transition(|router, outputs, effects| {
-            let number = respond.request;
-            if router.link_of(number) != Some(link) {
+            let number = RequestNumber(respond.request_number);
+            if router.link_of(client_of(number)) != Some(link) {
                 return;
             }
             let Some(waiting) = effects.requests.get_mut(&number) else {
@@ -71,7 +72,7 @@ impl Dispatch {
             // The client that made the request may have gone.
             let _ = response.send(held.map(|body| Respond { body, ..respond }));
             // It has its response, whatever becomes of the link: no worker is to handle it again.
-            router.dismiss(number, outputs);
+            router.dismiss(client_of(number), outputs);
         });
     }
 }
@@ -79,12 +80,18 @@ impl Dispatch {
 impl RequestPlace<'_> {
     /// Whether a worker has the request.
     pub(crate) fn is_with_worker(self) -> bool {
-        self.dispatch.look(|router, _| router.link_of(self.number).is_some())
+        self.dispatch
+            .look(|router, _| router.link_of(client_of(self.number)).is_some())
     }
 }
 
 impl Drop for AskedRequest<'_> {
     fn drop(&mut self) {
-        self.place.dispatch.dismiss(self.place.number);
+        self.place.dispatch.dismiss(client_of(self.place.number));
     }
+}
+
+/// The client that a request is in the router. Both are counted together, so no client has this number.
+fn client_of(request: RequestNumber) -> ClientNumber {
+    ClientNumber(request.0)
 }

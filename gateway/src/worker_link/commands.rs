@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use meepo_proto::codes;
+use meepo_proto::id::{ClientNumber, Seq};
 use meepo_proto::link::command::Body as Ask;
 use meepo_proto::link::event::Body;
-use meepo_proto::link::{Close, CloseCause, Command, Refused, RefusedWhy, Send, SessionChanged, SessionUpdate, Target};
+use meepo_proto::link::send::To;
+use meepo_proto::link::{
+    Close, CloseCause, Command, Pong, Refused, RefusedWhy, Send, SessionChanged, SessionUpdate, Target,
+};
 
 use crate::client::close::ClientClose;
 use crate::client::handle::{Client, FlushBatch, Verdict};
@@ -16,7 +20,7 @@ use crate::fanout::message::OutboundMessage;
 use crate::router::LinkId;
 use crate::worker_link::context::LinkContext;
 use crate::worker_link::queries;
-use crate::worker_link::refusal::{GONE, Refusal, check_message, check_name, check_target};
+use crate::worker_link::refusal::{GONE, Refusal, check_message, check_name, check_target, only_client};
 
 /// Carries out the commands of one link.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ pub(crate) struct Commands<'a> {
     /// Messages that are not sent yet: they wait for more to the same target.
     batch: Option<Batch>,
     /// Events that are done once the batch is sent.
-    done: Vec<u64>,
+    done: Vec<Seq>,
 }
 
 /// It pays to wait for further messages after a batch of at least [`SEVERAL`] messages to [`MANY`] clients that took at least
@@ -51,23 +55,31 @@ impl<'a> Commands<'a> {
     /// Carries out a command. Clients that are sent messages by it are written to with the next [`flush`](Self::flush).
     pub(crate) fn apply(&mut self, command: Command, flush: &mut FlushBatch) {
         let Some(ask) = command.body else {
-            return self.refuse("unknown", 0, Refusal(RefusedWhy::Invalid, "unknown command"));
+            return self.refuse("unknown", None, Refusal(RefusedWhy::Invalid, "unknown command"));
         };
         if !matches!(ask, Ask::Send(_) | Ask::Done(_)) {
             self.send_batch(flush);
         }
         match ask {
-            Ask::Hello(_) => self.refuse("hello", 0, Refusal(RefusedWhy::Invalid, "hello was said already")),
-            Ask::Part(_) => self.refuse("part", 0, Refusal(RefusedWhy::Invalid, "it belongs to nothing")),
+            Ask::Hello(_) => self.refuse("hello", None, Refusal(RefusedWhy::Invalid, "hello was said already")),
+            Ask::Part(_) => self.refuse("part", None, Refusal(RefusedWhy::Invalid, "it belongs to nothing")),
             // It takes effect after the messages that were sent before it, and does not end their batch.
-            Ask::Done(done) if self.batch.is_some() => self.done.extend(done.seq),
-            Ask::Done(done) => self.context.dispatch.done(self.link, &done.seq),
-            Ask::Undone(undone) => self.context.dispatch.undone(self.link, &undone),
+            Ask::Done(done) if self.batch.is_some() => self.done.extend(done.seq.into_iter().map(Seq)),
+            Ask::Done(done) => {
+                let events: Vec<_> = done.seq.into_iter().map(Seq).collect();
+                self.context.dispatch.done(self.link, &events);
+            }
+            Ask::Undone(undone) => {
+                let event = Seq(undone.seq);
+                self.context.dispatch.undone(self.link, event, undone.handed_back);
+            }
             Ask::Draining(_) => self.context.dispatch.link_draining(self.link),
-            Ask::Parted(_) => self.context.dispatch.last_words_sent(self.link),
+            Ask::LastWordsSent(_) => self.context.dispatch.last_words_sent(self.link),
             Ask::Accept(accept) => {
                 // An answer to a question that was asked twice may come twice.
-                let accepted = self.client(accept.client).map(|client| client.decide(Verdict::Accept));
+                let accepted = self
+                    .client(accept.client.into())
+                    .map(|client| client.decide(Verdict::Accept));
                 self.check("accept", accept.client, accepted.map(|_| ()));
             }
             Ask::Reject(reject) => {
@@ -78,7 +90,7 @@ impl<'a> Commands<'a> {
                     status: status.unwrap_or(403),
                     reason: reject.reason,
                 };
-                self.reject(reject.client, verdict);
+                self.reject(reject.client.into(), verdict);
             }
             Ask::Send(send) => self.send(send, flush),
             Ask::Close(close) => self.close(*close, flush),
@@ -86,7 +98,7 @@ impl<'a> Commands<'a> {
                 let joined = check_name(&join.group).and_then(|()| {
                     let mut registry = self.context.dispatch.clients.registry();
                     registry
-                        .join(join.client, &join.group, self.context.limits.max_groups)
+                        .join(join.client.into(), &join.group, self.context.limits.max_groups)
                         .map_err(|error| match error {
                             JoinError::Gone => GONE,
                             JoinError::TooMany => Refusal(RefusedWhy::OverLimit, "the client is in too many groups"),
@@ -100,10 +112,10 @@ impl<'a> Commands<'a> {
                     .dispatch
                     .clients
                     .registry()
-                    .leave(leave.client, &leave.group);
+                    .leave(leave.client.into(), &leave.group);
                 self.check("leave", leave.client, left.map_err(Into::into));
             }
-            Ask::Ungroup(ungroup) => self.context.dispatch.clients.registry().dissolve(&ungroup.group),
+            Ask::Dissolve(dissolve) => self.context.dispatch.clients.registry().dissolve(&dissolve.group),
             Ask::Bind(bind) => {
                 let bound = check_name(&bind.uid).and_then(|()| {
                     Ok(self
@@ -111,30 +123,36 @@ impl<'a> Commands<'a> {
                         .dispatch
                         .clients
                         .registry()
-                        .bind(bind.client, Some(&bind.uid))?)
+                        .bind(bind.client.into(), Some(&bind.uid))?)
                 });
                 self.check("bind", bind.client, bound);
             }
             Ask::Unbind(unbind) => {
-                let unbound = self.context.dispatch.clients.registry().bind(unbind.client, None);
+                let unbound = self
+                    .context
+                    .dispatch
+                    .clients
+                    .registry()
+                    .bind(unbind.client.into(), None);
                 self.check("unbind", unbind.client, unbound.map_err(Into::into));
             }
             Ask::Session(update) => self.update_session(update),
-            Ask::Reading(reading) => {
-                let found = self.client(reading.client);
-                let paused = found.map(|client| self.context.dispatch.pause(self.link, &client, reading.paused));
-                self.check("reading", reading.client, paused);
+            Ask::Pause(pause) => {
+                let found = self.client(pause.client.into());
+                let paused = found.map(|client| self.context.dispatch.pause(self.link, &client, pause.paused));
+                self.check("pause", pause.client, paused);
             }
             Ask::Respond(respond) => self.context.dispatch.respond(self.link, respond),
+            Ask::Ping(_) => self.context.dispatch.tell(self.link, None, Body::Pong(Pong {})),
             Ask::Query(query) => {
                 if !queries::answer(self.context, self.link, *query, flush) {
-                    self.refuse("query", 0, Refusal(RefusedWhy::Invalid, "unknown query"));
+                    self.refuse("query", None, Refusal(RefusedWhy::Invalid, "unknown query"));
                 }
             }
         }
     }
 
-    fn reject(&self, number: u64, verdict: Verdict) {
+    fn reject(&self, number: ClientNumber, verdict: Verdict) {
         let Ok(client) = self.client(number) else {
             // It left while the worker was asked. It never came in, so no worker has to hear of its end.
             return self.context.dispatch.dismiss(number);
@@ -175,7 +193,7 @@ impl<'a> Commands<'a> {
         for number in gone {
             for _ in 0..batch.share(number, &left_out).len() {
                 self.context.sender.stats.failed_sends.add(1);
-                self.refuse("send", number, GONE);
+                self.refuse("send", Some(number), GONE);
             }
         }
         if !self.done.is_empty() {
@@ -186,33 +204,33 @@ impl<'a> Commands<'a> {
     }
 
     fn send(&mut self, send: Send, flush: &mut FlushBatch) {
-        let checked = check_message(&send, self.context.limits.max_message);
-        let target = send.to.as_deref();
-        if let Err(refusal) = checked.and_then(|()| target.map_or(Ok(()), check_target)) {
-            let client = match target.map_or(&[][..], |target| &target.clients) {
-                [client] if send.client == 0 => *client,
-                _ => send.client,
-            };
-            self.context.sender.stats.failed_sends.add(1);
-            return self.refuse("send", client, refusal);
+        let mut checked = check_message(&send, self.context.limits.max_message);
+        if let Some(To::Target(target)) = &send.to {
+            checked = checked.and_then(|()| check_target(target));
         }
-        if send.client == 0 && send.to.is_none() {
+        if let Err(refusal) = checked {
             self.context.sender.stats.failed_sends.add(1);
-            return self.refuse("send", 0, Refusal(RefusedWhy::Invalid, "the message is to nobody"));
+            return self.refuse("send", only_client(&send), refusal);
         }
         let message = OutboundMessage::new(send.payload, send.binary);
-        match send.to.filter(|_| send.client == 0) {
-            Some(to) => self.send_to(to, message, flush),
+        match send.to {
             None => {
+                self.context.sender.stats.failed_sends.add(1);
+                let refusal = Refusal(RefusedWhy::Invalid, "the message is to nobody");
+                self.refuse("send", None, refusal);
+            }
+            Some(To::Target(target)) => self.send_to(target, message, flush),
+            Some(To::Client(number)) => {
+                let number = ClientNumber(number);
                 self.send_batch(flush);
                 let registry = self.context.dispatch.clients.registry();
-                if let Some(client) = registry.get(send.client) {
+                if let Some(client) = registry.get(number) {
                     self.context.sender.send_one(client, message, None, flush);
                     return;
                 }
                 drop(registry);
                 self.context.sender.stats.failed_sends.add(1);
-                self.refuse("send", send.client, GONE);
+                self.refuse("send", Some(number), GONE);
             }
         }
     }
@@ -229,23 +247,23 @@ impl<'a> Commands<'a> {
     }
 
     fn close(&self, close: Close, flush: &mut FlushBatch) {
-        let target = close.to.unwrap_or_default();
-        let code = match u16::try_from(close.code) {
-            Ok(0) => codes::NORMAL.code,
-            Ok(code) if codes::may_be_sent(code) => code,
-            _ => {
+        let target = close.target.unwrap_or_default();
+        let code = match close.code.map(u16::try_from) {
+            None => codes::NORMAL.code,
+            Some(Ok(code)) if codes::may_be_sent(code) => code,
+            Some(_) => {
                 let refusal = Refusal(RefusedWhy::Invalid, "the close code is not one that may be sent");
-                return self.refuse("close", 0, refusal);
+                return self.refuse("close", None, refusal);
             }
         };
         if let Err(refusal) = check_target(&target) {
-            return self.refuse("close", 0, refusal);
+            return self.refuse("close", None, refusal);
         }
         let mut clients = Vec::new();
         let mut named = |client: &Arc<Client>| clients.push(Arc::clone(client));
         let gone = self.context.dispatch.clients.registry().each(&target, &mut named);
         for number in gone {
-            self.refuse("close", number, GONE);
+            self.refuse("close", Some(number), GONE);
         }
         flush.flush();
         for client in clients {
@@ -267,7 +285,7 @@ impl<'a> Commands<'a> {
             remove,
             clear,
         } = update;
-        let updated = self.client(number).and_then(|client| {
+        let updated = self.client(number.into()).and_then(|client| {
             let max = self.context.limits.max_session;
             self.context
                 .dispatch
@@ -277,20 +295,19 @@ impl<'a> Commands<'a> {
         self.check("session", number, updated);
     }
 
-    fn client(&self, number: u64) -> Result<Arc<Client>, Refusal> {
+    fn client(&self, number: ClientNumber) -> Result<Arc<Client>, Refusal> {
         self.context.dispatch.clients.get(number).ok_or(GONE)
     }
 
     fn check(&self, command: &'static str, client: u64, result: Result<(), Refusal>) {
         if let Err(refusal) = result {
-            self.refuse(command, client, refusal);
+            self.refuse(command, Some(client.into()), refusal);
         }
     }
 
-    fn refuse(&self, command: &'static str, client: u64, Refusal(why, detail): Refusal) {
+    fn refuse(&self, command: &'static str, client: Option<ClientNumber>, Refusal(why, detail): Refusal) {
         let refused = Refused {
             command: command.into(),
-            client,
             why: why.into(),
             detail: detail.into(),
         };

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use meepo_proto::link::{Count, Delivery, Filter, Found, Groups, Query, Select, Selected, Send, Uids, query, reply};
+use meepo_proto::id::{ClientNumber, QueryId};
+use meepo_proto::link::send::To;
+use meepo_proto::link::{
+    Barrier, ClientInfo, Count, Filter, Groups, Query, Receipt, Select, Selected, Send, Uids, query, reply,
+};
 use tokio::sync::oneshot;
 
 use crate::client::handle::{FlushBatch, Sent};
@@ -15,6 +19,7 @@ use crate::worker_link::refusal::check_message;
 /// Answers a query over the link that it came from. A message with a receipt is answered once it is written. False if the
 /// query is unknown.
 pub(crate) fn answer(context: &LinkContext, link: LinkId, query: Query, flush: &mut FlushBatch) -> bool {
+    let id = QueryId(query.id);
     let Some(body) = query.body else { return false };
     let body = match body {
         query::Body::Select(select) => reply::Body::Selected(selected(context, select)),
@@ -27,25 +32,26 @@ pub(crate) fn answer(context: &LinkContext, link: LinkId, query: Query, flush: &
         query::Body::Uids(filter) => reply::Body::Uids(Uids {
             uids: uids(context, &filter),
         }),
+        query::Body::Barrier(_) => reply::Body::Barrier(Barrier {}),
         query::Body::Confirm(send) => match send_with_receipt(context, send, flush) {
             Ok(receipt) => {
-                reply_on_receipt(context, link, query.id, receipt);
+                reply_on_receipt(context, link, id, receipt);
                 return true;
             }
-            Err(failed) => reply::Body::Delivery(failed.into()),
+            Err(failed) => reply::Body::Receipt(failed.into()),
         },
     };
-    context.dispatch.reply(link, query.id, body);
+    context.dispatch.reply(link, id, body);
     true
 }
 
 fn selected(context: &LinkContext, select: Select) -> Selected {
     let registry = context.dispatch.clients.registry();
-    let found = |entry: &Entry| Found {
-        client: entry.client.number,
+    let info = |entry: &Entry| ClientInfo {
+        client: entry.client.number.0,
         uid: match &entry.uid {
-            Some(uid) if select.uid => uid.to_string(),
-            _ => String::new(),
+            Some(uid) if select.uid => Some(uid.to_string()),
+            _ => None,
         },
         groups: match select.groups {
             true => entry.groups.iter().map(ToString::to_string).collect(),
@@ -58,7 +64,7 @@ fn selected(context: &LinkContext, select: Select) -> Selected {
     };
     let filter = select.filter.clone().unwrap_or_default();
     Selected {
-        clients: registry.select(&filter).map(found).collect(),
+        clients: registry.select(&filter).map(info).collect(),
     }
 }
 
@@ -81,32 +87,33 @@ fn send_with_receipt(
     context: &LinkContext,
     send: Send,
     flush: &mut FlushBatch,
-) -> Result<oneshot::Receiver<()>, Delivery> {
-    let number = match send.client {
-        0 => send.to.as_ref().and_then(|to| to.clients.first()).copied(),
-        number => Some(number),
+) -> Result<oneshot::Receiver<()>, Receipt> {
+    let number = match &send.to {
+        Some(To::Client(number)) => Some(ClientNumber(*number)),
+        Some(To::Target(target)) => target.clients.first().copied().map(ClientNumber),
+        None => None,
     };
     let client = number.and_then(|number| context.dispatch.clients.get(number));
-    let client = client.ok_or(Delivery::ClientGone)?;
-    check_message(&send, context.limits.max_message).map_err(|_| Delivery::NotValid)?;
+    let client = client.ok_or(Receipt::ClientGone)?;
+    check_message(&send, context.limits.max_message).map_err(|_| Receipt::NotValid)?;
     let message = OutboundMessage::new(send.payload, send.binary);
     let (receipt, delivered) = oneshot::channel();
     match context.sender.send_one(&client, message, Some(receipt), flush) {
         Sent::Queued => Ok(delivered),
-        Sent::Full => Err(Delivery::BufferFull),
-        Sent::Gone => Err(Delivery::ClientGone),
+        Sent::Full => Err(Receipt::BufferFull),
+        Sent::Gone => Err(Receipt::ClientGone),
     }
 }
 
-fn reply_on_receipt(context: &LinkContext, link: LinkId, query: u64, receipt: oneshot::Receiver<()>) {
+fn reply_on_receipt(context: &LinkContext, link: LinkId, query: QueryId, receipt: oneshot::Receiver<()>) {
     let dispatch = Arc::downgrade(&context.dispatch);
     tokio::spawn(async move {
-        let delivery = match receipt.await {
-            Ok(()) => Delivery::Delivered,
-            Err(_) => Delivery::ClientGone,
+        let outcome = match receipt.await {
+            Ok(()) => Receipt::Delivered,
+            Err(_) => Receipt::ClientGone,
         };
         if let Some(dispatch) = dispatch.upgrade() {
-            dispatch.reply(link, query, reply::Body::Delivery(delivery.into()));
+            dispatch.reply(link, query, reply::Body::Receipt(outcome.into()));
         }
     });
 }

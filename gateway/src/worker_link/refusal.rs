@@ -1,5 +1,7 @@
 //! Why a command is not carried out, and the checks that every command has in common.
 
+use meepo_proto::id::ClientNumber;
+use meepo_proto::link::send::To;
 use meepo_proto::link::{RefusedWhy, Send, Target};
 
 use crate::fanout::client_registry::Gone;
@@ -29,6 +31,18 @@ pub(crate) fn check_message(send: &Send, max_message: usize) -> Result<(), Refus
         return Err(Refusal(RefusedWhy::Invalid, "the text is not UTF-8"));
     }
     Ok(())
+}
+
+/// The client of a message, if it names a single one.
+pub(crate) fn only_client(send: &Send) -> Option<ClientNumber> {
+    match &send.to {
+        Some(To::Client(number)) => Some(ClientNumber(*number)),
+        Some(To::Target(target)) => match target.clients[..] {
+            [number] => Some(ClientNumber(number)),
+            _ => None,
+        },
+        None => None,
+    }
 }
 
 /// Whether the names in a target are valid.

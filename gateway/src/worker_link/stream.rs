@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use meepo_proto::batch;
+use meepo_link::{Incoming, channel};
 use meepo_proto::link::command::Body as CommandBody;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::link_server::Link;
 use meepo_proto::link::{Command, Event, Hello, Welcome};
-use meepo_proto::parts::Incoming;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,7 +19,7 @@ use crate::router::effects::Events;
 use crate::router::{Ending, LinkId};
 use crate::worker_link::commands::Commands;
 use crate::worker_link::context::LinkContext;
-use crate::worker_link::outgoing::Outgoing;
+use crate::worker_link::outgoing::{self, EventStream};
 
 /// Serves the links of one child.
 #[derive(Debug, Clone)]
@@ -38,16 +37,16 @@ const COMMANDS_PER_TURN: usize = 512;
 
 #[tonic::async_trait]
 impl Link for LinkService {
-    type OpenStream = Outgoing;
+    type OpenStream = EventStream;
 
     async fn open(&self, request: Request<Streaming<Command>>) -> Result<Response<Self::OpenStream>, Status> {
         let peer = request.remote_addr();
         let peer = peer.map_or_else(|| "this host".to_owned(), |peer| peer.to_string());
         let commands = Incoming::new(request.into_inner(), self.max_command);
         // Events are bounded by what may be in flight, which the router counts; replies and refusals by the commands.
-        let (events, queue) = batch::channel();
+        let (events, queue) = channel::channel();
         let in_parts = Arc::<AtomicBool>::default();
-        let stream = Outgoing::new(queue, Arc::clone(&in_parts));
+        let stream = outgoing::stream(queue, Arc::clone(&in_parts));
         self.tasks
             .spawn(serve(Arc::clone(&self.context), peer, commands, events, in_parts));
         Ok(Response::new(stream))
@@ -69,7 +68,7 @@ async fn serve(
     };
     let hello = match hello {
         // Before the link is up: a worker that means another gateway would be given clients.
-        Ok(hello) if ![0, gateway.0].contains(&hello.gateway_id) => {
+        Ok(hello) if hello.gateway_id.is_some_and(|meant| meant != gateway.0) => {
             let _ = events.send(Err(Status::failed_precondition("this is another gateway")));
             return;
         }

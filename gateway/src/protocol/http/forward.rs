@@ -238,7 +238,8 @@ mod tests {
     use std::task::{Context, Waker};
     use std::time::Duration;
 
-    use meepo_proto::batch;
+    use meepo_link::channel;
+    use meepo_proto::id::Seq;
 
     use super::*;
     use crate::config::limits::Limits;
@@ -268,7 +269,7 @@ mod tests {
             Err(Failure::Stopping)
         ));
         assert_eq!(start.elapsed(), DRAIN_WITHOUT_WORKERS);
-        let (events, _stream) = batch::channel();
+        let (events, _stream) = channel::channel();
         dispatch.link_up(events, false);
         let start = Instant::now();
         assert!(matches!(
@@ -282,7 +283,7 @@ mod tests {
     async fn a_handler_whose_client_has_gone_holds_no_stop() {
         let entrance = Entrance::for_test(Limits::default());
         let dispatch = &entrance.dispatch;
-        let (events, _stream) = batch::channel();
+        let (events, _stream) = channel::channel();
         let link = dispatch.link_up(events, false);
         let ask = || {
             dispatch
@@ -295,7 +296,7 @@ mod tests {
         assert!(!wait::is_done(dispatch));
         tokio::join!(wait::drained(dispatch), async {
             sleep(Duration::from_secs(60)).await;
-            dispatch.done(link, &[2]);
+            dispatch.done(link, &[Seq(2)]);
         });
         assert!(wait::is_done(dispatch));
         assert!(dispatch.look(|router, _| !router.is_idle()), "one is still handled");
@@ -309,7 +310,7 @@ mod tests {
             ..Limits::default()
         });
         let dispatch = &entrance.dispatch;
-        let (events, _stream) = batch::channel();
+        let (events, _stream) = channel::channel();
         let link = dispatch.link_up(events, false);
         let request = || wire::Request {
             method: "GET".into(),
@@ -320,7 +321,7 @@ mod tests {
                 .ask(request(), entrance.budget.ticket())
                 .expect("there is room");
             let respond = wire::Respond {
-                request: asked.place.number,
+                request_number: asked.place.number.0,
                 status: 200,
                 body: vec![0; size].into(),
                 ..wire::Respond::default()
@@ -338,14 +339,14 @@ mod tests {
             .ask(request(), entrance.budget.ticket())
             .expect("there is room");
         let respond = wire::Respond {
-            request: asked.place.number,
+            request_number: asked.place.number.0,
             status: 200,
             ..wire::Respond::default()
         };
         dispatch.respond(link, respond);
         // In one batch: who asked has had no time to go.
         dispatch.link_down(link, Ending::Died);
-        let (events, mut stream) = batch::channel();
+        let (events, mut stream) = channel::channel();
         dispatch.link_up(events, false);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(stream.poll_recv(&mut cx).is_pending(), "it is answered");
@@ -363,7 +364,7 @@ mod tests {
             value: Bytes::copy_from_slice(value),
         });
         let respond = wire::Respond {
-            request: 1,
+            request_number: 1,
             status,
             headers: headers.collect(),
             body: "yes".into(),

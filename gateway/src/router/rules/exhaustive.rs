@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use meepo_proto::link::{Buffered, Closed, Message, Opened, Request};
+use meepo_proto::link::{Closed, Message, Opened, Request, SendBuffer};
 
+use super::client_state::Readiness;
 use super::*;
 
 /// Small enough that each bound is met: a link takes two events, a client may have two in flight.
@@ -46,9 +47,9 @@ enum Step {
     Up,
     Drain(LinkId),
     Down(LinkId, Ending),
-    Done(LinkId, u64),
+    Done(LinkId, Seq),
     /// Cut off, or handed back.
-    Undone(LinkId, u64, bool),
+    Undone(LinkId, Seq, bool),
     Release(ClientNumber),
     /// Who made a request waits no more.
     Dismiss(ClientNumber),
@@ -68,7 +69,7 @@ impl World {
     }
 
     fn script(&self, client: ClientNumber) -> &'static str {
-        self.script[usize::try_from(client).unwrap() - 1]
+        self.script[usize::try_from(client.0).unwrap() - 1]
     }
 
     fn number(&self, client: ClientNumber, body: &Body) -> Number {
@@ -76,8 +77,8 @@ impl World {
             Body::Opened(_) | Body::Request(_) => 0,
             Body::Message(message) => message.payload[0].into(),
             Body::Closed(_) => self.script(client).len() - 1,
-            Body::Buffered(Buffered { full: true }) => self.script(client).find('f').unwrap(),
-            Body::Buffered(Buffered { full: false }) => self.script(client).find('e').unwrap(),
+            Body::SendBuffer(SendBuffer { full: true }) => self.script(client).find('f').unwrap(),
+            Body::SendBuffer(SendBuffer { full: false }) => self.script(client).find('e').unwrap(),
             other => panic!("not an event of a client: {other:?}"),
         };
         (client, place)
@@ -90,7 +91,7 @@ impl World {
                 payload: vec![u8::try_from(place).unwrap()].into(),
                 binary: true,
             }),
-            news @ (b'f' | b'e') => Body::Buffered(Buffered { full: news == b'f' }),
+            news @ (b'f' | b'e') => Body::SendBuffer(SendBuffer { full: news == b'f' }),
             b'c' => Body::Closed(Closed::default()),
             kind => Body::Request(Box::new(Request {
                 method: if kind == b'r' { "PUT" } else { "POST" }.into(),
@@ -104,12 +105,12 @@ impl World {
     }
 
     /// The first event in flight of each client over a link: what its worker is handling.
-    fn handled_now(&self, link: LinkId) -> Vec<(ClientNumber, u64)> {
+    fn handled_now(&self, link: LinkId) -> Vec<(ClientNumber, Seq)> {
         let client_queues = self
             .router
             .client_queues
             .iter()
-            .filter(|(_, queue)| queue.link == Some(link));
+            .filter(|(_, queue)| queue.place.link() == Some(link));
         client_queues
             .filter_map(|(client, queue)| Some((*client, queue.in_flight.front()?.0)))
             .collect()
@@ -118,8 +119,8 @@ impl World {
     /// All that can happen now.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        for client in 1..=3 {
-            let pushed = self.pushed[usize::try_from(client).unwrap() - 1];
+        for client in (1..=3).map(ClientNumber) {
+            let pushed = self.pushed[usize::try_from(client.0).unwrap() - 1];
             if pushed < self.script(client).len() {
                 steps.push(Step::Push(client));
             }
@@ -140,7 +141,11 @@ impl World {
                 steps.extend(state.draining.then_some(Step::Undone(link, seq, true)));
             }
         }
-        let dismissed = self.router.client_queues.iter().filter(|(_, queue)| !queue.dismissed);
+        let dismissed = self
+            .router
+            .client_queues
+            .iter()
+            .filter(|(_, queue)| !queue.standing.is_dismissed());
         let requests = dismissed.filter(|(client, _)| self.is_request(**client));
         steps.extend(requests.map(|(client, _)| Step::Dismiss(*client)));
         steps.extend(self.held.iter().map(|client| Step::Release(*client)));
@@ -155,7 +160,7 @@ impl World {
         let mut lost = BTreeSet::new();
         match step {
             Step::Push(client) => {
-                let pushed = &mut self.pushed[usize::try_from(client).unwrap() - 1];
+                let pushed = &mut self.pushed[usize::try_from(client.0).unwrap() - 1];
                 let number = (client, *pushed);
                 *pushed += 1;
                 if self.script(client).as_bytes()[number.1] == b'e' {
@@ -218,7 +223,7 @@ impl World {
                     ..
                 } => {
                     let number = self.number(client, &body);
-                    assert_eq!(told, number.1 as u64 + 1, "it has the same number each time");
+                    assert_eq!(told.0, number.1 as u64 + 1, "it has the same number each time");
                     assert!(!self.router.links[&link].draining, "nothing new over a draining link");
                     assert!(!self.held.contains(&client), "nothing before its time");
                     assert!(!self.over.contains(&number), "nothing that is over");
@@ -268,7 +273,7 @@ impl World {
         to_hold: &mut BTreeSet<ClientNumber>,
         lost: &mut BTreeSet<Number>,
     ) {
-        if self.router.client_queues[&client].dismissed || self.script(client) == "1" {
+        if self.router.client_queues[&client].standing.is_dismissed() || self.script(client) == "1" {
             lost.insert((client, 0));
             return;
         }
@@ -290,7 +295,7 @@ impl World {
         for (&client, queue) in &router.client_queues {
             let events = queue.in_flight.iter().map(|(_, event)| event).chain(&queue.waiting);
             let events: Vec<_> = events.map(|event| self.number(client, &event.body).1).collect();
-            let pushed = self.pushed[usize::try_from(client).unwrap() - 1];
+            let pushed = self.pushed[usize::try_from(client.0).unwrap() - 1];
             let expected = (0..pushed).filter(|place| !self.over.contains(&(client, *place)));
             assert_eq!(
                 events,
@@ -306,30 +311,32 @@ impl World {
             );
             assert!(queue.in_flight.len() <= self.router.bounds.client_in_flight);
             assert!(
-                !queue.held || queue.in_flight.is_empty(),
+                queue.readiness != Readiness::Held || queue.in_flight.is_empty(),
                 "what is held is not in flight"
             );
-            assert_eq!(queue.held, self.held.contains(&client));
-            let link = queue.link.and_then(|link| router.links.get(&link));
-            assert_eq!(queue.link.is_some(), link.is_some(), "its link is up");
+            assert_eq!(queue.readiness == Readiness::Held, self.held.contains(&client));
+            let link = queue.place.link().and_then(|link| router.links.get(&link));
+            assert_eq!(queue.place.link().is_some(), link.is_some(), "its link is up");
             let queued = link.map_or(0, |state| {
                 let queues = state.blocked.iter().chain(&state.suspects);
                 queues.filter(|blocked| **blocked == client).count()
             });
             assert_eq!(
                 queued,
-                usize::from(queue.blocked),
+                usize::from(queue.readiness == Readiness::Blocked),
                 "it is in a queue, once, or not blocked"
             );
-            if queue.known && queue.is_idle() && stays {
-                assert!(queue.attached, "a worker knows it");
+            if queue.standing == Standing::Known && queue.is_idle() && stays {
+                assert!(queue.place.attached().is_some(), "a worker knows it");
                 assert!(link.is_some_and(|state| !state.draining), "one that stays");
             }
-            if queue.waiting.is_empty() || queue.held || !stays {
+            if queue.waiting.is_empty() || queue.readiness == Readiness::Held || !stays {
                 continue;
             }
             match link {
-                Some(state) if queue.blocked => assert!(!state.in_flight.is_empty(), "it waits for something"),
+                Some(state) if queue.readiness == Readiness::Blocked => {
+                    assert!(!state.in_flight.is_empty(), "it waits for something")
+                }
                 Some(state) if state.draining => assert!(!queue.in_flight.is_empty(), "it waits for its own events"),
                 _ => assert_eq!(
                     queue.in_flight.len(),
@@ -348,7 +355,11 @@ impl World {
             let mut bytes = 0;
             for (seq, client) in &state.in_flight {
                 let queue = &router.client_queues[client];
-                assert_eq!(queue.link, Some(link), "all events of a client are over one link");
+                assert_eq!(
+                    queue.place.link(),
+                    Some(link),
+                    "all events of a client are over one link"
+                );
                 bytes += queue.in_flight.iter().find(|(other, _)| other == seq).unwrap().1.bytes;
             }
             assert_eq!(state.in_flight_bytes, bytes);
@@ -356,7 +367,7 @@ impl World {
             let of_link = router
                 .client_queues
                 .iter()
-                .filter(|(_, queue)| queue.link == Some(link));
+                .filter(|(_, queue)| queue.place.link() == Some(link));
             assert_eq!(state.clients, of_link.map(|(client, _)| *client).collect());
             let requests = state.clients.iter().filter(|client| self.is_request(**client));
             assert_eq!(state.requests, requests.count());
@@ -383,7 +394,9 @@ impl World {
                 None => break,
             }
         }
-        let all = (1..=3).flat_map(|client| (0..self.script(client).len()).map(move |place| (client, place)));
+        let all = (1..=3)
+            .map(ClientNumber)
+            .flat_map(|client| (0..self.script(client).len()).map(move |place| (client, place)));
         assert_eq!(self.over, all.collect(), "everything is handled or given up");
         assert!(self.router.is_idle(), "nothing is left");
         assert!(!self.router.full && self.router.paused.is_empty(), "all are read");
@@ -399,12 +412,12 @@ impl World {
         let clients = |clients: &VecDeque<ClientNumber>| {
             clients
                 .iter()
-                .map(|client| small(usize::try_from(*client).unwrap()))
+                .map(|client| small(usize::try_from(client.0).unwrap()))
                 .collect::<Vec<_>>()
         };
         let mut print = vec![u8::from(self.router.full)];
         print.extend(self.pushed.map(small));
-        for client in 1..=3 {
+        for client in (1..=3).map(ClientNumber) {
             print.push(u8::from(self.router.paused.contains(&client)));
             for place in 0..self.script(client).len() {
                 print.push(u8::from(self.over.contains(&(client, place))));
@@ -413,8 +426,9 @@ impl World {
                 print.push(END);
                 continue;
             };
-            print.push(queue.link.map_or(END, rank));
-            print.extend([queue.attached, queue.known, queue.blocked, queue.held, queue.dismissed].map(u8::from));
+            print.push(queue.place.link().map_or(END, rank));
+            print.push(u8::from(queue.place.attached().is_some()));
+            print.extend([queue.standing as u8, queue.readiness as u8]);
             print.push(small(queue.in_flight.len()));
             for event in queue.in_flight.iter().map(|(_, event)| event).chain(&queue.waiting) {
                 print.extend([
@@ -430,7 +444,7 @@ impl World {
             print.push(
                 state
                     .suspect
-                    .map_or(END, |seq| small(usize::try_from(state.in_flight[&seq]).unwrap())),
+                    .map_or(END, |seq| small(usize::try_from(state.in_flight[&seq].0).unwrap())),
             );
             print.extend(clients(&state.blocked));
             print.push(END);

@@ -8,7 +8,7 @@
 //! - An event stays here until the worker says `done`. When a link ends, what was in flight over it goes back to the
 //!   front of its client's queue and is delivered again, marked.
 //! - An event in front when workers died may be the cause: it is tried with a pause, then alone, then given up.
-//! - News of a send buffer that nobody was sent yet vanishes with its opposite.
+//! - News of a send buffer that no worker was sent yet vanishes with its opposite.
 //! - A draining link gets nothing new and is finished once nothing is in flight over it.
 //! - A request is a client of its own, with this one event: it goes to the link that has the least to do, and is forgotten
 //!   when it is done. One that must not be handled twice is forgotten when its link ends.
@@ -16,23 +16,27 @@
 use std::collections::VecDeque;
 
 use foldhash::{HashMap, HashSet};
+use meepo_proto::id::{ClientNumber, Seq};
 use meepo_proto::link::event::Body;
 
+mod client_queue;
+mod client_state;
 mod delivery;
+mod event;
+mod link;
 mod output;
 mod send_buffer;
-mod state;
 
+use client_queue::{ClientQueue, Spare};
+use client_state::{Place, Standing};
+use event::Pending;
+pub(crate) use event::{head_bytes, header_bytes, only_once};
+use link::Link;
 pub use output::{Flow, Output};
-use state::{ClientQueue, Link, Pending, Spare};
-pub(crate) use state::{head_bytes, header_bytes, only_once};
 
 /// A link to a worker child, numbered by the caller and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
-
-/// A client's number at this gateway.
-pub type ClientNumber = u64;
 
 /// What the router holds back, and from when on.
 #[derive(Debug, Clone, Copy)]
@@ -130,12 +134,15 @@ impl Router {
         !self
             .client_queues
             .values()
-            .any(|queue| !queue.dismissed && !queue.is_idle())
+            .any(|queue| !queue.standing.is_dismissed() && !queue.is_idle())
     }
 
     /// Events that nobody has finished and somebody waits for.
     pub fn unfinished(&self) -> usize {
-        let client_queues = self.client_queues.values().filter(|queue| !queue.dismissed);
+        let client_queues = self
+            .client_queues
+            .values()
+            .filter(|queue| !queue.standing.is_dismissed());
         client_queues
             .map(|queue| queue.waiting.len() + queue.in_flight.len())
             .sum()
@@ -143,28 +150,26 @@ impl Router {
 
     /// The link that serves a client and has seen it.
     pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
-        self.client_queues
-            .get(&client)
-            .filter(|queue| queue.attached)
-            .and_then(|queue| queue.link)
+        self.client_queues.get(&client).and_then(|queue| queue.place.attached())
     }
 
     /// The worker of a client has forgotten it: it is to be told again what has to be known, with the next event.
     pub fn forgotten(&mut self, client: ClientNumber) {
         if let Some(queue) = self.client_queues.get_mut(&client) {
-            queue.attached = false;
+            queue.place.detach();
         }
     }
 
     /// Takes an event from a client. A client's first event is `opened`, its last is `closed`.
     pub fn push(&mut self, client: ClientNumber, body: Body, out: &mut Vec<Output>) -> Flow {
-        if matches!(body, Body::Buffered(_)) && self.take_out_news(client, out) {
+        if matches!(body, Body::SendBuffer(_)) && self.take_out_news(client, out) {
             return self.flow(client);
         }
-        let queue = self.client_queues.entry(client).or_default();
-        queue.last_number += 1;
-        queue.is_request = matches!(body, Body::Request(_));
-        let event = Pending::new(queue.last_number, body);
+        let queue = self
+            .client_queues
+            .entry(client)
+            .or_insert_with(|| ClientQueue::of(&body));
+        let event = Pending::new(queue.next_number(), body);
         let bytes = event.bytes;
         queue.wait(event, &mut self.spare);
         queue.waiting_bytes += bytes;
@@ -200,8 +205,9 @@ impl Router {
         let Some(queue) = self.client_queues.get(&client) else {
             return true;
         };
-        let unseen =
-            !queue.known && queue.in_flight.is_empty() && queue.waiting.front().is_none_or(Pending::is_new_opened);
+        let unseen = queue.standing != Standing::Known
+            && queue.in_flight.is_empty()
+            && queue.waiting.front().is_none_or(Pending::is_new_opened);
         if unseen {
             self.forget(client, out);
             self.check_resume(client, out);
@@ -215,7 +221,7 @@ impl Router {
         let Some(queue) = self.client_queues.get_mut(&client) else {
             return;
         };
-        queue.dismissed = true;
+        queue.standing.dismiss();
         if queue.in_flight.is_empty() {
             self.forget(client, out);
             self.check_resume(client, out);
@@ -244,7 +250,7 @@ impl Router {
         let blocked = std::mem::take(&mut state.blocked);
         for client in blocked.into_iter().chain(std::mem::take(&mut state.suspects)) {
             if let Some(queue) = self.client_queues.get_mut(&client) {
-                queue.blocked = false;
+                queue.readiness.unblock();
             }
         }
         self.pump_all(out);
@@ -268,7 +274,7 @@ impl Router {
     }
 
     /// The worker has finished with an event.
-    pub fn done(&mut self, link: LinkId, seq: u64, out: &mut Vec<Output>) {
+    pub fn done(&mut self, link: LinkId, seq: Seq, out: &mut Vec<Output>) {
         let Some(state) = self.links.get_mut(&link) else { return };
         let Some(client) = state.in_flight.remove(&seq) else {
             return;
@@ -284,9 +290,9 @@ impl Router {
         state.in_flight_bytes -= done.bytes;
         let suspect = state.suspect.take_if(|suspect| *suspect == seq).is_some();
         self.in_flight -= 1;
-        queue.known = true;
+        queue.standing.done();
         queue.spare(&mut self.spare);
-        if done.is_last() || (queue.dismissed && queue.in_flight.is_empty()) {
+        if done.is_last() || (queue.standing.is_dismissed() && queue.in_flight.is_empty()) {
             self.forget(client, out);
         } else {
             if queue.settling && queue.is_idle() {
@@ -304,7 +310,7 @@ impl Router {
     }
 
     /// The worker has cut the handler of an event off, or hands it back: what it has of the client is delivered again.
-    pub fn undone(&mut self, link: LinkId, seq: u64, handed_back: bool, out: &mut Vec<Output>) {
+    pub fn undone(&mut self, link: LinkId, seq: Seq, handed_back: bool, out: &mut Vec<Output>) {
         let Some(state) = self.links.get_mut(&link) else { return };
         // A link that stays would get the event again at once, for ever.
         let ending = match handed_back && state.draining {
@@ -333,7 +339,7 @@ impl Router {
     /// Tries a client's next event again, a while after [`Output::Hold`].
     pub fn release(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
         if let Some(queue) = self.client_queues.get_mut(&client) {
-            queue.held = false;
+            queue.readiness.release();
         }
         self.pump(client, out);
         self.check_resume(client, out);
@@ -346,11 +352,10 @@ impl Router {
         let Some(queue) = self.client_queues.get_mut(&client) else {
             return;
         };
-        queue.link = None;
-        queue.attached = false;
-        queue.blocked = false;
+        queue.place = Place::Nowhere;
+        queue.readiness.unblock();
         self.in_flight -= queue.in_flight.len();
-        if queue.dismissed || queue.in_flight.front().is_some_and(|(_, event)| event.only_once()) {
+        if queue.standing.is_dismissed() || queue.in_flight.front().is_some_and(|(_, event)| event.only_once()) {
             queue.in_flight.clear();
             self.forget(client, out);
             return;
@@ -368,7 +373,7 @@ impl Router {
                 lost = events.pop_front();
             } else if ending == Ending::Died && first.failed + 1 == self.bounds.max_deliveries {
                 // Workers that are killed together would each be the next one for it.
-                queue.held = true;
+                queue.readiness.hold();
                 out.push(Output::Hold { client });
             }
         }
@@ -428,7 +433,7 @@ impl Router {
         self.waiting -= queue.waiting.len();
         self.in_flight -= queue.in_flight.len();
         self.paused.remove(&client);
-        if let Some(state) = queue.link.and_then(|link| self.links.get_mut(&link)) {
+        if let Some(state) = queue.place.link().and_then(|link| self.links.get_mut(&link)) {
             // A worker that is out of order may say `closed` is done before what came earlier.
             state.remove(client, &queue);
         }

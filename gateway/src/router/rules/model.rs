@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use meepo_proto::link::{Buffered, Closed, Message, Opened};
+use meepo_proto::link::{Closed, Message, Opened, SendBuffer};
 use proptest::prelude::*;
 
 use super::*;
@@ -33,7 +33,7 @@ pub(super) fn number(body: &Body) -> u32 {
 }
 
 /// What a worker has of a client, in the order of arrival.
-type Inbox = BTreeMap<ClientNumber, VecDeque<(u64, Body, bool)>>;
+type Inbox = BTreeMap<ClientNumber, VecDeque<(Seq, Body, bool)>>;
 
 /// Workers that handle each client's events one after the other, as real ones do.
 #[derive(Default)]
@@ -120,7 +120,7 @@ impl Workers {
             inbox.remove(&client);
         }
         match body {
-            Body::Buffered(Buffered { full }) => self.news.entry(client).or_default().push((full, redelivered)),
+            Body::SendBuffer(SendBuffer { full }) => self.news.entry(client).or_default().push((full, redelivered)),
             body => self
                 .handled
                 .entry(client)
@@ -135,7 +135,7 @@ impl Workers {
     fn reply(&mut self, router: &mut Router, link: LinkId, client: ClientNumber, out: &mut Vec<Output>) {
         let Some(inbox) = self.links.get_mut(&link) else { return };
         let Some(events) = inbox.get_mut(&client) else { return };
-        let is_reply = |(_, body, redelivered): &(u64, Body, bool)| matches!(body, Body::Message(_)) && !redelivered;
+        let is_reply = |(_, body, redelivered): &(Seq, Body, bool)| matches!(body, Body::Message(_)) && !redelivered;
         let Some(at) = (1..events.len()).find(|at| is_reply(&events[*at])) else {
             return;
         };
@@ -153,7 +153,7 @@ impl Workers {
         };
         let seq = *seq;
         inbox.remove(&client);
-        let handed_back = self.draining.contains(&link) && seq % 2 == 0;
+        let handed_back = self.draining.contains(&link) && seq.0 % 2 == 0;
         router.undone(link, seq, handed_back, out);
         self.take(out);
     }
@@ -183,7 +183,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let client = 1..6u64;
+    let client = (1..6u64).prop_map(ClientNumber);
     prop_oneof![
         2 => client.clone().prop_map(Step::Open),
         8 => client.clone().prop_map(Step::Send),
@@ -238,11 +238,11 @@ proptest! {
                 Step::Buffer(client) if sent.contains_key(&client) && !closed.contains(&client) => {
                     let full = full.entry(client).or_insert(false);
                     *full = !*full;
-                    if router.push(client, Body::Buffered(Buffered { full: *full }), &mut out) == Flow::Pause {
+                    if router.push(client, Body::SendBuffer(SendBuffer { full: *full }), &mut out) == Flow::Pause {
                         workers.paused.insert(client);
                     }
                     if let Some(queue) = router.client_queues.get(&client) {
-                        let unsent = queue.waiting.iter().filter(|event| event.is_new_buffered());
+                        let unsent = queue.waiting.iter().filter(|event| event.is_new_send_buffer());
                         prop_assert!(unsent.count() <= 1, "no more than one waits");
                     }
                 }

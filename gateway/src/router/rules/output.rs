@@ -1,8 +1,9 @@
 //! What the router tells its caller.
 
+use meepo_proto::id::{ClientNumber, EventNumber, Seq};
 use meepo_proto::link::event::Body;
 
-use super::{ClientNumber, LinkId};
+use super::LinkId;
 
 /// What the caller has to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,10 +11,11 @@ pub enum Output {
     /// Send this event over the link.
     Deliver {
         link: LinkId,
-        seq: u64,
+        /// The event's number on its link.
+        seq: Seq,
         client: ClientNumber,
-        /// The event's number among the client's, the same each time.
-        number: u64,
+        /// The event's number among its client's, the same each time.
+        number: EventNumber,
         body: Body,
         redelivered: bool,
         /// It is the first event of the client that the link sees.

@@ -1,17 +1,21 @@
-//! News of send buffers: a client has at most one that nobody was sent yet, however often its buffer fills and empties.
+//! News of send buffers: of a client there is at most one event that no worker was sent, however often its send buffer fills
+//! and empties.
 
-use super::{ClientNumber, Output, Router};
+use meepo_proto::id::ClientNumber;
+
+use super::{Output, Router};
 
 impl Router {
-    /// Takes out news that waits and that nobody was sent: what comes now is the opposite, and leaves things as they were.
+    /// Takes out an event that waits and that no worker was sent: the event that comes now is the opposite, and both together
+    /// are no news.
     pub(super) fn take_out_news(&mut self, client: ClientNumber, out: &mut Vec<Output>) -> bool {
         let Some(queue) = self.client_queues.get_mut(&client) else {
             return false;
         };
-        let Some(at) = queue.waiting.iter().rposition(|event| event.is_new_buffered()) else {
+        let Some(at) = queue.waiting.iter().rposition(|event| event.is_new_send_buffer()) else {
             return false;
         };
-        let news = queue.waiting.remove(at).expect("it was just found");
+        let news = queue.waiting.remove(at).expect("its place was found above");
         queue.waiting_bytes -= news.bytes;
         self.waiting_bytes -= news.bytes;
         self.waiting -= 1;
@@ -26,8 +30,9 @@ impl Router {
 
 #[cfg(test)]
 mod tests {
+    use meepo_proto::id::Seq;
     use meepo_proto::link::event::Body;
-    use meepo_proto::link::{Buffered, Message, Opened};
+    use meepo_proto::link::{Message, Opened, SendBuffer};
 
     use super::super::{Bounds, Ending, Flow, LinkId};
     use super::*;
@@ -41,8 +46,8 @@ mod tests {
         max_returns: 16,
     };
 
-    fn buffered(full: bool) -> Body {
-        Body::Buffered(Buffered { full })
+    fn send_buffer(full: bool) -> Body {
+        Body::SendBuffer(SendBuffer { full })
     }
 
     /// A router with a link, over which a client's `opened` is done.
@@ -50,8 +55,8 @@ mod tests {
         let mut router = Router::new(BOUNDS);
         let mut out = Vec::new();
         router.link_up(LinkId(1), &mut out);
-        router.push(1, Body::Opened(Opened {}), &mut out);
-        router.done(LinkId(1), 1, &mut out);
+        router.push(ClientNumber(1), Body::Opened(Opened {}), &mut out);
+        router.done(LinkId(1), Seq(1), &mut out);
         router
     }
 
@@ -59,7 +64,7 @@ mod tests {
         let news = out.iter().filter_map(|output| match output {
             Output::Deliver {
                 link,
-                body: Body::Buffered(Buffered { full }),
+                body: Body::SendBuffer(SendBuffer { full }),
                 redelivered,
                 ..
             } => Some((link.0, *full, *redelivered)),
@@ -72,14 +77,14 @@ mod tests {
     fn what_nobody_was_sent_vanishes_with_its_opposite() {
         let mut router = router();
         let mut out = Vec::new();
-        router.push(1, buffered(true), &mut out);
+        router.push(ClientNumber(1), send_buffer(true), &mut out);
         assert_eq!(news(&out), [(1, true, false)]);
         for full in [false, true, false, true, false] {
-            router.push(1, buffered(full), &mut out);
+            router.push(ClientNumber(1), send_buffer(full), &mut out);
         }
         assert_eq!((router.waiting(), router.waiting_bytes), (1, 128));
         out.clear();
-        router.done(LinkId(1), 2, &mut out);
+        router.done(LinkId(1), Seq(2), &mut out);
         assert_eq!(news(&out), [(1, false, false)]);
     }
 
@@ -87,12 +92,12 @@ mod tests {
     fn what_a_worker_was_sent_comes_again_and_does_not_vanish() {
         let mut router = router();
         let mut out = Vec::new();
-        router.push(1, buffered(true), &mut out);
+        router.push(ClientNumber(1), send_buffer(true), &mut out);
         router.link_down(LinkId(1), Ending::Died, &mut out);
-        router.push(1, buffered(false), &mut out);
+        router.push(ClientNumber(1), send_buffer(false), &mut out);
         out.clear();
         router.link_up(LinkId(2), &mut out);
-        router.done(LinkId(2), 1, &mut out);
+        router.done(LinkId(2), Seq(1), &mut out);
         assert_eq!(news(&out), [(2, true, true), (2, false, false)]);
     }
 
@@ -101,36 +106,46 @@ mod tests {
         let mut router = router();
         let mut out = Vec::new();
         router.link_down(LinkId(1), Ending::Silent, &mut out);
-        router.push(1, buffered(true), &mut out);
-        assert!(!router.settle(1));
-        router.push(1, buffered(false), &mut out);
-        assert_eq!(out, [Output::Settled { client: 1 }]);
+        router.push(ClientNumber(1), send_buffer(true), &mut out);
+        assert!(!router.settle(ClientNumber(1)));
+        router.push(ClientNumber(1), send_buffer(false), &mut out);
+        assert_eq!(
+            out,
+            [Output::Settled {
+                client: ClientNumber(1)
+            }]
+        );
 
         let large = Body::Message(Message {
             payload: vec![0; 160].into(),
             binary: true,
         });
-        router.push(1, large, &mut out);
-        assert_eq!(router.push(1, buffered(true), &mut out), Flow::Pause);
+        router.push(ClientNumber(1), large, &mut out);
+        assert_eq!(router.push(ClientNumber(1), send_buffer(true), &mut out), Flow::Pause);
         out.clear();
-        assert_eq!(router.push(1, buffered(false), &mut out), Flow::Go);
+        assert_eq!(router.push(ClientNumber(1), send_buffer(false), &mut out), Flow::Go);
         router.link_up(LinkId(2), &mut out);
-        assert!(out.contains(&Output::Resume { client: 1 }), "{out:?}");
+        assert!(
+            out.contains(&Output::Resume {
+                client: ClientNumber(1)
+            }),
+            "{out:?}"
+        );
     }
 
     #[test]
     fn a_client_that_waited_for_room_is_known_to_the_link_that_it_has_come_to() {
         let mut router = router();
         let mut out = Vec::new();
-        router.push(2, Body::Opened(Opened {}), &mut out);
-        router.done(LinkId(1), 2, &mut out);
+        router.push(ClientNumber(2), Body::Opened(Opened {}), &mut out);
+        router.done(LinkId(1), Seq(2), &mut out);
         router.link_down(LinkId(1), Ending::Silent, &mut out);
         let large = Body::Message(Message {
             payload: vec![0; 300].into(),
             binary: true,
         });
-        router.push(1, large, &mut out);
-        router.push(2, buffered(true), &mut out);
+        router.push(ClientNumber(1), large, &mut out);
+        router.push(ClientNumber(2), send_buffer(true), &mut out);
         out.clear();
         router.link_up(LinkId(2), &mut out);
         let delivered = |output: &&Output| matches!(output, Output::Deliver { .. });
@@ -140,8 +155,14 @@ mod tests {
             "there is room for one: {out:?}"
         );
         out.clear();
-        router.push(2, buffered(false), &mut out);
+        router.push(ClientNumber(2), send_buffer(false), &mut out);
         let link = LinkId(2);
-        assert!(out.contains(&Output::Attach { link, client: 2 }), "{out:?}");
+        assert!(
+            out.contains(&Output::Attach {
+                link,
+                client: ClientNumber(2)
+            }),
+            "{out:?}"
+        );
     }
 }
