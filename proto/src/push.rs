@@ -14,7 +14,7 @@ pub use generated::*;
 
 #[allow(clippy::all, missing_debug_implementations, unreachable_pub)]
 mod generated {
-    tonic::include_proto!("meepo.push.v1");
+    include!("generated/meepo.push.v1.rs");
 }
 
 /// A message that is a JSON object. What serde derives would also take an array of the fields' values.

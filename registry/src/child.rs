@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::figures::RegistryFigures;
+use meepo_node::election_lock::ElectionLock;
 use meepo_node::secret::{SecretCheck, warn_if_open};
-use meepo_node::stats::Slot;
-use meepo_node::turn::Turn;
 use meepo_node::{BoxError, Child, rpc};
 use meepo_proto::registry::registry_server::RegistryServer;
 use tokio::net::TcpListener;
@@ -33,7 +33,13 @@ pub(crate) async fn run(mut child: Child, settings: RegistrySettings) -> Result<
     let listener = TcpListener::from_std(listener)?;
     let secret = &child.node.secret;
     warn_if_open("registry", listener.local_addr()?, secret);
-    let serving = serve(listener, settings, secret, child.stop.token().clone(), child.stats);
+    let serving = serve(
+        listener,
+        settings,
+        secret,
+        child.stop.token().clone(),
+        child.stats.view(),
+    );
     child.ready();
     serving.await
 }
@@ -44,7 +50,7 @@ pub(crate) async fn serve(
     settings: RegistrySettings,
     secret: &str,
     stop: CancellationToken,
-    stats: &'static Slot,
+    stats: &'static RegistryFigures,
 ) -> Result<(), BoxError> {
     match &settings.store {
         StoreSettings::Memory => {
@@ -64,7 +70,7 @@ pub(crate) async fn serve(
 
 /// Has the store grant leases once no child of an earlier generation at this address does.
 async fn grant_when_alone(store: MemoryStore, listener: std::net::TcpListener, stop: CancellationToken) {
-    match stop.run_until_cancelled(Turn::wait(listener)).await {
+    match stop.run_until_cancelled(ElectionLock::acquire(listener)).await {
         Some(Ok(_lock)) => {
             store.begin_to_grant();
             stop.cancelled().await;
@@ -80,13 +86,13 @@ async fn serve_store(
     settings: RegistrySettings,
     secret: &str,
     stop: CancellationToken,
-    stats: &'static Slot,
+    stats: &'static RegistryFigures,
 ) -> Result<(), BoxError> {
     let service = RegistryService::new(store, settings, stop.clone(), stats);
     let server = rpc::server()
         .layer(InterceptorLayer::new(SecretCheck::new(secret)))
         .add_service(RegistryServer::new(service).max_decoding_message_size(MAX_MESSAGE))
-        .serve_with_incoming_shutdown(rpc::incoming(listener, stats), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(rpc::incoming(listener, &stats.common), stop.clone().cancelled_owned());
     // A peer that does not close its connection must not hold up the drain.
     let timeout = async {
         stop.cancelled().await;

@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use meepo_node::stats::FigureInfo;
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
 
 use crate::child;
+use crate::figures::RegistryFigures;
 use crate::settings::RegistrySection;
 
 /// The node type `registry`, for a [`Master`](meepo_node::Master) to run.
@@ -19,6 +21,15 @@ pub fn instance() -> RegistryInstance {
 impl Instance for RegistryInstance {
     fn name(&self) -> &'static str {
         "registry"
+    }
+
+    fn figures(&self) -> &'static [FigureInfo] {
+        RegistryFigures::TABLE
+    }
+
+    fn stop_order(&self) -> u8 {
+        // Until they have drained, gateways and workers find each other here.
+        2
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {

@@ -17,6 +17,7 @@
 //! - A lease is granted to no holder as long as another may have it, be it from an earlier registry at the same address.
 
 mod child;
+mod figures;
 mod instance;
 mod service;
 pub mod settings;

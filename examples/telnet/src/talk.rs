@@ -3,7 +3,7 @@
 //! Nick and groups live in the client's session at its gateway, so any worker can handle any line. A client is bound to
 //! its nick in small letters as its uid.
 
-use meepo_worker::{Answer, Client, CloseReason, Farewell, Handler, Hello, Member, Message, Reject, Result};
+use meepo_worker::{Answer, Client, CloseReason, Handler, Hello, LastWords, Member, Message, Reject, Result};
 
 use crate::ask::{Ask, HELP};
 
@@ -39,10 +39,10 @@ impl Handler for Talk {
         Ok(())
     }
 
-    async fn on_farewell(&self, client: &Client, why: Farewell) {
+    async fn on_last_words(&self, client: &Client, why: LastWords) {
         client.send(match why {
-            Farewell::Stop => "* The service is stopping, goodbye",
-            Farewell::Reload => "* The service is renewed: come back in a moment",
+            LastWords::Stop => "* The service is stopping, goodbye",
+            LastWords::Reload => "* The service is renewed: come back in a moment",
         });
     }
 

@@ -1,6 +1,6 @@
 //! What all calls of a service share.
 
-use meepo_node::stats::Slot;
+use crate::figures::RegistryFigures;
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::RegistrySettings;
@@ -11,5 +11,5 @@ pub(crate) struct Context<S> {
     pub(crate) settings: RegistrySettings,
     /// Cancelled when the child drains.
     pub(crate) stop: CancellationToken,
-    pub(crate) stats: &'static Slot,
+    pub(crate) stats: &'static RegistryFigures,
 }

@@ -7,9 +7,9 @@ mod status;
 
 use std::sync::Arc;
 
+use crate::figures::RegistryFigures;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use meepo_node::stats::Slot;
 use meepo_proto::registry::registry_server::Registry;
 use meepo_proto::registry::{
     Ack, Announce, Change, Grant, HoldReply, HoldRequest, ListRequest, ReleaseReply, ReleaseRequest, Snapshot, State,
@@ -32,7 +32,12 @@ pub(crate) struct RegistryService<S> {
 }
 
 impl<S: Store> RegistryService<S> {
-    pub(crate) fn new(store: S, settings: RegistrySettings, stop: CancellationToken, stats: &'static Slot) -> Self {
+    pub(crate) fn new(
+        store: S,
+        settings: RegistrySettings,
+        stop: CancellationToken,
+        stats: &'static RegistryFigures,
+    ) -> Self {
         let context = Arc::new(Context {
             store,
             settings,

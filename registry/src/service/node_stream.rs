@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::figures::RegistryFigures;
 use meepo_node::quota::REFUSALS;
-use meepo_node::stats::Slot;
 use meepo_proto::registry::{Ack, Announce, Node};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -109,10 +109,10 @@ impl<S: Store> NodeStream<S> {
 }
 
 /// Counts a node as long as it is registered.
-struct CountedNode(&'static Slot);
+struct CountedNode(&'static RegistryFigures);
 
 impl CountedNode {
-    fn new(stats: &'static Slot) -> Self {
+    fn new(stats: &'static RegistryFigures) -> Self {
         stats.connections.add(1);
         stats.connections_total.add(1);
         Self(stats)

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::figures::RegistryFigures;
 use meepo_node::config::NodeSection;
-use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Membership, rpc};
 use meepo_proto::registry::registry_client::RegistryClient;
 use meepo_proto::registry::{Kind, ListRequest, Node, State};
@@ -26,7 +26,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(40);
 /// A registry with a runtime of its own, so that it can be killed.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
-    pub(super) stats: &'static Slot,
+    pub(super) stats: &'static RegistryFigures,
     pub(super) stop: CancellationToken,
     pub(super) ended: oneshot::Receiver<Result<(), BoxError>>,
     runtime: Option<Runtime>,
@@ -68,7 +68,7 @@ impl Server {
             TcpListener::from_std(listener).unwrap()
         };
         let address = listener.local_addr().unwrap();
-        let stats: &'static Slot = Box::leak(Box::default());
+        let stats: &'static RegistryFigures = Box::leak(Box::default());
         let stop = CancellationToken::new();
         let (end, ended) = oneshot::channel();
         let secret = secret.to_owned();

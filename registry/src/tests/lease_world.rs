@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use meepo_node::claim::{Asked, Claim, Phase};
+use meepo_node::claim::{Claim, ClaimPhase as Phase, SentRequest as Asked};
 use meepo_proto::registry::{Grant, HoldReply, HolderId, Term};
 
 use crate::store::LEASE_TIME;

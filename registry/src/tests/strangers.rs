@@ -90,7 +90,7 @@ async fn a_node_with_the_wrong_secret_says_so_and_comes_in_once_it_is_right() {
         let outsiders = membership(std::slice::from_ref(&address), secret);
         let nodes = outsiders.watch(tokio_util::sync::CancellationToken::new());
         let outsider = Member::announce(&outsiders, worker(1));
-        logged(&["ERROR", "the registry refused our secret", &address]).await;
+        logged(&["ERROR", "the registry refused the secret", &address]).await;
         assert!(nodes.borrow().is_empty());
         outsider.leave().await;
     }

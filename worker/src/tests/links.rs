@@ -160,7 +160,7 @@ async fn another_gateway_at_the_address_means_the_first_is_lost() {
     // The registry names the first one still.
     let mut second = Gateway::start_at(2, &address).await;
     let mut stranger = second.silent_link().await;
-    assert!(matches!(stranger.next().await, Command::Hello(hello) if hello.gateway_id == 1));
+    assert!(matches!(stranger.next().await, Command::Hello(hello) if hello.gateway_id == Some(1)));
     stranger.refuse();
     worker.expect("1 close: gateway lost").await;
     stranger.ended().await;
@@ -171,7 +171,7 @@ async fn another_gateway_at_the_address_means_the_first_is_lost() {
     let own = loop {
         let mut link = second.silent_link().await;
         match link.next().await {
-            Command::Hello(hello) if hello.gateway_id == 2 => break link,
+            Command::Hello(hello) if hello.gateway_id == Some(2) => break link,
             _ => link.refuse(),
         }
     };
