@@ -1,5 +1,5 @@
 //! The messages of the push API, over gRPC and as JSON: the code generated from `push.proto`, and how JSON is read and written
-//! where serde alone would do it differently. `json.rs` of the build script names these functions.
+//! where serde alone would do it differently. `proto/generate/src/json.rs` names these functions.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::figures::RegistryFigures;
 use meepo_node::election_lock::ElectionLock;
 use meepo_node::secret::{SecretCheck, warn_if_open};
 use meepo_node::{BoxError, Child, rpc};
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::InterceptorLayer;
 
+use crate::figures::RegistryFigures;
 use crate::service::RegistryService;
 use crate::settings::{RegistrySettings, StoreSettings};
 use crate::store::Store;

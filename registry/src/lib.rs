@@ -4,7 +4,8 @@
 //!
 //! - `instance`: what the master is told of a registry; [`settings`]: the section `[registry]`, declared and checked.
 //! - `child`: one child, from its listener to its drain. It chooses the store.
-//! - `service`: the gRPC calls. A node's stream of announcements is checked there, and its heartbeats are watched.
+//! - `service`: the gRPC calls. A node's stream of announcements is checked there, and its heartbeats are watched; `figures`
+//!   counts the nodes.
 //! - [`store`]: the trait [`Store`], which keeps nodes and leases, and tells watchers of changes. Each implementation has a
 //!   folder: `store/memory` for a registry that shares with nobody, `store/etcd` for several that share.
 //!

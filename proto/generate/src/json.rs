@@ -1,5 +1,5 @@
 //! The JSON form of the push API's messages, and the schema of that form: attributes for serde and schemars on the generated
-//! types. The build script adds them; the functions that they name are in `src/push.rs`.
+//! types. The functions that they name are in `proto/src/push.rs`.
 
 use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use protox::prost_reflect::prost_types::{FieldDescriptorProto, FileDescriptorProto};
@@ -127,7 +127,7 @@ impl Attributes {
         all
     }
 
-    /// The field is read by a function of `src/push.rs`, and has the schema of another type.
+    /// The field is read by a function of `proto/src/push.rs`, and has the schema of another type.
     fn read_with(&mut self, function: &str, of: &str) {
         self.serde
             .push(format!("deserialize_with = \"crate::push::{function}\""));

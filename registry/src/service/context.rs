@@ -1,8 +1,8 @@
 //! What all calls of a service share.
 
-use crate::figures::RegistryFigures;
 use tokio_util::sync::CancellationToken;
 
+use crate::figures::RegistryFigures;
 use crate::settings::RegistrySettings;
 
 /// What all calls of a service share.

@@ -7,7 +7,6 @@ mod status;
 
 use std::sync::Arc;
 
-use crate::figures::RegistryFigures;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use meepo_proto::registry::registry_server::Registry;
@@ -20,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::figures::RegistryFigures;
 use crate::settings::RegistrySettings;
 use crate::store::{LEASE_TIME, Store};
 use context::Context;

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::figures::RegistryFigures;
 use meepo_node::quota::REFUSALS;
 use meepo_proto::registry::{Ack, Announce, Node};
 use tokio::sync::mpsc;
@@ -14,6 +13,7 @@ use tracing::Instrument;
 use super::check;
 use super::context::Context;
 use super::status::status;
+use crate::figures::RegistryFigures;
 use crate::store::{Registration, Store, StoreError};
 
 /// The stream of one node, as the registry sees it.

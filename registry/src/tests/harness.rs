@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use crate::figures::RegistryFigures;
 use meepo_node::config::NodeSection;
 use meepo_node::{BoxError, Membership, rpc};
 use meepo_proto::registry::registry_client::RegistryClient;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::child;
+use crate::figures::RegistryFigures;
 use crate::settings::{RegistrySection, RegistrySettings};
 
 /// When a wait has failed: nothing in these tests takes this long.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use meepo_node::Backoff;
 use meepo_proto::etcd::Event;
 use meepo_proto::etcd::event::EventType;
 use meepo_proto::registry::NodeId;
@@ -141,5 +142,5 @@ pub(crate) async fn mend(replica: Arc<Replica>) {
 }
 
 async fn pause() {
-    sleep(PAUSE.mul_f64(0.1 + 0.9 * fastrand::f64())).await;
+    sleep(Backoff::steady(PAUSE).never_below(0.1).pause()).await;
 }

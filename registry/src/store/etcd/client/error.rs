@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use meepo_node::rpc;
+use meepo_node::error_text::with_causes;
 use tonic::{Code, Status};
 
 use crate::store::StoreError;
@@ -39,7 +39,7 @@ impl EtcdError {
 impl fmt::Display for EtcdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.source() {
-            Some(cause) => f.write_str(&rpc::causes(cause)),
+            Some(cause) => f.write_str(&with_causes(cause)),
             None => f.write_str(self.0.message()),
         }
     }

@@ -10,6 +10,7 @@ mod watch;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use meepo_node::Backoff;
 use meepo_proto::etcd::kv_client::KvClient;
 use meepo_proto::etcd::lease_client::LeaseClient;
 use meepo_proto::etcd::{
@@ -168,6 +169,7 @@ impl EtcdClient {
         F: Future<Output = Result<T, EtcdError>>,
     {
         let end = Instant::now() + CALL;
+        let mut backoff = Backoff::steady(PAUSE);
         loop {
             let index = self.current.load(Ordering::Relaxed) % self.members.len();
             let member = &self.members[index];
@@ -191,7 +193,7 @@ impl EtcdClient {
                 }
             };
             self.avoid(MemberIndex(index), &error);
-            let pause = PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0);
+            let pause = backoff.pause();
             if Instant::now() + pause >= end {
                 return Err(error);
             }
