@@ -4,14 +4,17 @@ use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use meepo_proto::link::{Command, Done, Event, Message, Send, command, event};
+use meepo_proto::link::{Command, Delivery, Done, Event, Message, Send, command, event, send};
 
 fn event(size: usize) -> Event {
     let payload = Bytes::from(vec![b'x'; size]);
     Event {
-        seq: 1_000_000,
-        client: 10_000,
-        number: 100,
+        delivery: Some(Delivery {
+            seq: 1_000_000,
+            event_number: 100,
+            redelivered: false,
+        }),
+        subject: Some(event::Subject::Client(10_000)),
         body: Some(event::Body::Message(Message { payload, binary: false })),
         ..Event::default()
     }
@@ -21,8 +24,7 @@ fn send(size: usize) -> Command {
     let body = command::Body::Send(Send {
         payload: Bytes::from(vec![b'x'; size]),
         binary: false,
-        to: None,
-        client: 10_000,
+        to: Some(send::To::Client(10_000)),
     });
     Command { body: Some(body) }
 }

@@ -1,4 +1,4 @@
-//! Identifiers of clients, gateways and workers.
+//! Identifiers of clients, gateways and workers, and the numbers that they give.
 //!
 //! A gateway child draws its id at random when it starts and never uses it again, so a client's id is never reused.
 
@@ -20,8 +20,48 @@ pub struct WorkerId(pub u64);
 pub struct ClientId {
     /// The gateway child that holds the connection.
     pub gateway: GatewayId,
-    /// The connection's number there, counted from 1.
-    pub number: u64,
+    /// The client's number at that child.
+    pub number: ClientNumber,
+}
+
+/// Defines a number that one side counts, from 1. It travels as a bare `u64`.
+macro_rules! number {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {$(
+        #[doc = $doc]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u64);
+
+        impl From<u64> for $name {
+            fn from(number: u64) -> Self {
+                Self(number)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    )*};
+}
+
+number! {
+    /// A client's number at its gateway child.
+    ClientNumber,
+    /// A forwarded HTTP request's number at its gateway child.
+    RequestNumber,
+    /// An event's number on its link.
+    Seq,
+    /// An event's number among the events of its client, the same whenever it is delivered.
+    EventNumber,
+    /// A query's number on its link.
+    QueryId,
 }
 
 /// The text is not a client id.
@@ -45,7 +85,8 @@ impl WorkerId {
 
 impl ClientId {
     /// The client with this number at this gateway.
-    pub fn new(gateway: GatewayId, number: u64) -> Self {
+    pub fn new(gateway: GatewayId, number: impl Into<ClientNumber>) -> Self {
+        let number = number.into();
         Self { gateway, number }
     }
 }
@@ -54,7 +95,7 @@ impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut raw = [0; 16];
         raw[..8].copy_from_slice(&self.gateway.0.to_be_bytes());
-        raw[8..].copy_from_slice(&self.number.to_be_bytes());
+        raw[8..].copy_from_slice(&self.number.0.to_be_bytes());
         let mut text = [0; 22];
         BASE64URL_NOPAD.encode_mut(&raw, &mut text);
         f.write_str(std::str::from_utf8(&text).expect("base64 is ASCII"))

@@ -13,10 +13,10 @@ from .rpc import channel
 log = logging.getLogger("meepo")
 
 DIAL = 4  # seconds that a gateway may take for its welcome
-UNHEARD = 4.5  # a gateway may have given up a worker that did nothing for so many seconds, and no other
-DONE_AT_ONCE = 128
+UNHEARD = 4.5  # seconds without a sign of life after which a gateway may have given this worker up
+DONE_AT_ONCE = 128  # most events that one `done` answers
 QUEUE_LIMIT = 8 << 20  # bytes that may wait for a gateway before its events wait
-SLACK = 64 << 10  # what a command may have beside a payload of the largest size
+SLACK = 64 << 10  # bytes that a command may have beside its payload
 
 
 class Link:
@@ -25,7 +25,7 @@ class Link:
     def __init__(self, gateway, chan, call):
         self.gateway, self.channel, self.call = gateway, chan, call
         self.max_command = 0
-        self.queue, self.queued = deque(), 0
+        self.queue, self.queued = deque(), 0  # commands, and their bytes
         self.wake, self.room = asyncio.Event(), asyncio.Event()
         self.room.set()
         self.queries, self.last_query = {}, 0
@@ -61,16 +61,16 @@ class Link:
 
     @property
     def ended(self):
-        """Also when this process was frozen, for good: others may have done since what is left here."""
+        """Whether the link has ended; for good also when this process was frozen, since other workers may have its events."""
         if time.monotonic() - self.tended >= UNHEARD:
             self._ended = True
         return self._ended
 
     def send(self, command):
-        """Queues a command. It never waits."""
+        """Queues a command, without waiting. False if the command is not sent."""
         size = command.ByteSize()
         if self.ended or size > self.max_command:
-            # Too big, it would end the link for all clients.
+            # A command that is too big would end the link for all clients.
             why = "the link has ended" if self.ended else f"{size} bytes are too many"
             log.debug("gateway %016x: command not sent: %s", self.gateway, why)
             return False
@@ -78,17 +78,17 @@ class Link:
         return True
 
     def done(self, seq):
-        """Says that the handler of an event has finished, after all that it has sent."""
-        # Where the link has ended, what the handler sent may have been refused: another worker has the event.
-        if seq and not self.ended:
+        """Tells the gateway, after all earlier commands, that the handler of an event has finished."""
+        # After the end of the link, the handler's commands may have been refused: another worker has the event.
+        if seq is not None and not self.ended:
             self._put(seq, 0)
 
     def undone(self, seq):
-        if seq and not self.ended:
+        if seq is not None and not self.ended:
             self._put(wire.Command(undone=wire.Undone(seq=seq)), 0)
 
     def finish(self):
-        """Ends this side once all that is queued is sent; the gateway ends the other."""
+        """Ends this half of the stream after all queued commands; the gateway ends the other half."""
         self._put(None, 0)
 
     async def ask(self, timeout=5, **query):
@@ -111,7 +111,7 @@ class Link:
             waiting.set_result(reply)
 
     async def end(self):
-        """The stream has ended: nobody is to wait for anything of it."""
+        """The stream has ended: no query waits for its reply any more."""
         self._ended = True
         self.room.set()
         for waiting in self.queries.values():
@@ -124,7 +124,7 @@ class Link:
 
     def _put(self, what, size):
         if self._ended:
-            return  # The gateway needs no answer: it hands the event to another worker.
+            return  # The gateway hands the event to another worker.
         self.queue.append((what, size))
         self.queued += size
         if self.queued > QUEUE_LIMIT:
@@ -161,7 +161,7 @@ class Link:
                         self.room.set()
                 await flush()
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # Whoever reads sees the end, too.
+            pass  # The reading half sees the end, too.
 
     async def _tend(self):
         while not self.ended:

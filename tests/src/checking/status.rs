@@ -44,11 +44,11 @@ pub struct Listener {
     pub address: String,
 }
 
-/// A child and its figures.
-#[derive(Debug, Clone, Deserialize)]
+/// A child and its figures. A figure that its instance does not count is 0.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Child {
     /// The process; none while it backs off.
-    #[serde(default)]
     pub pid: Option<u32>,
     /// The child's number, from 0.
     pub index: usize,

@@ -115,27 +115,27 @@ async fn parts_that_are_not_valid_end_the_link_with_words() {
         (
             vec![(&b"x"[..], 0)],
             Code::InvalidArgument,
-            "a part came that belongs to nothing",
+            "a part without a first part",
         ),
         (
             vec![(b"x", 9), (b"x", 9)],
             Code::InvalidArgument,
-            "a first part came before the last of what was begun",
+            "a first part before the last part of another message",
         ),
         (
             vec![(b"xyz", 2)],
             Code::InvalidArgument,
-            "more came in parts than was announced",
+            "more bytes in parts than the first part announced",
         ),
         (
             vec![(b"\x7f\x7f", 2)],
             Code::InvalidArgument,
-            "what came in parts is not valid",
+            "a message in parts is not valid",
         ),
         (
             vec![(b"x", 3 << 20)],
             Code::OutOfRange,
-            "3145728 bytes are to come in parts, the limit is 2097152",
+            "a message of 3145728 bytes in parts, over the limit of 2097152",
         ),
     ] {
         let mut worker = place.worker(true).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use meepo_proto::registry::change::Change;
-use meepo_proto::registry::{Node, Snapshot, State};
-use meepo_registry::{EtcdSection, Memory, Refused, Store};
+use meepo_proto::registry::{HolderId, Node, Snapshot, State, Term};
+use meepo_registry::{EtcdSection, EtcdStore, MemoryStore, Store, StoreError};
 use meepo_tests::{Etcd, in_time, wait_for};
 
 /// Runs a test on each store.
@@ -35,24 +35,24 @@ on_each_store! {
     a_name_has_one_holder_at_a_time
 }
 
-fn memory() -> Memory {
-    let store = Memory::new();
+fn memory() -> MemoryStore {
+    let store = MemoryStore::new();
     store.begin_to_grant();
     store
 }
 
-fn store(etcd: &Etcd) -> meepo_registry::Etcd {
+fn store(etcd: &Etcd) -> EtcdStore {
     let settings = EtcdSection {
         endpoints: etcd.endpoints(),
         ..EtcdSection::default()
     };
-    meepo_registry::Etcd::start(&settings, Duration::from_secs(8)).expect("the addresses are fine")
+    EtcdStore::start(&settings, Duration::from_secs(8)).expect("the addresses are fine")
 }
 
 fn node(id: u64, address: &str) -> Node {
     Node {
         id,
-        address: address.into(),
+        address: (!address.is_empty()).then(|| address.into()),
         ..Node::default()
     }
 }
@@ -93,7 +93,7 @@ async fn the_later_node_has_the_address(store: impl Store) {
     assert_eq!(next(&mut changes).await, Change::Joined(node(2, "a:1")));
 
     // The older one wakes up: it neither comes back nor takes the other along.
-    let superseded = |result| matches!(result, Err(Refused::Superseded));
+    let superseded = |result| matches!(result, Err(StoreError::Superseded));
     assert!(superseded(store.renew(old, node(1, "a:1")).await));
     assert!(superseded(store.join(node(1, "a:1")).await.map(drop)));
     store.leave(old).await;
@@ -116,7 +116,10 @@ async fn workers_have_no_address_and_live_side_by_side(store: impl Store) {
 async fn a_node_that_registers_again_outlives_its_old_registration(store: impl Store) {
     let old = store.join(node(1, "a:1")).await.unwrap();
     let new = store.join(node(1, "a:1")).await.unwrap();
-    assert!(matches!(store.renew(old, node(1, "a:1")).await, Err(Refused::Replaced)));
+    assert!(matches!(
+        store.renew(old, node(1, "a:1")).await,
+        Err(StoreError::Replaced)
+    ));
     store.leave(old).await;
     assert_eq!(ids(&store).await, [1]);
     store.leave(new).await;
@@ -146,14 +149,14 @@ async fn only_the_last_sixteen_that_lost_an_address_are_remembered(store: impl S
         store.join(node(id, "a:1")).await.unwrap();
     }
     assert_eq!(ids(&store).await, [18]);
-    assert!(matches!(store.join(node(2, "a:1")).await, Err(Refused::Superseded)));
+    assert!(matches!(store.join(node(2, "a:1")).await, Err(StoreError::Superseded)));
     store.join(node(1, "a:1")).await.unwrap();
     assert_eq!(ids(&store).await, [1]);
 }
 
 async fn one_that_was_done_is_remembered_and_its_address_is_free(store: impl Store) {
     let done = Node {
-        state: State::Done.into(),
+        state: State::Drained.into(),
         ..node(1, "a:1")
     };
     let lease = store.join(node(1, "a:1")).await.unwrap();
@@ -179,26 +182,22 @@ async fn one_that_was_done_is_remembered_and_its_address_is_free(store: impl Sto
 }
 
 async fn a_name_has_one_holder_at_a_time(store: impl Store) {
-    let hold = async |name: &str, holder: u64, term: u64| store.hold(name, holder, term).await.unwrap();
-    let first = wait_for("a holder has the name", async || {
-        Some(hold("a/b", 1, 0).await).filter(|grant| grant.granted)
-    })
-    .await;
-    assert_eq!(hold("a/b", 1, first.term).await, first, "it keeps it");
-    assert!(!hold("a/b", 2, 0).await.granted);
-    assert!(hold("a", 2, 0).await.granted, "it is another name");
-    store.release("a/b", 2).await.unwrap();
-    assert!(!hold("a/b", 2, 0).await.granted, "it was not its own to give back");
-    store.release("a/b", 1).await.unwrap();
-    let second = hold("a/b", 2, 0).await;
-    assert!(second.granted && second.term > first.term, "{second:?} after {first:?}");
+    let hold =
+        async |name: &str, holder: u64, term: Option<Term>| store.hold(name, HolderId(holder), term).await.unwrap();
+    let release = async |name: &str, holder: u64| store.release(name, HolderId(holder)).await.unwrap();
+    let first = wait_for("a holder has the name", async || hold("a/b", 1, None).await).await;
+    assert_eq!(hold("a/b", 1, Some(first)).await, Some(first), "it keeps it");
+    assert_eq!(hold("a/b", 2, None).await, None);
+    assert!(hold("a", 2, None).await.is_some(), "it is another name");
+    release("a/b", 2).await;
+    assert_eq!(hold("a/b", 2, None).await, None, "it was not its own to give back");
+    release("a/b", 1).await;
+    let second = hold("a/b", 2, None).await.expect("the name is free");
+    assert!(second > first, "{second:?} after {first:?}");
     // It dies, and the next one gets the name when its time is over.
-    hold("a/b", 2, second.term).await;
-    let third = wait_for("the name is free again", async || {
-        Some(hold("a/b", 3, 0).await).filter(|grant| grant.granted)
-    })
-    .await;
-    assert!(third.term > second.term, "{third:?} after {second:?}");
+    hold("a/b", 2, Some(second)).await;
+    let third = wait_for("the name is free again", async || hold("a/b", 3, None).await).await;
+    assert!(third > second, "{third:?} after {second:?}");
 }
 
 /// Waits until a store has exactly these nodes.
@@ -235,7 +234,7 @@ async fn the_later_node_has_the_address_at_all_registries() {
     has(&two, &[1]).await;
     let new = two.join(node(2, "a:1")).await.unwrap();
     has(&one, &[2]).await;
-    let superseded = |result| matches!(result, Err(Refused::Superseded));
+    let superseded = |result| matches!(result, Err(StoreError::Superseded));
     assert!(superseded(one.renew(old, node(1, "a:1")).await));
     assert!(superseded(one.join(node(1, "a:1")).await.map(drop)));
     // Many at once: one has it in the end, and everybody agrees on which.
@@ -256,18 +255,16 @@ async fn the_later_node_has_the_address_at_all_registries() {
 async fn a_holder_may_ask_any_registry_and_one_that_has_lost_its_name_does_not_get_it_back() {
     let Some(etcd) = Etcd::start().await else { return };
     let (one, two) = (store(&etcd), store(&etcd));
-    let first = one.hold("a", 1, 0).await.unwrap();
-    assert!(first.granted && first.shared);
-    assert_eq!(two.hold("a", 1, first.term).await.unwrap(), first);
-    assert!(!two.hold("a", 2, 0).await.unwrap().granted);
+    let first = one.hold("a", HolderId(1), None).await.unwrap();
+    assert!(first.is_some() && EtcdStore::SHARES_LEASES);
+    assert_eq!(two.hold("a", HolderId(1), first).await.unwrap(), first);
+    assert_eq!(two.hold("a", HolderId(2), None).await.unwrap(), None);
     etcd.revoke_all().await;
-    assert!(!one.hold("a", 1, first.term).await.unwrap().granted);
+    assert_eq!(one.hold("a", HolderId(1), first).await.unwrap(), None);
     // Many at once: one has it.
-    let asked = stream::iter(10..20).map(|id| if id % 2 == 0 { &one } else { &two }.hold("a", id, 0));
+    let asked = stream::iter(10..20).map(|id| if id % 2 == 0 { &one } else { &two }.hold("a", HolderId(id), None));
     let asked: Vec<_> = asked.buffer_unordered(20).collect().await;
-    let granted = asked
-        .iter()
-        .filter(|grant| grant.as_ref().is_ok_and(|grant| grant.granted));
+    let granted = asked.iter().filter(|granted| matches!(granted, Ok(Some(_))));
     assert_eq!(granted.count(), 1, "{asked:?}");
 }
 
@@ -316,7 +313,7 @@ async fn without_etcd_what_is_known_stays_and_what_has_gone_is_not_forgotten() {
     for which in 0..etcd.size() {
         etcd.kill(which).await;
     }
-    let away = |result| matches!(result, Err(Refused::Unavailable(_)));
+    let away = |result| matches!(result, Err(StoreError::Unavailable(_)));
     assert!(away(one.join(node(3, "")).await.map(drop)));
     one.renew(first, node(1, "a:1")).await.unwrap();
     let renamed = Node {

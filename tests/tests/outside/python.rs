@@ -30,7 +30,7 @@ class Slow(meepo.App):
         await asyncio.sleep(0.03)
         client.send(f"{os.getpid()} {client.redelivered} {message.data}")
 
-    async def on_farewell(self, client, reload):
+    async def on_last_words(self, client, reload):
         client.send("back in a moment" if reload else "the service is stopping")
 
     async def on_request(self, request):
