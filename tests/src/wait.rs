@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longer than anything takes that a test waits for, also on a busy machine.
+/// Longer than any condition takes that a test waits for, also on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Asks again and again until there is an answer.
+/// Calls `ask` again and again until it gives a value.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! The node of the tests: registry, gateway and a worker that writes down what it sees and does what messages say.
+//! The node of the tests: registry, gateway, and a worker that writes down its events and does what messages tell it.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -35,7 +35,7 @@ struct Recorder {
     events: File,
     /// The longest that a handler of a message takes, in milliseconds: `MEEPO_TEST_SLOW`.
     slow: u64,
-    /// What the last word is: `say`, or `hang` for one that never ends. `MEEPO_TEST_FAREWELL`.
+    /// The last words: `say`, or `hang` for a handler that never ends. `MEEPO_TEST_FAREWELL`.
     farewell: String,
 }
 
@@ -284,7 +284,7 @@ impl Handler for Recorder {
 }
 
 impl Recorder {
-    /// Does what a message says; one that says nothing is sent back. Gives the answer.
+    /// Does what a message tells, and returns the answer; a message without a command is its own answer.
     async fn act(&self, client: &Client, text: &str) -> Result<Option<Message>> {
         let cluster = client.cluster();
         let mut words = text.splitn(3, ' ');
@@ -416,7 +416,7 @@ impl Recorder {
     }
 }
 
-/// Asks what a message asks, if it does. Gives the answer as JSON.
+/// Carries out a message that is a question to the cluster. Returns the answer as JSON.
 async fn ask(cluster: &Cluster, question: &str, first: &str, rest: &str) -> Result<Option<String>> {
     fn json<T: serde::Serialize>(answer: Answer<T>) -> Result<Option<String>> {
         if !answer.is_complete() {
@@ -429,7 +429,7 @@ async fn ask(cluster: &Cluster, question: &str, first: &str, rest: &str) -> Resu
         missing: answer.missing,
     };
     match question {
-        // What is known, be it all or not.
+        // These answers may be incomplete.
         "online" => Ok(Some(cluster.count().await.value.to_string())),
         "groups" => Ok(Some(serde_json::to_string(&cluster.group_sizes().await.value)?)),
         "is-online" => json(cluster.is_online(id(first)?).await),
@@ -480,14 +480,14 @@ fn id(text: &str) -> Result<ClientId, Box<dyn Error + Send + Sync>> {
     Ok(text.parse()?)
 }
 
-/// A run of the job, which writes down what it does.
+/// A run of the leader job, which writes down its steps.
 struct Run {
     file: File,
     lease: Lease,
 }
 
 impl Run {
-    /// One line, if the lease is held at the time that it says, or a little later.
+    /// Writes a line, if the lease is held at the time in the line, or a little later.
     fn write(&self, what: &str, what_if_late: Option<&str>) {
         let at = since_boot().as_nanos();
         let held = self.lease.is_held();
@@ -506,7 +506,7 @@ impl Drop for Run {
     }
 }
 
-/// The job: ticks, and does what it is asked.
+/// The job: writes ticks, and ends as it is told by the file beside its own.
 async fn tick(path: PathBuf, lease: Lease) -> Result<()> {
     let ask = path.with_extension("ask");
     let run = Run {

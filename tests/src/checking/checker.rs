@@ -1,11 +1,11 @@
-//! Holds what clients sent and got against what handlers saw: lost, duplicated, reordered, stray.
+//! Compares what clients sent and got with what handlers saw: lost, repeated, reordered and stray messages.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::events::Record;
 use crate::clients::load::Life;
 
-/// What a run came to, and what was wrong with it.
+/// The result of a run under load.
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// Connections.
@@ -18,11 +18,12 @@ pub struct Verdict {
     pub seen: u64,
     /// Events that handlers saw marked as redelivered.
     pub marked: u64,
-    /// Each broken promise, in words.
+    /// Each broken guarantee, as a sentence.
     pub wrong: Vec<String>,
 }
 
-/// What handlers saw of one connection, by the number of the message; 0 is the connect, [`CLOSE`] the close.
+/// The events of one connection, in the order in which handlers saw them: the message's number (0 is the connect, [`CLOSE`]
+/// the close) and whether it was marked as redelivered.
 type Seen = Vec<(u64, bool)>;
 
 const CLOSE: u64 = u64::MAX;
@@ -52,7 +53,7 @@ pub fn check(lives: &BTreeMap<String, Life>, records: &[Record]) -> Verdict {
             continue;
         };
         if !lives.contains_key(token) {
-            // Not of the load, or a connection that did not come about.
+            // A client beside the load, or one whose handshake failed.
             continue;
         }
         let Some(number) = number.filter(|_| record.event != "message" || stem(&record.text) == token) else {
@@ -78,7 +79,7 @@ fn check_life(life: &Life, seen: &Seen, wrong: &mut Vec<String>) {
     let token = &life.token;
     let mut unmarked = BTreeSet::new();
     let (mut known, mut again) = (BTreeSet::new(), BTreeSet::new());
-    // The event that a worker had begun, and not written down yet, when it was frozen: others have finished it since.
+    // Events that a frozen worker had begun and wrote down when it woke up, after others had handled them.
     let mut overslept = 0;
     for &(number, redelivered) in seen {
         let name = name(number);
@@ -87,7 +88,7 @@ fn check_life(life: &Life, seen: &Seen, wrong: &mut Vec<String>) {
         }
         let before = match number {
             0 => true,
-            // With no message lost on the way, all were before it.
+            // Unless the connection was lost, all messages come before the close.
             CLOSE => life.lost.is_some() || life.sent == 0 || known.contains(&life.sent),
             number => known.contains(&(number - 1)),
         };
@@ -105,7 +106,7 @@ fn check_life(life: &Life, seen: &Seen, wrong: &mut Vec<String>) {
             again.insert(number);
         }
     }
-    // What a gateway that died had not passed on is gone; what came back was surely handled.
+    // Messages that a gateway held when it died are lost; those that were answered were handled.
     let answered = life.got.iter().filter_map(|text| number(text)).max().unwrap_or(0);
     let due = if life.lost.is_some() { answered } else { life.sent };
     let missing: Vec<_> = (0..=due).filter(|number| !known.contains(number)).collect();
@@ -146,7 +147,7 @@ fn check_answers(life: &Life, seen: &Seen, due: u64, wrong: &mut Vec<String>) {
 }
 
 impl Verdict {
-    /// Nothing was lost, reordered or repeated without the mark.
+    /// Asserts that nothing was lost, reordered, or repeated without the mark.
     ///
     /// # Panics
     ///
@@ -158,11 +159,11 @@ impl Verdict {
         assert!(self.sent > 0 && self.lives > 0, "there was a load: {self:?}");
     }
 
-    /// The same, and no client lost its connection.
+    /// Asserts the same, and that no client lost its connection.
     ///
     /// # Panics
     ///
-    /// When it is not so.
+    /// When something was wrong, or a connection was lost.
     #[track_caller]
     pub fn unnoticed(&self) {
         self.fine();
@@ -198,7 +199,7 @@ mod tests {
         life
     }
 
-    /// What is wrong with these events of the client `c`: `+` is its connect, `-` its close, and `!` marks.
+    /// The faults of these events of the client `c`: `+` is its connect, `-` its close, `!` marks an event as redelivered.
     fn wrong(life: Life, events: &[&str]) -> Vec<String> {
         let records: Vec<_> = events
             .iter()

@@ -1,4 +1,4 @@
-//! What the test worker wrote down.
+//! Events that the test worker wrote down.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::wait::wait_for;
 
-/// Something that happened in a handler of the test worker. The file has one a line, in the order of writing.
+/// A line of the test worker's file: something that happened in a handler. Lines are in the order of writing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
     /// `start`, `connect`, `connected` (the connect handler ends), `message`, `handled` (the message handler ends),
     /// `full` and `empty` (the send buffer), `error`, `request`, `answered` (the request handler ends), `farewell`, `close`,
-    /// `stop`, or `result` of something that a handler did.
+    /// `stop`, or `result` of a handler's action.
     pub event: String,
     /// The worker's process.
     pub pid: u32,
@@ -44,7 +44,7 @@ pub struct Record {
     /// Whether the client was paused.
     #[serde(skip_serializing_if = "is_default")]
     pub paused: bool,
-    /// Why the client went.
+    /// The close cause.
     #[serde(skip_serializing_if = "is_default")]
     pub cause: String,
     /// The close code.
@@ -85,10 +85,10 @@ impl Events {
         all
     }
 
-    /// How many events of this kind there are, without holding up what runs beside: after minutes of load they are many.
+    /// The number of events of this kind. It counts on a thread of its own: after minutes of load the file is large.
     pub async fn count(&self, event: &str) -> usize {
         let path = self.path.clone();
-        // As each line begins.
+        // The beginning of each line of the kind.
         let begin = format!("{{\"event\":\"{event}\"");
         let count = move || fs::read_to_string(path).unwrap_or_default().matches(&begin).count();
         tokio::task::spawn_blocking(count)
@@ -101,12 +101,12 @@ impl Events {
         self.of("message").into_iter().map(|record| record.text).collect()
     }
 
-    /// Waits for an event that is as asked, and returns the first.
+    /// Waits for an event for which `right` holds, and returns the first.
     pub async fn wait(&self, what: &str, mut right: impl FnMut(&Record) -> bool) -> Record {
         wait_for(what, async || self.all().into_iter().find(|record| right(record))).await
     }
 
-    /// Waits until there are so many events of this kind, and returns them.
+    /// Waits until there are `count` events of this kind, and returns all of them.
     pub async fn wait_count(&self, event: &str, count: usize) -> Vec<Record> {
         wait_for(&format!("{count} × {event}"), async || {
             Some(self.of(event)).filter(|records| records.len() >= count)

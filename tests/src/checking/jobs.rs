@@ -1,4 +1,4 @@
-//! What the job of the test worker wrote down.
+//! Steps that the leader job of the test worker wrote down.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,20 +9,20 @@ use meepo_node::clock::since_boot;
 
 use crate::wait::wait_for;
 
-/// A line: what the job did, under which term, in which process, and when.
+/// A line of the job's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// The term of its lease.
     pub term: u64,
-    /// `start`, `tick`, `end` when it was dropped or returned in time, `late` when it was dropped after its lease.
+    /// `start`; `tick`; `end` when the run ended under its lease; `late` when it ended after its lease.
     pub what: String,
     /// The worker's process.
     pub pid: u32,
-    /// By the machine's clock, before the job looked at its lease.
+    /// Time since the machine's boot, taken before the job checked its lease.
     pub at: Duration,
 }
 
-/// The file that the job writes to. Other programs than the test worker can be told by a file beside it what to do.
+/// The file that the job writes to. A file beside it tells the job what to do.
 #[derive(Debug, Clone)]
 pub struct Jobs {
     path: PathBuf,
@@ -57,11 +57,11 @@ impl Jobs {
             .collect()
     }
 
-    /// Has the job do something at its next tick: `fail`, `panic`, `return`.
+    /// Makes the job end at its next tick, by `fail`, `panic` or `return`.
     ///
     /// # Panics
     ///
-    /// When the folder cannot be written.
+    /// When the folder cannot be written to.
     pub fn ask(&self, what: &str) {
         fs::write(self.path.with_extension("ask"), what).expect("the folder is writable");
     }
@@ -76,28 +76,28 @@ impl Jobs {
         .await
     }
 
-    /// Waits until the job ticks so long from now. Gives the tick.
+    /// Waits until the job ticks later than this time from now, and returns the tick.
     pub async fn tick_after(&self, time: Duration) -> Step {
         let begin = since_boot() + time;
         let tick = |step: &Step| step.what == "tick" && step.at > begin;
         wait_for("the job ticks on", async || self.all().into_iter().find(tick)).await
     }
 
-    /// Waits until the run of a term has come to its end by itself.
+    /// Waits until the run under a term has ended.
     pub async fn end_of(&self, term: u64) -> Step {
         let end = |step: &Step| step.term == term && matches!(&*step.what, "end" | "late");
         wait_for("the job ends", async || self.all().into_iter().find(end)).await
     }
 
-    /// Checks that the job never ran twice at a time, and that terms grew. Gives how many terms there were.
+    /// Checks that the job never ran twice at the same time, and that terms grew. Returns the number of terms.
     ///
     /// # Panics
     ///
-    /// When it is not so.
+    /// When two runs overlapped, or shared a term.
     #[track_caller]
     pub fn check(&self) -> usize {
         let mut terms: BTreeMap<u64, (Duration, Duration, u32)> = BTreeMap::new();
-        // What is late was said by nobody who had a lease.
+        // A late step was written without a lease.
         for step in self.all().iter().filter(|step| step.what != "late") {
             let (first, last, pid) = terms.entry(step.term).or_insert((step.at, step.at, step.pid));
             assert_eq!(*pid, step.pid, "two processes have the term {}", step.term);

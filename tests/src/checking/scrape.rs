@@ -1,4 +1,4 @@
-//! Metrics in the text format of Prometheus, read strictly: what its documentation does not allow is a panic.
+//! Metrics in the text format of Prometheus, read strictly: a panic wherever the format's documentation is not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use crate::clients::http;
 /// Labels and their values.
 pub type Labels = BTreeMap<String, String>;
 
-/// What was served at one moment.
+/// All metrics of one answer.
 #[derive(Debug, Default)]
 pub struct Scrape {
     /// The type of each metric.
@@ -17,11 +17,11 @@ pub struct Scrape {
 }
 
 impl Scrape {
-    /// Asks a node.
+    /// Reads the metrics of a node.
     ///
     /// # Panics
     ///
-    /// When it does not answer, or not in the format.
+    /// When the node does not answer, or not in the format.
     pub async fn of(address: SocketAddr) -> Self {
         let response = http::get(address, "/metrics").await;
         assert_eq!(response.status, 200, "{response:?}");
@@ -30,18 +30,18 @@ impl Scrape {
         Self::parse(&response.body)
     }
 
-    /// Asks a node, if it answers.
+    /// Reads the metrics of a node. None if it does not answer.
     pub async fn try_of(address: SocketAddr) -> Option<Self> {
         let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
         let response = http::request(address, &request).await?;
         (response.status == 200).then(|| Self::parse(&response.body))
     }
 
-    /// Reads the text.
+    /// Reads metrics from a text.
     ///
     /// # Panics
     ///
-    /// When it is not in the format.
+    /// When the text is not in the format.
     pub fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has an end");
         let mut scrape = Self::default();
@@ -74,11 +74,11 @@ impl Scrape {
         scrape
     }
 
-    /// The sum of the samples that have these labels.
+    /// The sum of a metric's samples with these labels.
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// When there is no such sample.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let right = |of: &Labels| {
             labels

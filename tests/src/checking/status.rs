@@ -2,36 +2,36 @@
 
 use serde::Deserialize;
 
-/// What a master says of itself.
+/// The status of a node, as its master reports it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Status {
     /// The program's name.
     pub name: String,
-    /// The master.
+    /// The master's process.
     pub pid: u32,
     /// The program's version.
     pub version: String,
-    /// `serving` once all children are.
+    /// `serving` once all children serve.
     pub state: String,
-    /// What is exhausted now.
+    /// Problems that the node has now, such as an exhausted resource.
     pub problems: Vec<String>,
-    /// What the master runs.
+    /// The instances that the master runs.
     pub instances: Vec<Instance>,
 }
 
-/// Registry, gateway or worker.
+/// One node type inside the node, and its children.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Instance {
-    /// Which.
+    /// `registry`, `gateway` or `worker`.
     pub name: String,
-    /// What the children share.
+    /// Listeners that the children share.
     #[serde(default)]
     pub listeners: Vec<Listener>,
     /// Children that were replaced because they died.
     pub restarts: u64,
-    /// Why the last of them died.
+    /// Why the child that died last did.
     pub last_exit: Option<String>,
-    /// Those of now.
+    /// The children that there are now.
     pub children: Vec<Child>,
 }
 
@@ -50,17 +50,17 @@ pub struct Listener {
 pub struct Child {
     /// The process; none while it backs off.
     pub pid: Option<u32>,
-    /// Counted from 0.
+    /// The child's number, from 0.
     pub index: usize,
     /// `starting`, `serving`, `draining` or `backing_off`.
     pub state: String,
-    /// Deaths.
+    /// How often the child has died.
     pub restarts: u64,
-    /// Why it died last.
+    /// Why the child died last.
     pub last_exit: Option<String>,
     /// Seconds of processor time.
     pub cpu_s: f64,
-    /// Memory in use.
+    /// Memory in use, in bytes.
     pub memory_bytes: u64,
     /// Connections now.
     pub connections: u64,
@@ -70,31 +70,31 @@ pub struct Child {
     pub messages_in: u64,
     /// Messages to clients.
     pub messages_out: u64,
-    /// Payload from clients.
+    /// Payload from clients, in bytes.
     pub bytes_in: u64,
-    /// Payload to clients.
+    /// Payload to clients, in bytes.
     pub bytes_out: u64,
-    /// Sends that did not arrive.
+    /// Messages that reached no client.
     pub failed_sends: u64,
     /// Errors and panics of handlers.
     pub handler_errors: u64,
-    /// HTTP requests for workers.
+    /// HTTP requests forwarded to workers.
     pub requests: u64,
     /// HTTP requests that the gateway answered with a 5xx.
     pub failed_requests: u64,
     /// Links that are up.
     pub links: u64,
-    /// Events that wait.
+    /// Events that are not sent to a worker yet.
     pub events_waiting: u64,
-    /// Events at work.
+    /// Events that are sent and not done.
     pub events_in_flight: u64,
-    /// Listeners that accept nobody.
+    /// Listeners that accept no connection just now.
     pub blocked_listeners: u64,
     /// Clients that were closed because they did not read.
     pub slow_clients: u64,
     /// Sends that a full send buffer did not take.
     pub dropped_sends: u64,
-    /// Clients that wait because a queue is full.
+    /// Clients that the gateway does not read because too much waits.
     pub held_back: u64,
     /// Queues that are full.
     pub full_queues: u64,
@@ -127,7 +127,7 @@ impl Status {
 }
 
 impl Instance {
-    /// The processes of those children that have one.
+    /// The processes of the children; a child that backs off has none.
     pub fn pids(&self) -> Vec<u32> {
         self.children.iter().filter_map(|child| child.pid).collect()
     }

@@ -1,4 +1,4 @@
-//! Plain requests: one, or several over one connection.
+//! HTTP requests: one, or several over one connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use tokio::net::TcpStream;
 
 use crate::wait::in_time;
 
-/// An answer.
+/// An answer to a request.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// The head, as it came.
+    /// Status line and headers as they came.
     pub head: String,
     /// The body.
     pub body: String,
@@ -29,7 +29,7 @@ impl Response {
     }
 }
 
-/// Asks for a path.
+/// Sends GET for a path, on a connection of its own.
 pub async fn get(address: SocketAddr, path: &str) -> Response {
     request(
         address,
@@ -39,7 +39,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Response {
     .unwrap_or_else(|| panic!("no answer to GET {path}"))
 }
 
-/// Sends JSON to a path, with a bearer token if it is not empty.
+/// Posts JSON to a path, with a bearer token unless the token is empty.
 pub async fn post(address: SocketAddr, path: &str, token: &str, body: &str) -> Response {
     let authorization = match token {
         "" => String::new(),
@@ -57,7 +57,7 @@ pub async fn post(address: SocketAddr, path: &str, token: &str, body: &str) -> R
     .unwrap_or_else(|| panic!("no answer to POST {path}"))
 }
 
-/// Sends bytes and reads the answer to the end of the connection; none if there is no proper answer.
+/// Sends bytes and reads to the end of the connection; none if what comes is not an HTTP answer.
 pub async fn request(address: SocketAddr, request: &str) -> Option<Response> {
     in_time("an answer", async {
         let mut stream = TcpStream::connect(address).await.ok()?;
@@ -88,7 +88,7 @@ impl Http {
     ///
     /// # Panics
     ///
-    /// When nobody listens there.
+    /// When the address does not accept the connection.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = in_time("a connection", TcpStream::connect(address)).await;
         Self {
@@ -97,7 +97,7 @@ impl Http {
         }
     }
 
-    /// Sends bytes as they are. What the other end does not take any more is not sent.
+    /// Sends bytes as they are, as far as the connection still takes them.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = in_time("room for a request", self.stream.write_all(bytes.as_ref())).await;
     }
@@ -120,7 +120,7 @@ impl Http {
         answer.unwrap_or_else(|| panic!("no answer to {method} {target}"))
     }
 
-    /// Reads the head of an answer, such as one that has no body. None if the connection has ended.
+    /// Reads an answer without a body. None if the connection has ended.
     pub async fn head(&mut self) -> Option<Response> {
         let mut head = String::new();
         in_time("the head of an answer", async {
@@ -153,7 +153,7 @@ impl Http {
         })
     }
 
-    /// Reads so many bytes, or as many as come before the connection ends, and gives how many.
+    /// Reads up to this number of bytes, and returns how many came before the connection ended.
     pub async fn rest_of(&mut self, length: u64) -> u64 {
         let mut rest = (&mut self.stream).take(length);
         let mut some = vec![0; 64 << 10];
@@ -164,7 +164,7 @@ impl Http {
         length - rest.limit()
     }
 
-    /// Waits until the other end has closed the connection, and gives what came before. An error if it was reset.
+    /// Reads to the end of the connection. An error if it was reset.
     pub async fn rest(&mut self) -> io::Result<String> {
         let mut rest = Vec::new();
         in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await?;

@@ -18,7 +18,7 @@ impl Line {
     ///
     /// # Panics
     ///
-    /// When there is no connection.
+    /// When the address does not accept the connection.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = in_time("a connection", TcpStream::connect(address))
             .await
@@ -43,7 +43,7 @@ impl Line {
         self.try_write(bytes).await.expect("the connection stands");
     }
 
-    /// Sends bytes as they are, if the connection stands.
+    /// Sends bytes as they are. An error if the connection is broken.
     pub async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         in_time("a send", self.stream.write_all(bytes)).await
     }
@@ -67,7 +67,7 @@ impl Line {
         self.next().await.expect("the connection stands")
     }
 
-    /// Reads lines until one holds this text, and gives that one.
+    /// Reads lines until one holds this text, and returns that line.
     pub async fn until(&mut self, part: &str) -> String {
         loop {
             let line = self.text().await;
@@ -77,13 +77,13 @@ impl Line {
         }
     }
 
-    /// Sends a line and gives the next one that comes.
+    /// Sends a line and returns the next one that comes.
     pub async fn ask(&mut self, line: &str) -> String {
         self.send(line).await;
         self.text().await
     }
 
-    /// Says that nothing more will come, and gives all that still comes.
+    /// Ends the sending direction, and returns all that still comes.
     ///
     /// # Panics
     ///
@@ -93,7 +93,7 @@ impl Line {
         self.rest().await
     }
 
-    /// All that comes to the end of the connection.
+    /// Reads to the end of the connection.
     pub async fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         let _ = in_time("the end", self.stream.read_to_end(&mut rest)).await;

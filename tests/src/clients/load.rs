@@ -1,4 +1,4 @@
-//! Clients that number what they send, and note what they get.
+//! Clients that number the messages they send, and record those they get.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::ws::{Incoming, Ws};
 
 /// How long a client waits for the last answers.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Clients under way. Each sends `token:1`, `token:2`, … and gets them back; one that loses its connection comes again
-/// as a new client, with a new token.
+/// Running clients. Each sends `token:1`, `token:2`, … and gets them back; after the loss of its connection it connects
+/// again, as a new client with a new token.
 #[derive(Debug)]
 pub struct Load {
     stop: CancellationToken,
@@ -25,20 +25,20 @@ pub struct Load {
 /// One connection of a client.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// What its messages begin with; also the query of its request.
+    /// The beginning of all its messages, and the query of its handshake.
     pub token: String,
     /// The number of the last message that was sent.
     pub sent: u64,
-    /// All that came, in its order.
+    /// All messages that came, in their order.
     pub got: Vec<String>,
     /// The last message has come back.
     answered: bool,
-    /// The close code, if the gateway ended it; 1006 without one. None if the client ended it, with everything answered.
+    /// The close code, if the gateway ended the connection; 1006 without one. None if the client closed it after all answers.
     pub lost: Option<u16>,
 }
 
 impl Load {
-    /// Starts so many clients, spread over the addresses. Each sends a message every 10 to 30 ms.
+    /// Starts this number of clients, spread over the addresses. Each sends a message every 10 to 30 ms.
     pub fn start(addresses: &[SocketAddr], clients: usize) -> Self {
         let stop = CancellationToken::new();
         let mut set = JoinSet::new();
@@ -51,11 +51,11 @@ impl Load {
                     if stop.is_cancelled() {
                         break;
                     }
-                    // A worker may have seen an attempt that failed here.
+                    // A worker may have seen an attempt that failed for the client, so each has a token of its own.
                     let token = format!("c{index}-{attempt}");
                     match Ws::try_connect(address, &format!("/?{token}")).await {
                         Ok(socket) => lives.push(live(socket, token, &stop).await),
-                        // Nobody is there just now.
+                        // No gateway serves the address just now.
                         Err(_) => sleep(Duration::from_millis(50)).await,
                     }
                 }
@@ -65,7 +65,7 @@ impl Load {
         Self { stop, clients: set }
     }
 
-    /// Lets every client wait for what it has not got yet, and close. Gives all connections that there were, by token.
+    /// Lets every client wait for its last answer and close. Returns all connections, by token.
     pub async fn finish(mut self) -> BTreeMap<String, Life> {
         self.stop.cancel();
         let mut all = BTreeMap::new();
@@ -89,7 +89,7 @@ async fn live(mut socket: Ws, token: String, stop: &CancellationToken) -> Life {
             }
             () = sleep(Duration::from_millis(fastrand::u64(10..30))) => {
                 let text = format!("{}:{}", life.token, life.sent + 1);
-                // An error is seen by reading as well, with its code.
+                // Reading shows the end of the connection with its code.
                 if socket.try_send(Message::text(text)).await.is_ok() {
                     life.sent += 1;
                     life.answered = false;
@@ -101,8 +101,8 @@ async fn live(mut socket: Ws, token: String, stop: &CancellationToken) -> Life {
         }
     }
     while !life.answered {
-        // An answer that never comes is found by the checker.
-        let Ok(incoming) = timeout(PATIENCE, socket.next_ever()).await else {
+        // The checker reports an answer that never comes.
+        let Ok(incoming) = timeout(TIMEOUT, socket.next_ever()).await else {
             break;
         };
         if life.take(incoming) {
@@ -114,7 +114,7 @@ async fn live(mut socket: Ws, token: String, stop: &CancellationToken) -> Life {
 }
 
 impl Life {
-    /// A connection as a client remembers it.
+    /// A connection before its first message.
     pub fn new(token: &str) -> Self {
         Self {
             token: token.into(),
@@ -125,7 +125,7 @@ impl Life {
         }
     }
 
-    /// Notes what came. True if it was the end.
+    /// Records what came. True at the end of the connection.
     fn take(&mut self, incoming: Incoming) -> bool {
         match incoming {
             Incoming::Text(text) => {

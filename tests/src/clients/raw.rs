@@ -32,17 +32,17 @@ pub struct Raw {
     stream: TcpStream,
 }
 
-/// A frame that came.
+/// A frame from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Bits and opcode.
+    /// The first byte: bits and opcode.
     pub head: u8,
     /// The payload.
     pub payload: Vec<u8>,
 }
 
 impl Frame {
-    /// The code of a close frame, none if it is empty.
+    /// The code of a close frame; none if its payload is empty.
     pub fn close_code(&self) -> Option<u16> {
         assert_eq!(self.head, FIN | CLOSE, "not a close frame: {self:?}");
         Some(u16::from_be_bytes([*self.payload.first()?, *self.payload.get(1)?]))
@@ -55,8 +55,8 @@ impl Raw {
         Self::connect_with(address, "", None).await.0
     }
 
-    /// Connects with more headers (each with its line end) and, if given, a receive buffer of this size; also gives the
-    /// answer's head.
+    /// Connects with more headers (each with its line end) and, if given, a receive buffer of this size. Returns the head of
+    /// the answer as well.
     ///
     /// # Panics
     ///
@@ -104,12 +104,12 @@ impl Raw {
         self.try_write(bytes).await.expect("the connection stands");
     }
 
-    /// Writes bytes as they are, if the connection stands.
+    /// Writes bytes as they are. An error if the connection is broken.
     pub async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         in_time("a send", self.stream.write_all(bytes)).await
     }
 
-    /// Writes a frame; `head` has its bits and opcode.
+    /// Writes a frame whose first byte is `head`: bits and opcode.
     pub async fn frame(&mut self, head: u8, payload: &[u8]) {
         self.write(&frame(head, payload)).await;
     }
@@ -119,16 +119,16 @@ impl Raw {
         in_time("a frame", self.read()).await
     }
 
-    /// The next frame that closes, after which the connection ends. Gives its code.
+    /// Reads to the close frame and the end of the connection, and returns the code.
     ///
     /// # Panics
     ///
-    /// When the connection ends without one.
+    /// When the connection ends without a close frame.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             let frame = self.next().await.expect("a close frame comes before the end");
             if frame.head == FIN | CLOSE {
-                // The answer that the protocol asks for.
+                // The protocol asks for a close frame as the answer.
                 let _ = self.try_write(&self::frame(FIN | CLOSE, &frame.payload)).await;
                 assert!(
                     self.ends(Duration::from_secs(10)).await,
@@ -146,7 +146,7 @@ impl Raw {
             .is_ok()
     }
 
-    /// Ends the connection in good order: what has come is read, or the end would be a reset.
+    /// Ends the connection without a reset, which bytes that were not read would cause.
     pub fn end(self) {
         let mut bytes = [0; 4096];
         while self.stream.try_read(&mut bytes).is_ok_and(|read| read > 0) {}

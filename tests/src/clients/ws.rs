@@ -18,7 +18,7 @@ pub struct Ws {
     stream: WebSocketStream<TcpStream>,
 }
 
-/// What a client can get.
+/// What a client can receive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
     /// A text message.
@@ -27,9 +27,9 @@ pub enum Incoming {
     Binary(Vec<u8>),
     /// The answer to a ping.
     Pong(Vec<u8>),
-    /// A close frame, with its code and reason if it has them.
+    /// A close frame, with code and reason if it has them.
     Close(Option<(u16, String)>),
-    /// The end of the connection, clean or not.
+    /// The end of the connection, with or without an error.
     End,
 }
 
@@ -51,7 +51,7 @@ impl Ws {
         }
     }
 
-    /// Connects, or gives the status of the refusal; 0 if there was no answer.
+    /// Connects. The error is the status of the refusal, or 0 without an answer.
     pub async fn try_connect(address: SocketAddr, path: &str) -> Result<Self, u16> {
         let Ok(socket) = in_time("a connection", TcpStream::connect(address)).await else {
             return Err(0);
@@ -59,7 +59,7 @@ impl Ws {
         Self::over(socket, address, path).await
     }
 
-    /// Connects with a receive buffer that is as small as can be.
+    /// Connects with the smallest receive buffer.
     pub async fn connect_narrow(address: SocketAddr, path: &str) -> Self {
         Self::connect_with_buffer(address, path, 4096).await
     }
@@ -119,17 +119,17 @@ impl Ws {
         self.try_send(ping).await.expect("the connection stands");
     }
 
-    /// Sends a message if the connection stands.
+    /// Sends a message. An error if the connection is broken.
     pub async fn try_send(&mut self, message: Message) -> Result<(), Error> {
         in_time("a send", self.stream.send(message)).await
     }
 
-    /// What comes next. Pings are answered and not shown.
+    /// What comes next. Pings are answered and left out.
     pub async fn next(&mut self) -> Incoming {
         in_time("a message", self.next_ever()).await
     }
 
-    /// What comes next, however long it takes.
+    /// What comes next, without a deadline.
     pub async fn next_ever(&mut self) -> Incoming {
         loop {
             return match self.stream.next().await {
@@ -157,13 +157,13 @@ impl Ws {
         }
     }
 
-    /// Sends a text and gives the next one that comes.
+    /// Sends a text and returns the next one that comes.
     pub async fn ask(&mut self, text: &str) -> String {
         self.send(text).await;
         self.text().await
     }
 
-    /// Reads to the close frame, then to the end of the connection, and gives code and reason (1005 if there are none).
+    /// Reads to the close frame and the end of the connection, and returns code and reason; the code is 1005 without one.
     ///
     /// # Panics
     ///
@@ -181,7 +181,7 @@ impl Ws {
         frame.unwrap_or((1005, String::new()))
     }
 
-    /// Closes with a code and reason, and waits for the end.
+    /// Closes with a code and reason, and returns those of the answer; none if the connection ended without one.
     pub async fn close(mut self, code: u16, reason: &str) -> Option<(u16, String)> {
         let frame = CloseFrame {
             code: CloseCode::from(code),
@@ -197,7 +197,7 @@ impl Ws {
         }
     }
 
-    /// The TCP connection below, with what was not read from it yet lost.
+    /// The TCP connection below. Bytes that were received and not read are lost.
     pub fn into_socket(self) -> TcpStream {
         self.stream.into_inner()
     }

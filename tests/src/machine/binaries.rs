@@ -1,8 +1,8 @@
 //! Finds the programs under test, and builds them once.
 //!
-//! Cargo tells a test where the binaries of its own package are, but not those of others, and builds those only by chance.
-//! So they are built here, into the same `target` folder and with the same profile: once per test process, or once per
-//! run where nextest says which run it is. When all is fresh that takes a moment.
+//! Cargo tells a test where the programs of its own package are, but not those of other packages, and need not have built
+//! them. So they are built here, into the same `target` folder and with the same profile: once per test process, or once per
+//! run where nextest names the run. When all are fresh that takes a moment.
 
 use std::env;
 use std::fs::{self, File};
@@ -55,7 +55,7 @@ fn build(folder: &Path) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    // `--examples` (there are none) has the same features of dependencies chosen as for tests: nothing is built twice.
+    // With `--examples` (there are none) Cargo chooses the same features of dependencies as for tests: nothing is built twice.
     let targets = ["--workspace", "--bins", "--examples"];
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)

@@ -1,4 +1,4 @@
-//! A small disk of a test's own, which can be full.
+//! A small disk that one test has for itself, and can fill.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::network::enter;
 
-/// A file system in memory, which only this thread and the processes that it starts see.
+/// A file system in memory that only this thread and the processes that it starts see.
 #[derive(Debug)]
 pub struct Disk {
     folder: TempDir,
@@ -19,17 +19,17 @@ pub struct Disk {
 impl Disk {
     /// Mounts a disk of 256 KiB. To be called before any process is started.
     ///
-    /// None, with a line that says so, when this user may not; unless `MEEPO_TEST_NAMESPACES` asks for it.
+    /// None, with a line on the standard error, when this user may not mount.
     ///
     /// # Panics
     ///
-    /// When it has to be possible and is not.
+    /// When `MEEPO_TEST_NAMESPACES` is 1 and this user may not.
     pub fn small() -> Option<Self> {
         enter(CloneFlags::CLONE_NEWNS)?;
         let folder = tempfile::Builder::new().prefix("meepo-disk-").tempdir();
         let folder = folder.expect("a folder for temporary files");
         let none = None::<&str>;
-        // What is mounted here is not to be seen elsewhere.
+        // Mounts made from here on stay in this namespace.
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts can be private");
         mount(
             Some("tmpfs"),
@@ -42,26 +42,26 @@ impl Disk {
         Some(Self { folder })
     }
 
-    /// Where it is.
+    /// The folder that it is mounted on.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Writes until it is full.
+    /// Writes until the disk is full.
     ///
     /// # Panics
     ///
-    /// When it cannot be written to at all.
+    /// When the disk cannot be written to at all.
     pub fn fill(&self) {
         let mut file = File::create(self.filler()).expect("the disk can be written to");
         while file.write(&[0; 4096]).is_ok() {}
     }
 
-    /// Makes room again.
+    /// Makes room again, after `fill`.
     ///
     /// # Panics
     ///
-    /// When it was not filled.
+    /// When the disk was not filled.
     pub fn empty(&self) {
         fs::remove_file(self.filler()).expect("the disk was filled");
     }

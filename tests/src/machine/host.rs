@@ -1,4 +1,4 @@
-//! A loopback address of a test's own.
+//! Loopback addresses, each of one test alone.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// The port that a test holds to show that an address is its own.
 const CLAIM: u16 = 19899;
 
-/// An address in 127.0.0.0/8 that no other test has, so that all ports of it are free. It plays a host of its own.
+/// An address in 127.0.0.0/8 that no other test has, so that all its ports are free. It stands for a host.
 #[derive(Debug, Clone)]
 pub struct Host {
     ip: Ipv4Addr,
@@ -44,32 +44,32 @@ impl Host {
         (self.ip, port).into()
     }
 
-    /// Where the gateway's `ws` listener is.
+    /// The address of the gateway's `ws` listener.
     pub fn ws(&self) -> SocketAddr {
         self.port(19910)
     }
 
-    /// Where the gateway's `line` listener is.
+    /// The address of the gateway's `line` listener.
     pub fn line(&self) -> SocketAddr {
         self.port(19909)
     }
 
-    /// Where the metrics of a node are, if it was told so.
+    /// The address of a node's metrics, if it is configured to serve them.
     pub fn metrics(&self) -> SocketAddr {
         self.port(19920)
     }
 
-    /// Where a worker takes pushes, if it was told so.
+    /// The address of a worker's push API, if it is configured to serve it.
     pub fn push(&self) -> SocketAddr {
         self.port(19908)
     }
 
-    /// Where the endpoint of a webhook worker is.
+    /// The address of a webhook worker's endpoint.
     pub fn endpoint(&self) -> SocketAddr {
         self.port(8080)
     }
 
-    /// Where the registry is.
+    /// The address of the registry.
     pub fn registry(&self) -> SocketAddr {
         self.port(19911)
     }

@@ -1,4 +1,4 @@
-//! A network of a test's own, whose packets can be dropped and slowed down.
+//! A network that one test has for itself, whose packets can be dropped and slowed down.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 
-/// The network of this thread, and of the processes that it starts: a loopback that nobody else is on.
+/// The network of this thread and of the processes that it starts: a loopback without anyone else on it.
 #[derive(Debug)]
 pub struct Network(());
 
@@ -29,11 +29,11 @@ pub enum Way {
 impl Network {
     /// Puts this thread into a network of its own. To be called before any socket is opened.
     ///
-    /// None, with a line that says so, when this user may not; unless `MEEPO_TEST_NAMESPACES` asks for it.
+    /// None, with a line on the standard error, when this user may not make networks.
     ///
     /// # Panics
     ///
-    /// When it has to be possible and is not.
+    /// When `MEEPO_TEST_NAMESPACES` is 1 and this user may not.
     pub fn own() -> Option<Self> {
         enter(CloneFlags::CLONE_NEWNET)?;
         // As on a wire: packets of the usual size.
@@ -41,7 +41,7 @@ impl Network {
         Some(Self(()))
     }
 
-    /// Drops packets to and from a server.
+    /// Drops packets to a server's ports, from them, or both.
     pub fn cut(&self, server: Ipv4Addr, ports: &str, way: Way) {
         if way != Way::From {
             run(
@@ -57,7 +57,7 @@ impl Network {
         }
     }
 
-    /// Loses this part of the packets to and from a port, and lets only so much through in all.
+    /// Drops this part of the packets to and from some ports, and limits the rate of all packets.
     pub fn worsen(&self, ports: &str, loss: f64, rate: &str) {
         for end in ["--dport", "--sport"] {
             let lossy = format!("-m statistic --mode random --probability {loss}");
@@ -69,24 +69,24 @@ impl Network {
         );
     }
 
-    /// All is well again.
+    /// Drops and slows down no packets any more.
     pub fn heal(&self) {
         run("iptables", "-F INPUT");
-        // There may be none.
+        // There may be no such rule.
         let _ = command("tc", "qdisc del dev lo root").output();
     }
 }
 
 /// Puts this thread into a namespace of its own.
 ///
-/// None, with a line that says so, when this user may not; unless `MEEPO_TEST_NAMESPACES` asks for it.
+/// None, with a line on the standard error, when this user may not; a panic if `MEEPO_TEST_NAMESPACES` is 1.
 pub(crate) fn enter(namespace: CloneFlags) -> Option<()> {
     if let Err(error) = unshare(namespace) {
         let asked = std::env::var("MEEPO_TEST_NAMESPACES").is_ok_and(|value| value == "1");
         assert!(!asked, "this user may not make namespaces: {error}");
         let thread = std::thread::current();
         let name = thread.name().unwrap_or_default();
-        // Past the harness, which shows nothing of a test that passes.
+        // Not with `eprintln`: the harness hides what a passing test prints.
         let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no namespaces for this user");
         return None;
     }

@@ -1,7 +1,7 @@
 //! The processes of a node, and signals to them.
 //!
-//! Every process that a test starts carries a mark in its environment, and passes it on to its children. So those of a
-//! node are found even when their parents are gone, and no other process is ever touched.
+//! Every process that a test starts carries a mark in its environment and passes it on to its children. So the processes of
+//! a node are found even when their parents have ended, and no other process is ever touched.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 /// The environment variable that carries the mark.
 pub const MARK: &str = "NODE_UNDER_TEST";
 
-/// The processes that carry this mark and run.
+/// The running processes with this mark.
 pub fn marked(mark: &str) -> Vec<u32> {
     let entry = format!("{MARK}={mark}");
     let Ok(folder) = fs::read_dir("/proc") else {
@@ -28,12 +28,12 @@ pub fn marked(mark: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Whether there is such a process, and it has not ended.
+/// Whether a process runs: a zombie does not.
 pub fn running(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
 }
 
-/// The children of a process that run.
+/// The running children of a process.
 pub fn children(pid: u32) -> Vec<u32> {
     let Ok(folder) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -49,12 +49,12 @@ pub fn children(pid: u32) -> Vec<u32> {
 ///
 /// # Panics
 ///
-/// When it cannot be sent.
+/// When the signal cannot be sent.
 pub fn signal(pid: u32, signal: Signal) {
     send(pid, signal).unwrap_or_else(|error| panic!("signal {signal} to {pid}: {error}"));
 }
 
-/// Kills whatever carries the mark, until nothing does.
+/// Kills the processes with this mark until none is left.
 pub fn kill_marked(mark: &str) {
     for _ in 0..100 {
         let left = marked(mark);
@@ -68,7 +68,7 @@ pub fn kill_marked(mark: &str) {
     }
 }
 
-/// Ticks of the processor that a process has used, 100 a second.
+/// Processor time that a process has used, in ticks of 10 ms.
 pub fn cpu_ticks(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = text.rsplit(')').next().unwrap_or_default();
@@ -80,7 +80,7 @@ pub fn cpu_ticks(pid: u32) -> u64 {
         .sum()
 }
 
-/// The memory of a process that is in use, in bytes.
+/// The resident memory of a process, in bytes.
 pub fn memory(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
     let pages = text
@@ -90,7 +90,7 @@ pub fn memory(pid: u32) -> u64 {
     pages.unwrap_or_default() * 4096
 }
 
-/// How many descriptors a process has open.
+/// The number of open descriptors of a process.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }

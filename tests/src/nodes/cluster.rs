@@ -31,14 +31,14 @@ pub struct Cluster {
     folder: TempDir,
 }
 
-/// What the nodes are to be like.
+/// Settings of the nodes.
 #[derive(Debug, Default)]
 struct Plan {
     /// Settings of the section `[gateway]`.
     gateway: String,
     /// Settings of the section `[worker]`.
     worker: String,
-    /// The workers run a job.
+    /// The workers run a leader job.
     job: bool,
 }
 
@@ -48,7 +48,7 @@ impl Cluster {
         Self::start_with(&[""]).await
     }
 
-    /// The same with a registry for each of these settings of the section `[registry]`.
+    /// The same with several registries, each with one of these settings of the section `[registry]`.
     pub async fn start_with(registries: &[&str]) -> Self {
         Self::start_as(registries, Plan::default()).await
     }
@@ -71,7 +71,7 @@ impl Cluster {
         Self::start_as(&[""], plan).await
     }
 
-    /// The same as [`start_with`](Self::start_with), with workers that have a job, see [`jobs`](Self::jobs).
+    /// The same as [`start_with`](Self::start_with), with workers that have a leader job: see [`jobs`](Self::jobs).
     pub async fn start_with_job(registries: &[&str]) -> Self {
         let plan = Plan {
             job: true,
@@ -105,21 +105,21 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a cluster and so many clients, and waits until their messages get through.
+    /// Starts a cluster and this number of clients, and waits until their messages get through.
     pub async fn under_load(clients: usize) -> (Self, Load) {
         let cluster = Self::start().await;
         let load = cluster.load(clients).await;
         (cluster, load)
     }
 
-    /// The same, with links that cross this network, although all nodes are on one host.
+    /// The same with links over TCP, which cross this network although all nodes are on one host.
     pub async fn under_load_across(_network: &Network, clients: usize) -> (Self, Load) {
         let cluster = Self::with_gateways("local = false").await;
         let load = cluster.load(clients).await;
         (cluster, load)
     }
 
-    /// Starts so many clients, and waits until their messages get through.
+    /// Starts this number of clients, and waits until their messages get through.
     pub async fn load(&self, clients: usize) -> Load {
         let load = Load::start(&self.clients(), clients);
         self.more(200).await;
@@ -156,7 +156,7 @@ impl Cluster {
                 "MEEPO_TEST_EVENTS",
                 events.to_str().expect("the name of a temporary file"),
             )
-            // So that something is in flight when a fault comes.
+            // A fault then finds events in flight.
             .env("MEEPO_TEST_SLOW", "20")
     }
 
@@ -172,8 +172,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until each of so many clients that are connected is known to one worker child, and nobody else is: what
-    /// workers make of gateways that have gone is told.
+    /// Waits until worker children know this number of clients: each connected one is known to one child, and handlers have
+    /// been told of the clients of gateways that have gone.
     pub async fn settled(&self, clients: u64) {
         wait_for("each client is known to one worker", async || {
             let mut known = 0;
@@ -185,7 +185,7 @@ impl Cluster {
         .await;
     }
 
-    /// Waits until all nodes have come to each registry.
+    /// Waits until all nodes are registered with each registry.
     pub async fn registered(&self) {
         let nodes = 2 * (self.gateways.len() + self.workers.len()) as u64;
         for registry in &self.registries {
@@ -197,7 +197,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until handlers have seen so many more messages: the load gets through.
+    /// Waits until handlers have seen this number of further messages, which shows that the load gets through.
     pub async fn more(&self, messages: usize) {
         let events = self.events();
         let before = events.count("message").await;
@@ -205,19 +205,19 @@ impl Cluster {
         wait_for("the load gets through", through).await;
     }
 
-    /// Where clients come in.
+    /// The gateways' addresses for WebSocket clients.
     pub fn clients(&self) -> Vec<SocketAddr> {
         self.gateways.iter().map(|gateway| gateway.host().ws()).collect()
     }
 
-    /// What all workers wrote down.
+    /// The events that all workers wrote down.
     pub fn events(&self) -> Events {
         Events::at(self.events_file())
     }
 
-    /// Ends a load, waits until the last close is handled, and checks all that was seen.
+    /// Ends a load, waits until the last close is handled, and checks all events.
     ///
-    /// The workers that are there have to serve.
+    /// All running workers have to serve.
     pub async fn verdict(&self, load: Load) -> Verdict {
         let lives = load.finish().await;
         let closes = async {
@@ -230,7 +230,7 @@ impl Cluster {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        // If one is missing, the checker says which.
+        // The checker reports a close that is missing.
         let _ = timeout(DEADLINE, closes).await;
         for gateway in &self.gateways {
             gateway
@@ -254,7 +254,7 @@ impl Cluster {
         verdict
     }
 
-    /// What the workers' job wrote down.
+    /// The steps that the workers' leader job wrote down.
     pub fn jobs(&self) -> Jobs {
         Jobs::at(self.folder.path().join("jobs"))
     }

@@ -18,7 +18,7 @@ use crate::machine::host::Host;
 use crate::machine::processes::{self, MARK};
 use crate::wait::{DEADLINE, in_time, wait_for, wait_until};
 
-/// What a node is to be. See [`Node::build`].
+/// Settings of a node that is not prepared yet. See [`Node::build`].
 #[derive(Debug)]
 pub struct Builder {
     program: PathBuf,
@@ -32,7 +32,7 @@ pub struct Builder {
     config: bool,
 }
 
-/// A master, or the place of one that is not started yet. When dropped, all its processes are killed.
+/// A master with its folder, started or not. When dropped, all its processes are killed.
 #[derive(Debug)]
 pub struct Node {
     program: PathBuf,
@@ -51,9 +51,9 @@ pub struct Node {
 pub struct Finished {
     /// The exit code, none after a signal.
     pub code: Option<i32>,
-    /// What it wrote.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -102,21 +102,21 @@ impl Node {
         self.folder().join("run")
     }
 
-    /// Where a master in the foreground writes to.
+    /// The output of the master in the foreground.
     pub fn output(&self) -> String {
         fs::read_to_string(self.folder().join("output")).unwrap_or_default()
     }
 
-    /// What the test worker of this node wrote down.
+    /// The events that the test worker of this node wrote down.
     pub fn events(&self) -> Events {
         Events::at(self.folder().join("events"))
     }
 
-    /// Changes the configuration file: each pair is a text and its successor.
+    /// Changes the configuration file: each pair is an old text and a new one.
     ///
     /// # Panics
     ///
-    /// When a text is not there.
+    /// When an old text is not in the file.
     pub fn edit(&self, changes: &[(&str, &str)]) {
         let mut text = fs::read_to_string(self.config()).expect("the node has a configuration");
         for (old, new) in changes {
@@ -126,9 +126,9 @@ impl Node {
         fs::write(self.config(), text).expect("the folder is writable");
     }
 
-    /// A command of the program, not started. `start`, `check` and the like get the node's configuration file.
+    /// A command of the program, not started. It gets the node's configuration file, unless it has an own one or needs none.
     ///
-    /// What the shell of whoever runs the tests sets for Meepo does not count.
+    /// Variables for Meepo in the environment of the tests are left out.
     pub fn prepare(&self, arguments: &[&str]) -> Command {
         let mut command = match &self.shell {
             None => Command::new(&self.program),
@@ -165,10 +165,10 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// When it does not end in time.
+    /// When the command does not end in time.
     pub async fn command(&self, arguments: &[&str]) -> Finished {
         let what = format!("the command {arguments:?}");
-        // Files, not pipes: a daemon that keeps its output open must not keep us waiting.
+        // Files, not pipes: a daemon keeps its output open, and nobody should wait for that.
         let name = format!("{:016x}", fastrand::u64(..));
         let [out, err] = ["out", "err"].map(|end| self.folder().join(format!("{name}.{end}")));
         let status = self
@@ -199,7 +199,7 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// When it runs already.
+    /// When the master was started already.
     pub fn spawn(&mut self) {
         assert!(self.foreground.is_none(), "the node was started already");
         let output = File::options()
@@ -259,12 +259,12 @@ impl Node {
         serde_json::from_str(&finished.stdout).ok()
     }
 
-    /// Waits until the status is as it should be, and returns it.
+    /// Waits until `right` holds for the status, and returns it.
     pub async fn status_when(&self, what: &str, mut right: impl FnMut(&Status) -> bool) -> Status {
         wait_for(what, async || self.try_status().await.filter(|status| right(status))).await
     }
 
-    /// The children of an instance.
+    /// The processes of an instance's children.
     pub async fn pids(&self, instance: &str) -> Vec<u32> {
         self.status().await.instance(instance).pids()
     }
@@ -273,7 +273,7 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// When none was.
+    /// When no master was.
     pub fn master(&self) -> u32 {
         let child = self
             .foreground
@@ -287,11 +287,11 @@ impl Node {
         processes::signal(self.master(), signal);
     }
 
-    /// Waits for the end of the master that was started in the foreground, and gives its exit code.
+    /// Waits for the end of the master that was started in the foreground, and returns its exit code.
     ///
     /// # Panics
     ///
-    /// When none was started.
+    /// When no master was started.
     pub async fn ended(&mut self) -> Option<i32> {
         let mut child = self.foreground.take().expect("the node was started in the foreground");
         let status = in_time("the end of the master", child.wait()).await;
@@ -311,7 +311,7 @@ impl Node {
         }
     }
 
-    /// Kills master and children at once, and waits until all have let go of what they had, such as their addresses.
+    /// Kills master and children at once, and waits until all have ended and their addresses are free.
     pub async fn kill_all(&mut self) {
         let all = self.processes();
         for pid in &all {
@@ -322,12 +322,12 @@ impl Node {
         wait_until("all have ended", DEADLINE, over).await;
     }
 
-    /// All processes of the node that run, also those without a parent.
+    /// All running processes of the node, also those whose parent has ended.
     pub fn processes(&self) -> Vec<u32> {
         processes::marked(&self.mark)
     }
 
-    /// Waits until no process of the node is left.
+    /// Waits until no process of the node runs.
     pub async fn gone(&self, deadline: Duration) {
         wait_until("no process is left", deadline, async || self.processes().is_empty()).await;
     }
@@ -341,7 +341,7 @@ impl Node {
 }
 
 impl Finished {
-    /// The command went well.
+    /// Asserts that the command succeeded.
     ///
     /// # Panics
     ///
@@ -351,11 +351,11 @@ impl Finished {
         assert_eq!(self.code, Some(0), "{self:?}");
     }
 
-    /// The command failed, and said why.
+    /// Asserts that the command failed and printed the reason.
     ///
     /// # Panics
     ///
-    /// When it went well, died, or said nothing.
+    /// When it succeeded, ended by a signal or a panic, or printed nothing.
     #[track_caller]
     pub fn failed(&self) {
         assert!(self.code.is_some_and(|code| code != 0), "{self:?}");
@@ -425,7 +425,7 @@ impl Builder {
         self
     }
 
-    /// Goes without a configuration file.
+    /// Uses no configuration file.
     pub fn no_config(mut self) -> Self {
         self.config = false;
         self

@@ -1,4 +1,4 @@
-//! A gateway of its own, and workers that a test plays: they speak the link protocol by hand.
+//! A gateway, and workers that a test plays: it speaks the link protocol by hand.
 
 use futures_util::stream;
 use meepo_node::rpc;
@@ -12,7 +12,7 @@ use crate::clients::ws::Ws;
 use crate::machine::host::Host;
 use crate::wait::in_time;
 
-/// What is on its way to a worker that does not read.
+/// Bytes that may be under way to a worker that does not read.
 const WINDOW: u32 = 65_535;
 
 /// A gateway child, and the registry that it needs.
@@ -23,10 +23,10 @@ pub struct Place {
     _registry: Node,
 }
 
-/// A link, seen by the worker.
+/// The worker's end of a link.
 #[derive(Debug)]
 pub struct Worker {
-    /// What it asks for.
+    /// The commands that it sends.
     pub commands: mpsc::UnboundedSender<Command>,
     events: Streaming<Event>,
 }
@@ -37,7 +37,7 @@ impl Place {
         Self::with("").await
     }
 
-    /// The same, with more settings of the gateway.
+    /// The same with more settings of the section `[gateway]`.
     pub async fn with(settings: &str) -> Self {
         let place = Host::new();
         let _registry = Node::build("meepo-registry").host(&place).start().await;
@@ -49,7 +49,7 @@ impl Place {
         Self { gateway, _registry }
     }
 
-    /// A worker whose link is up, and whether it takes events in parts.
+    /// Links a worker to the gateway. `parts` says whether it takes events in parts.
     pub async fn worker(&self, parts: bool) -> Worker {
         let address = self.gateway.host().port(19912).to_string();
         let endpoint = rpc::endpoint(&address).expect("an address");
@@ -71,12 +71,12 @@ impl Place {
         worker
     }
 
-    /// A client that the worker lets in, and its number.
+    /// Connects a client that the worker accepts, and returns it with its number.
     pub async fn client(&self, worker: &mut Worker) -> (Ws, u64) {
         self.client_by(worker, Ws::connect(self.gateway.host().ws())).await
     }
 
-    /// The same, that connects in this way.
+    /// The same for a client that connects by `connect`.
     pub async fn client_by(&self, worker: &mut Worker, connect: impl Future<Output = Ws>) -> (Ws, u64) {
         let let_in = async {
             let opened = worker.next().await;
@@ -102,7 +102,7 @@ impl Worker {
         event.expect("the link stands").expect("the gateway goes on")
     }
 
-    /// How the gateway ends the link.
+    /// The status with which the gateway ends the link.
     pub async fn refusal(&mut self) -> Status {
         in_time("the end", self.events.message())
             .await

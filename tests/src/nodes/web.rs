@@ -1,15 +1,15 @@
-//! The example `web`, which is made of its own `meepo.toml`.
+//! The example `web`, whose `meepo.toml` is part of what is tested.
 
 use std::fs;
 
 use super::node::Node;
 use crate::machine::binaries;
 
-/// Starts it as its own `meepo.toml` has it, at a place of this test's own.
+/// Starts the example with its own `meepo.toml`, at an address that this test has for itself.
 ///
 /// # Panics
 ///
-/// When it does not start.
+/// When the node does not start.
 pub async fn start() -> Node {
     let mut node = Node::build("web").prepare();
     let folder = binaries::workspace().join("examples/web");

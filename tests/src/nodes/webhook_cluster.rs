@@ -1,4 +1,4 @@
-//! A cluster whose worker is `meepo-worker`.
+//! A cluster whose worker is `meepo-worker`, the webhook worker.
 
 use super::node::{Builder, Node};
 use crate::clients::ws::Ws;
@@ -16,7 +16,7 @@ pub struct WebhookCluster {
 }
 
 impl WebhookCluster {
-    /// Starts all on a host, with further settings of `[webhook]`. The endpoint is there too.
+    /// Starts all nodes on a host, with further settings of `[webhook]`. The endpoint is on the same host.
     pub async fn start(host: &Host, settings: &str) -> Self {
         Self::start_at(host, &format!("http://{}/hook?key=1", host.endpoint()), settings).await
     }
@@ -33,7 +33,7 @@ impl WebhookCluster {
     }
 
     async fn start_as(host: &Host, url: &str, sections: &[(&str, &str)]) -> Self {
-        // Each program passes over the sections of others.
+        // Each program ignores the sections of the others.
         let set = |builder: Builder| {
             let sections = sections.iter();
             sections.fold(builder, |builder, (section, settings)| builder.set(section, settings))
@@ -63,12 +63,12 @@ impl WebhookCluster {
         cluster
     }
 
-    /// A client that was let in.
+    /// Connects a client to this path.
     pub async fn client(&self, path: &str) -> Ws {
         Ws::connect_to(self.front.host().ws(), path).await
     }
 
-    /// Waits until so many events have failed.
+    /// Waits until this number of events has failed.
     pub async fn failed(&self, events: u64) {
         self.worker
             .status_when("the failures are counted", |status| {
@@ -77,7 +77,7 @@ impl WebhookCluster {
             .await;
     }
 
-    /// Waits until no event is left.
+    /// Waits until no event is in flight or waits.
     pub async fn idle(&self) {
         self.front
             .status_when("nothing is left to do", |status| {

@@ -22,7 +22,7 @@ use crate::wait::{in_time, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A running driver. When dropped, it and its browsers are killed.
+/// A running WebDriver. When dropped, it and its browsers are killed.
 #[derive(Debug)]
 pub struct Driver {
     url: String,
@@ -31,7 +31,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// None where there is no browser and none is demanded.
+    /// Starts the driver. None, with a line on the standard error, where there is no browser; a panic if `MEEPO_TEST_BROWSER` is 1.
     pub async fn start() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let process = Command::new("chromedriver")
@@ -47,7 +47,7 @@ impl Driver {
                 let needed = "the browser test needs Debian's packages chromium and chromium-driver";
                 let demanded = env::var("MEEPO_TEST_BROWSER").is_ok_and(|value| value == "1");
                 assert!(!demanded, "{needed}");
-                // Not with `eprintln`, whose words nobody sees when a test passes.
+                // Not with `eprintln`: the harness hides what a passing test prints.
                 let _ = writeln!(io::stderr(), "SKIPPED: {needed}");
                 return None;
             }
@@ -69,7 +69,7 @@ impl Driver {
         })
     }
 
-    /// A window with a profile of its own.
+    /// Opens a page in a window with a profile of its own.
     pub async fn open(&self, page: &str) -> Window {
         let options = json!({
             "binary": chromium(),
@@ -98,14 +98,14 @@ fn chromium() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// A person's window.
+/// A browser window of one user.
 #[derive(Debug)]
 pub struct Window {
     client: Client,
 }
 
 impl Window {
-    /// The browser behind it.
+    /// The WebDriver session of this window.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -119,24 +119,24 @@ impl Window {
         self.client.close().await.expect("the browser ends");
     }
 
-    /// Makes the page as large as this, and gives a picture of it as PNG.
+    /// Gives the page this size in pixels, and returns a picture of it as PNG.
     ///
     /// # Panics
     ///
-    /// When the browser does not.
+    /// When the browser fails to.
     pub async fn picture(&self, width: u32, height: u32) -> Vec<u8> {
         let script = "return [outerWidth - innerWidth, outerHeight - innerHeight];";
         let frame = self.client.execute(script, vec![]).await.expect("a script runs");
         let [wide, high] = [0, 1].map(|part| u32::try_from(frame[part].as_u64().unwrap_or(0)).unwrap_or(0));
         let sized = self.client.set_window_size(width + wide, height + high).await;
         sized.expect("a window has a size");
-        // What is drawn anew at another size has the time for that.
+        // The page needs time to draw itself at another size.
         let settled = "const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => done(true)), 1200);";
         self.client.execute_async(settled, vec![]).await.expect("a script runs");
         self.client.screenshot().await.expect("a picture")
     }
 
-    /// The element, once it is there.
+    /// Waits for an element.
     pub async fn find(&self, css: &str) -> Element {
         let found = self.client.wait().at_most(LIMIT).for_element(Locator::Css(css)).await;
         found.unwrap_or_else(|error| panic!("{css}: {error}"))
@@ -149,19 +149,19 @@ impl Window {
         field.send_keys(text).await.expect("the field is open");
     }
 
-    /// Writes into a field and sends it with the keyboard.
+    /// Writes into a field and presses Enter.
     pub async fn enter(&self, css: &str, text: &str) {
         self.fill(css, &format!("{text}{}", char::from(Key::Enter))).await;
     }
 
-    /// Comes into the chat.
+    /// Enters the chat under a name.
     pub async fn come_in(&self, name: &str) {
         self.enter("#entry-name", name).await;
         self.sees("#state", "Connected").await;
         self.sees("#me-name", name).await;
     }
 
-    /// Says something in the chat.
+    /// Sends a message in the chat.
     pub async fn say(&self, text: &str) {
         self.enter("#say", text).await;
     }
@@ -175,7 +175,7 @@ impl Window {
         assert_eq!(done.expect("a script runs"), json!(true), "{text:?} is not in {list}");
     }
 
-    /// The text of whatever matches, shown or not.
+    /// The text of all elements that match, visible or not.
     pub async fn text(&self, css: &str) -> String {
         let script = "return [...document.querySelectorAll(arguments[0])].map(part => part.textContent).join('\\n');";
         let text = self
@@ -186,7 +186,7 @@ impl Window {
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until a text is in what matches.
+    /// Waits until an element that matches holds a text.
     pub async fn sees(&self, css: &str, text: &str) {
         wait_until(&format!("{text:?} in {css}"), LIMIT, async || {
             self.text(css).await.contains(text)
@@ -194,7 +194,7 @@ impl Window {
         .await;
     }
 
-    /// Notes all that the element holds from now on, for [`Self::has_seen`].
+    /// Records every text that the element holds from now on, for [`Self::has_seen`].
     ///
     /// # Panics
     ///
@@ -210,7 +210,7 @@ impl Window {
             .expect("a script runs");
     }
 
-    /// Waits until what is watched has held a text, be it for a moment.
+    /// Waits until the watched element has held a text, if only for a moment.
     pub async fn has_seen(&self, text: &str) {
         let script = "return window.seen.some(seen => seen.includes(arguments[0]));";
         wait_until(&format!("{text:?} for a moment"), LIMIT, async || {
@@ -220,7 +220,7 @@ impl Window {
         .await;
     }
 
-    /// Waits until a text is no longer in what matches.
+    /// Waits until no element that matches holds a text.
     pub async fn no_longer_sees(&self, css: &str, text: &str) {
         wait_until(&format!("no {text:?} in {css}"), LIMIT, async || {
             !self.text(css).await.contains(text)

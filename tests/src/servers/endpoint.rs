@@ -1,4 +1,4 @@
-//! An HTTP endpoint that a test plays: what the webhook worker sends to.
+//! An HTTP endpoint that a test plays, for the webhook worker to post to.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::wait::wait_for;
 
-/// An endpoint. It can go down, with all its connections, and come up again at the same address.
+/// An endpoint. It can end with all its connections, and serve again at the same address.
 pub struct Endpoint {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -24,22 +24,22 @@ pub struct Endpoint {
 struct Shared {
     answer: Box<dyn Fn(&Post) -> Reply + Send + Sync>,
     posts: Mutex<Vec<Post>>,
-    /// Connections that there were.
+    /// Connections so far.
     connections: AtomicUsize,
 }
 
-/// What was sent.
+/// A request that came.
 #[derive(Debug, Clone)]
 pub struct Post {
-    /// The first line.
+    /// The request line.
     pub line: String,
-    /// Headers, by their names in lower case.
+    /// Headers by name, in lower case.
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// An answer.
+/// An answer to a POST.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
     status: u16,
@@ -49,22 +49,22 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// No commands.
+    /// An answer without commands.
     pub fn none() -> Self {
         Self::status(204, "")
     }
 
-    /// A status with a text.
+    /// An answer with this status and text.
     pub fn status(status: u16, text: &str) -> Self {
         Self::bytes("text/plain; charset=utf-8", text).with_status(status)
     }
 
-    /// Commands.
+    /// An answer with these commands.
     pub fn commands(list: &Value) -> Self {
         Self::bytes("application/json", list.to_string())
     }
 
-    /// A body of this type.
+    /// An answer with a body of this type.
     pub fn bytes(content_type: &str, body: impl AsRef<[u8]>) -> Self {
         Self {
             status: 200,
@@ -86,7 +86,7 @@ impl Reply {
         self
     }
 
-    /// The same, once the gate lets it pass.
+    /// The same, held back until the gate has a permit.
     pub fn behind(mut self, gate: &Arc<Semaphore>) -> Self {
         self.gate = Some(gate.clone());
         self
@@ -94,7 +94,7 @@ impl Reply {
 }
 
 impl Post {
-    /// A header, or nothing.
+    /// A header's value; empty without the header.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -109,14 +109,14 @@ impl Post {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether it may have been sent before.
+    /// Whether the event may have been sent before.
     pub fn redelivered(&self) -> bool {
         self.header("ce-meeporedelivered") == "true"
     }
 }
 
 impl Endpoint {
-    /// Serves at an address, with what answers each POST.
+    /// Serves at an address; `answer` is called for each POST.
     pub async fn start(address: SocketAddr, answer: impl Fn(&Post) -> Reply + Send + Sync + 'static) -> Self {
         let mut endpoint = Self {
             address,
@@ -131,12 +131,12 @@ impl Endpoint {
         endpoint
     }
 
-    /// Its URL.
+    /// The endpoint's URL.
     pub fn url(&self) -> String {
         format!("http://{}/hook?key=1", self.address)
     }
 
-    /// Ends, with all connections.
+    /// Stops serving, and ends all connections.
     pub async fn down(&mut self) {
         if let Some(mut serving) = self.serving.take() {
             serving.shutdown().await;
@@ -147,7 +147,7 @@ impl Endpoint {
     ///
     /// # Panics
     ///
-    /// When its address does not become free.
+    /// When the address does not become free.
     pub async fn up(&mut self) {
         let listener = wait_for("the address is free", async || {
             TcpListener::bind(self.address).await.ok()
@@ -158,19 +158,19 @@ impl Endpoint {
         self.serving = Some(serving);
     }
 
-    /// All that came so far, in its order.
+    /// All POSTs so far, in their order.
     pub fn posts(&self) -> Vec<Post> {
         self.shared.posts().clone()
     }
 
-    /// What came so far of one kind.
+    /// The POSTs so far of one kind of event.
     pub fn of(&self, kind: &str) -> Vec<Post> {
         let mut posts = self.posts();
         posts.retain(|post| post.kind() == kind);
         posts
     }
 
-    /// Waits until so many of one kind came, and gives them.
+    /// Waits until this number of POSTs of one kind has come, and returns them.
     pub async fn when(&self, kind: &str, many: usize) -> Vec<Post> {
         wait_for("the events come", async || {
             Some(self.of(kind)).filter(|posts| posts.len() >= many)
@@ -178,7 +178,7 @@ impl Endpoint {
         .await
     }
 
-    /// How many connections there were.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! A cluster of etcd of a test's own.
+//! An etcd cluster that one test has for itself.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,8 +18,8 @@ use crate::machine::host::Host;
 use crate::machine::processes::{self, MARK};
 use crate::wait::{in_time, wait_for};
 
-/// How long a member may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a member may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Three members, each on an address of its own. When dropped, their processes are killed.
 #[derive(Debug)]
@@ -39,11 +39,11 @@ struct Member {
 impl Etcd {
     /// Starts three members and waits until they agree.
     ///
-    /// None, with a line that says so, when there is no program `etcd`; unless `MEEPO_TEST_ETCD` asks for it.
+    /// None, with a line on the standard error, when there is no program `etcd`.
     ///
     /// # Panics
     ///
-    /// When it has to be possible and is not.
+    /// When `MEEPO_TEST_ETCD` is 1 and there is no program `etcd`.
     pub async fn start() -> Option<Self> {
         let version = Command::new("etcd").arg("--version").output().await;
         if let Err(error) = version {
@@ -51,7 +51,7 @@ impl Etcd {
             assert!(!asked, "there is no program etcd: {error}");
             let thread = std::thread::current();
             let name = thread.name().unwrap_or_default();
-            // Past the harness, which shows nothing of a test that passes.
+            // Not with `eprintln`: the harness hides what a passing test prints.
             let _ = writeln!(std::io::stderr(), "SKIPPED {name}: there is no program etcd");
             return None;
         }
@@ -81,22 +81,22 @@ impl Etcd {
         format!("store = \"etcd\"\netcd.endpoints = {:?}", self.endpoints())
     }
 
-    /// Where all members are.
+    /// The addresses of all members.
     pub fn endpoints(&self) -> Vec<String> {
         let members = self.members.iter();
         members.map(|member| member.address().to_string()).collect()
     }
 
-    /// How many members there are, be they there or not.
+    /// The number of members, running or not.
     pub fn size(&self) -> usize {
         self.members.len()
     }
 
-    /// Starts a member that is not there.
+    /// Starts a member that does not run.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// When the member cannot be started.
     pub fn begin(&mut self, which: usize) {
         let url = |member: &Member, port| format!("http://{}", member.host.port(port));
         let members = self.members.iter().enumerate();
@@ -139,7 +139,7 @@ impl Etcd {
     ///
     /// # Panics
     ///
-    /// When it is not there.
+    /// When the member does not run.
     pub async fn kill(&mut self, which: usize) {
         let member = &mut self.members[which];
         let mut process = member.process.take().expect("the member runs");
@@ -148,13 +148,13 @@ impl Etcd {
         let _ = in_time("the end of a member", process.wait()).await;
     }
 
-    /// Freezes a member: connections to it stand, and nothing answers.
+    /// Freezes a member: its connections stand, and it does not answer.
     pub fn freeze(&mut self, which: usize) {
         self.signal(which, Signal::SIGSTOP);
         self.members[which].frozen = true;
     }
 
-    /// Lets a frozen member go on.
+    /// Lets a frozen member run again.
     pub fn thaw(&mut self, which: usize) {
         self.signal(which, Signal::SIGCONT);
         self.members[which].frozen = false;
@@ -171,7 +171,7 @@ impl Etcd {
         wait_for("etcd takes writes", async || self.revision().await).await;
     }
 
-    /// The member that leads.
+    /// The number of the leader.
     pub async fn leader(&self) -> usize {
         wait_for("etcd has a leader", async || {
             for which in 0..self.members.len() {
@@ -188,18 +188,18 @@ impl Etcd {
         .await
     }
 
-    /// Forgets all that has happened so far: watches of what was before end.
+    /// Compacts the history: watches that ask for earlier revisions end.
     pub async fn compact(&self) {
         let revision = wait_for("etcd takes writes", async || self.revision().await).await;
         let compacted = async || self.request("kv/compaction", json!({ "revision": revision })).await;
         wait_for("etcd forgets", compacted).await;
     }
 
-    /// Ends all leases, and so takes off all that registries have put there.
+    /// Revokes all leases, which removes all keys of registries.
     ///
     /// # Panics
     ///
-    /// When there are none.
+    /// When there are no leases.
     pub async fn revoke_all(&self) {
         let leases = wait_for("etcd lists leases", async || {
             self.request("lease/leases", json!({})).await
@@ -213,14 +213,14 @@ impl Etcd {
         }
     }
 
-    /// Writes something, and gives its revision.
+    /// Writes a key, and returns the revision of the write.
     async fn revision(&self) -> Option<String> {
         // "test" in base 64.
         let written = self.request("kv/put", json!({ "key": "dGVzdA==" })).await?;
         written["header"]["revision"].as_str().map(Into::into)
     }
 
-    /// Asks the members in turn.
+    /// Sends a request to one member after the other until one answers.
     async fn request(&self, call: &str, body: Value) -> Option<Value> {
         for which in 0..self.members.len() {
             if let Some(answer) = self.ask(which, call, body.clone()).await {
@@ -236,7 +236,7 @@ impl Etcd {
             return None;
         }
         let (path, body) = (format!("/v3/{call}"), body.to_string());
-        timeout(PATIENCE, post(member.address(), &path, &body)).await.ok()?
+        timeout(TIMEOUT, post(member.address(), &path, &body)).await.ok()?
     }
 }
 
@@ -246,7 +246,7 @@ impl Member {
     }
 }
 
-/// The body of an answer that is fine.
+/// Posts a request, and returns the body of an answer with status 200.
 async fn post(address: SocketAddr, path: &str, body: &str) -> Option<Value> {
     let mut socket = TcpStream::connect(address).await.ok()?;
     let length = body.len();

@@ -114,7 +114,7 @@ impl Disk {
         roots
     }
 
-    /// The Rust files below a package's `src`, by folder.
+    /// The Rust files below a package's `src`, by folder; generated ones are left out.
     pub(crate) fn sources(&self, package: &Package) -> BTreeMap<PathBuf, BTreeSet<String>> {
         let mut sources = BTreeMap::new();
         let mut open = vec![Path::new(&package.folder).join("src")];
@@ -123,7 +123,9 @@ impl Disk {
             for name in names(&self.root.join(&folder)) {
                 let path = folder.join(&name);
                 if self.root.join(&path).is_dir() {
-                    open.push(path);
+                    if name != "generated" {
+                        open.push(path);
+                    }
                 } else if name.ends_with(".rs") {
                     files.insert(name);
                 }
