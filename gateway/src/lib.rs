@@ -22,7 +22,8 @@
 //!
 //! At the end `drain` lets handlers send their last words, closes all clients, and waits for the workers.
 //!
-//! `instance` is what a master runs, `child` the life of one child, `config` the section `[gateway]`. `bench` has doors to
+//! `instance` is what a master runs, `child` the life of one child, `config` the section `[gateway]`, `figures` what a child
+//! counts. `bench` has doors to
 //! inner parts for `benches/`, if the feature of that name is on.
 //!
 //! # Rules
@@ -42,6 +43,7 @@ mod client;
 mod config;
 mod drain;
 mod fanout;
+mod figures;
 mod instance;
 mod listen;
 mod protocol;

@@ -22,24 +22,28 @@
 //! }
 //! ```
 //!
-//! # Layout
+//! # The way of an event
 //!
-//! - [`Handler`]: the trait (`handler`), with [`Hello`] and [`Reject`] (`hello`), [`Message`] (`message`), [`CloseReason`]
-//!   (`close`) and [`Farewell`] (`farewell`); [`HandlerError`] (`error`).
-//! - [`Request`], [`Response`]: HTTP (`request`, `response`).
-//! - [`Client`]: the client whose event is handled (`client`).
-//! - [`Cluster`]: all gateways (`cluster`). [`ClientTarget`], [`Target`]: whom to send to (`client_target`, `target`).
-//! - [`Answer`]: questions to all gateways (`query`). [`Select`]: about clients that meet conditions (`select`).
-//! - [`Timer`]: what runs later, for a client or without (`timers`). Questions to a client: [`Client::request`],
-//!   [`RequestError`] (`replies`).
-//! - [`Cluster::job`]: what one worker child does at a time (`job`), under a [`Lease`].
-//! - [`Outside`]: a cluster for a program that is no worker (`outside`).
-//! - `push`: the same for any program, over HTTP and gRPC.
-//! - [`instance()`]: for the master, with the settings (`instance`), and the life of a child (`serve`).
-//! - `links`, `link`, `outgoing`, `room`: the streams to the gateways, one of them, what goes out over it, and what bounds
-//!   that.
-//! - [`webhook`]: the worker `meepo-worker`, whose business logic is an HTTP endpoint.
-//! - `lanes`: each client's events in order, clients side by side, and requests by themselves.
+//! What an application imports is in `api`. An event passes these modules in this order:
+//!
+//! - [`instance()`] (`instance`): for the master. It reads `settings`, the sections `[worker]` and `[worker.push]`, and starts
+//!   each child. [`Outside`] (`outside`) starts the same for a program that is no worker.
+//! - `runtime::serve`: the life of a child, from [`Handler::on_start`] to [`Handler::on_stop`].
+//! - `runtime::links`: a link to each gateway child that the registries name. `link`: one of them; events come in here.
+//! - `runtime::client_queues`: each client's events in order, clients side by side, and forwarded requests by themselves.
+//!   What this child knows of a client is a `ServedClient` (`api::client::served`), and where the client is in its life an
+//!   enum (`api::client::life`).
+//! - [`Handler`] (`api::handler`): the application. It is given a [`Client`] (`api::client`), and what the event carries:
+//!   [`Hello`], [`Message`], [`CloseReason`], [`LastWords`] (`api::event`), or a [`Request`] that it answers with a
+//!   [`Response`]. What goes wrong is a [`HandlerError`] (`api::error`).
+//! - [`Cluster`] (`api::cluster`): all gateways. [`ClientTarget`] and [`Target`] (`api::targets`): the clients that a command
+//!   goes to; a [`Receipt`] tells what became of a message. [`Answer`] and [`Select`] (`api::query`): what gateways are asked.
+//!   [`Timer`] (`api::timers`). [`Client::request`] asks a client itself.
+//! - `link::outgoing`: commands go out here, within a `link::send_budget`.
+//!
+//! Beside it: `runtime::leader_jobs` runs what [`Cluster::job`] adds, under a [`Lease`]. `push`, with the feature `push`: the
+//! push API, for any program over HTTP and gRPC. `webhook`, with the feature `webhook`: the worker `meepo-worker`, whose
+//! business logic is an HTTP endpoint.
 //!
 //! # Promises
 //!
@@ -51,61 +55,50 @@
 //! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
 
-mod client;
-mod client_target;
-mod close;
-mod cluster;
-mod error;
-mod farewell;
-mod handler;
-mod hello;
+#![warn(missing_docs)]
+// The push API and webhooks use parts of the modules below them that nothing else uses.
+#![cfg_attr(not(all(feature = "push", feature = "webhook")), allow(dead_code))]
+
+mod api;
+mod backoff;
 mod instance;
-mod job;
-mod lanes;
 mod link;
-mod links;
-mod message;
-mod outgoing;
 mod outside;
+#[cfg(feature = "push")]
 mod push;
-mod query;
-mod replies;
-mod request;
-mod response;
-mod room;
-mod select;
-mod serve;
-mod target;
-mod timers;
+mod runtime;
+mod settings;
+#[cfg(feature = "webhook")]
 pub mod webhook;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::Client;
-pub use client_target::{ClientTarget, Delivery};
-pub use close::{CloseCause, CloseReason};
-pub use cluster::Cluster;
-pub use error::{HandlerError, Refusal};
-pub use farewell::Farewell;
-pub use handler::Handler;
-pub use hello::{Hello, Reject};
+pub use api::client::Client;
+pub use api::client::open_requests::RequestError;
+pub use api::client::target::ClientTarget;
+pub use api::cluster::Cluster;
+pub use api::cluster::leader_jobs::JobError;
+pub use api::error::{HandlerError, Refusal};
+pub use api::event::close::{CloseCause, CloseReason};
+pub use api::event::hello::{Hello, Reject};
+pub use api::event::last_words::LastWords;
+pub use api::event::message::Message;
+pub use api::handler::Handler;
+pub use api::query::Answer;
+pub use api::query::selection::{Member, Select};
+pub use api::receipt::Receipt;
+pub use api::request::Request;
+pub use api::response::Response;
+pub use api::targets::Target;
+pub use api::timers::{Outcome, Timer};
 /// The crate of HTTP's types, such as that of [`Request::headers`].
 pub use http;
-pub use instance::{WorkerInstance, WorkerSection, instance};
-pub use job::JobError;
+pub use instance::{WorkerInstance, instance};
 pub use meepo_node::Lease;
-pub use meepo_proto::{ClientId, GatewayId};
-pub use message::Message;
+pub use meepo_proto::{ClientId, ClientNumber, EventNumber, GatewayId};
 pub use outside::{Outside, OutsideError};
-pub use push::PushSection;
-pub use query::Answer;
-pub use replies::RequestError;
-pub use request::Request;
-pub use response::Response;
-pub use select::{Member, Select};
-pub use target::Target;
-pub use timers::{Outcome, Timer};
+pub use settings::{PushSection, WorkerSection};
 
 /// What a handler returns: any error, which is logged and counted.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

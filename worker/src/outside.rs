@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::instance::WorkerSection;
-use crate::job::Jobs;
-use crate::lanes::Lanes;
-use crate::link::Card;
-use crate::links::Links;
-use crate::room::Room;
+use crate::api::cluster::leader_jobs::LeaderJobs;
+use crate::link::Identity;
+use crate::link::send_budget::SendBudget;
+use crate::runtime::client_queues::ClientQueues;
+use crate::runtime::leader_jobs::LeaderJobRunner;
+use crate::runtime::links::Links;
+use crate::settings::WorkerSection;
 use crate::{Client, Cluster, Handler, Message, Result};
 
 /// How long the registries may take to answer, and then how long the gateways may.
@@ -72,6 +73,10 @@ impl Handler for Nobody {
     async fn on_message(&self, _client: &Client, _message: Message) -> Result<()> {
         Ok(())
     }
+
+    fn says_last_words(&self) -> bool {
+        false
+    }
 }
 
 impl Outside {
@@ -85,19 +90,30 @@ impl Outside {
             secret: secret.into(),
             ..NodeSection::default()
         };
-        let limits = WorkerSection::default();
+        let limits = WorkerSection::default().limits();
         // They live as long as the links' tasks do; a program joins a cluster once.
         let stats: &'static Slot = Box::leak(Box::default());
-        let room = Room::new(usize::MAX, None, stats);
+        let budget = SendBudget::new(usize::MAX, None, stats);
         let until = CancellationToken::new();
         let guard = until.clone().drop_guard();
         let membership = Membership::new(&section);
         let mut nodes = membership.watch(until.clone());
-        let jobs = Jobs::new(membership, until.clone());
-        let cluster = Cluster::new(stats, &limits, room, until.clone(), jobs);
+        let (leader_jobs, added) = LeaderJobs::new();
+        let leader_jobs = (
+            leader_jobs,
+            LeaderJobRunner {
+                added,
+                membership,
+                stats,
+                open: CancellationToken::new(),
+                stop: until.clone(),
+            },
+        );
+        let queue_limit = limits.send_queue;
+        let cluster = Cluster::new(stats, limits, budget, until.clone(), leader_jobs.0);
         let links = Arc::new(Links {
-            lanes: Lanes::new(Nobody, limits.handler_timeout, cluster.clone()),
-            card: Card {
+            queues: ClientQueues::new(Nobody, cluster.clone()),
+            identity: Identity {
                 hello: wire::Hello {
                     worker_id: WorkerId::random().0,
                     name: "outside".into(),
@@ -108,7 +124,7 @@ impl Outside {
                 secret: SecretHeader::new(&section.secret),
             },
             nodes: nodes.clone(),
-            queue_limit: limits.queue_limit(),
+            queue_limit,
             stop: until.clone(),
             cut: until,
             undrained: watch::Sender::new(0),
@@ -121,7 +137,9 @@ impl Outside {
         tokio::spawn(links.keep_all(first));
         // Only closed, never sent to.
         let _ = timeout(PATIENCE, tried.recv()).await;
-        cluster.jobs().open();
+        let runner = leader_jobs.1;
+        runner.open.cancel();
+        tokio::spawn(runner.run());
         Ok(Self {
             cluster,
             told: AtomicU64::new(0),
@@ -137,12 +155,8 @@ impl Outside {
     /// Waits until all gateways have carried out what was sent, and tells if some of it failed since the last time: its
     /// client had gone, or a gateway could not be reached.
     pub async fn flush(&self) -> Result<(), OutsideError> {
-        // An answer comes after what was sent before the question, which is about a client that cannot be.
-        let nobody = wire::Filter {
-            clients: vec![0],
-            ..wire::Filter::default()
-        };
-        let question = |_| Some(Question::Count(nobody.clone()));
+        // The reply comes once all is carried out that was sent before the query.
+        let question = |_| Some(Question::Barrier(wire::Barrier {}));
         match self.cluster.ask(question, |_, _| true).await.len() {
             0 => {}
             missing => return Err(OutsideError::Missing(missing)),

@@ -1,6 +1,6 @@
-//! What is said over the API is heard by all pages, over their WebSockets.
+//! The handler: sends each text that comes over the API to all pages, over their WebSockets.
 //!
-//! Who somebody is says a cookie, so any worker can answer the next request.
+//! A person's name is in a cookie, so any worker can answer the next request.
 
 use meepo_worker::{Client, Handler, Message, Request, Response, Result};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub(crate) struct Talk;
 #[derive(Serialize)]
 struct Online {
     online: u64,
-    /// All gateways have answered.
+    /// All gateways have replied.
     complete: bool,
 }
 
@@ -51,14 +51,14 @@ impl Handler for Talk {
             ("GET" | "HEAD", "/api/online") => online(&request).await,
             ("GET" | "HEAD", "/api/me") => me(&request),
             ("PUT", "/api/me") => sign_in(&request),
-            ("DELETE", "/api/me") => Response::new(204).header("set-cookie", cookie("", 0)),
+            ("DELETE", "/api/me") => Response::new(204).with_header("set-cookie", cookie("", 0)),
             ("POST", "/api/says") => say(&request)?,
             (_, "/api/online") => not_allowed("GET, HEAD"),
             (_, "/api/me") => not_allowed("GET, HEAD, PUT, DELETE"),
             (_, "/api/says") => not_allowed("POST"),
             _ => complaint(404, "there is no such thing here"),
         };
-        Ok(response.header("cache-control", "no-store"))
+        Ok(response.with_header("cache-control", "no-store"))
     }
 }
 
@@ -81,7 +81,7 @@ fn sign_in(request: &Request) -> Response {
     match request.json() {
         Ok(Me { name: Some(name) }) if is_name(&name) => {
             const DAY: u32 = 24 * 60 * 60;
-            Response::new(204).header("set-cookie", cookie(&name, DAY))
+            Response::new(204).with_header("set-cookie", cookie(&name, DAY))
         }
         _ => complaint(400, "a name has 1 to 24 letters and digits"),
     }
@@ -112,7 +112,7 @@ fn cookie(name: &str, seconds: u32) -> String {
 }
 
 fn not_allowed(methods: &str) -> Response {
-    complaint(405, "this cannot be done here").header("allow", methods)
+    complaint(405, "this cannot be done here").with_header("allow", methods)
 }
 
 fn complaint(status: u16, error: &str) -> Response {

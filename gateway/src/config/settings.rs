@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use meepo_node::config::bytes;
 use meepo_node::{Config, ConfigError};
 use serde::{Deserialize, Serialize};
 
@@ -185,10 +186,6 @@ impl Default for Limits {
     fn default() -> Self {
         GatewaySettings::default().limits()
     }
-}
-
-fn bytes(size: ByteSize) -> usize {
-    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// The largest `max_message`: a link carries a message of this size in parts, with room for what is around it.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use meepo_node::quota::LogQuota;
-use meepo_node::stats::Slot;
 use meepo_proto::ClientId;
 use meepo_proto::link::Message;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +11,7 @@ use crate::client::close::ClientClose;
 use crate::client::handle::Client;
 use crate::client::host::Host;
 use crate::config::limits::Limits;
+use crate::figures::GatewayFigures;
 use crate::router::dispatch::Dispatch;
 use crate::router::request_budget::RequestBudget;
 
@@ -27,12 +27,12 @@ pub(crate) struct Entrance {
     pub(crate) refusals: LogQuota,
     /// Cancelled when the child drains: HTTP connections end.
     pub(crate) stopping: CancellationToken,
-    pub(crate) stats: &'static Slot,
+    pub(crate) stats: &'static GatewayFigures,
 }
 
 impl Entrance {
     /// The entrance of a child.
-    pub(crate) fn new(limits: Limits, dispatch: Arc<Dispatch>, stats: &'static Slot) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, dispatch: Arc<Dispatch>, stats: &'static GatewayFigures) -> Arc<Self> {
         Arc::new(Self {
             budget: RequestBudget::new(limits.max_requests, limits.request_memory),
             limits,
@@ -46,7 +46,7 @@ impl Entrance {
     /// The entrance of a child that is not there.
     #[cfg(test)]
     pub(crate) fn for_test(limits: Limits) -> Arc<Self> {
-        let stats = Box::leak(Box::<Slot>::default());
+        let stats = Box::leak(Box::<GatewayFigures>::default());
         let dispatch = Dispatch::new(&limits, stats);
         Self::new(limits, dispatch, stats)
     }

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use meepo_node::stats::Slot;
 use meepo_proto::codes;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{CloseCause, Closed};
@@ -16,6 +15,7 @@ use crate::client::close::ClientClose;
 use crate::client::handle::Client;
 use crate::config::limits::Limits;
 use crate::fanout::clients::Clients;
+use crate::figures::GatewayFigures;
 use crate::router::effects::{Deferred, Effects};
 use crate::router::rules::{Bounds, Output, Router};
 
@@ -26,7 +26,7 @@ pub(crate) struct Dispatch {
     pub(crate) clients: Clients,
     /// The send buffer of each client.
     pub(super) send_buffer: usize,
-    pub(super) stats: &'static Slot,
+    pub(super) stats: &'static GatewayFigures,
     pub(super) last_link: AtomicU64,
     state: Mutex<State>,
     /// Too much waits for workers: no client is read.
@@ -59,7 +59,7 @@ const HOLD: Duration = Duration::from_secs(1);
 
 impl Dispatch {
     /// A router without links, and without clients.
-    pub(crate) fn new(limits: &Limits, stats: &'static Slot) -> Arc<Self> {
+    pub(crate) fn new(limits: &Limits, stats: &'static GatewayFigures) -> Arc<Self> {
         let bounds = Bounds {
             client_in_flight: limits.client_in_flight,
             link_in_flight_bytes: limits.link_in_flight,

@@ -12,7 +12,7 @@ use meepo_node::Master;
 use meepo_node::clock::since_boot;
 use meepo_tests::Record;
 use meepo_worker::{
-    Answer, Client, ClientId, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, JobError, Lease, Message,
+    Answer, Client, ClientId, CloseReason, Cluster, Handler, HandlerError, Hello, JobError, LastWords, Lease, Message,
     Reject, Request, RequestError, Response, Result,
 };
 use tokio::time::sleep;
@@ -158,7 +158,7 @@ impl Handler for Recorder {
         Ok(())
     }
 
-    async fn on_farewell(&self, client: &Client, why: Farewell) {
+    async fn on_last_words(&self, client: &Client, why: LastWords) {
         if self.farewell.is_empty() {
             return;
         }
@@ -227,16 +227,16 @@ impl Handler for Recorder {
             response = response.with_status(status.parse()?);
         }
         if let Some(name) = asked("header") {
-            response = response.header(name, asked("value").unwrap_or_default());
+            response = response.with_header(name, asked("value").unwrap_or_default());
         }
         if let Some(size) = asked("big") {
-            response = response.body("x".repeat(size.parse()?));
+            response = response.with_body("x".repeat(size.parse()?));
         }
         response = response
-            .header("set-cookie", "a=1")
-            .header("set-cookie", "b=2")
-            .header("connection", "x-private")
-            .header("x-private", "1");
+            .with_header("set-cookie", "a=1")
+            .with_header("set-cookie", "b=2")
+            .with_header("connection", "x-private")
+            .with_header("x-private", "1");
         self.write_line(record("answered"));
         Ok(response)
     }

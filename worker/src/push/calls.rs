@@ -3,7 +3,7 @@
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::push::*;
-use meepo_proto::{ClientId, GatewayId};
+use meepo_proto::{ClientId, ClientNumber, GatewayId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::fields;
 use super::orders::{Orders, Outcome};
 use super::problem::{Kind, Problem, names};
-use crate::target;
+use crate::api::targets as target;
 use crate::{Answer, Cluster, Member, Message};
 
 /// A request that can be carried out. The types are those of the `.proto` file.
@@ -72,11 +72,11 @@ async fn confirm(cluster: &Cluster, to: Target, message: Message) -> Result<Send
         return Err(Problem::unanswered(&[id.gateway]));
     }
     let delivery = match cluster.client(id).send_and_confirm(message).await {
-        crate::Delivery::Delivered => Delivery::Delivered,
-        crate::Delivery::Gone => Delivery::Gone,
-        crate::Delivery::Full => Delivery::Full,
-        crate::Delivery::Refused => Delivery::Refused,
-        crate::Delivery::Unknown => Delivery::Unknown,
+        crate::Receipt::Delivered => Delivery::Delivered,
+        crate::Receipt::Gone => Delivery::Gone,
+        crate::Receipt::Full => Delivery::Full,
+        crate::Receipt::Refused => Delivery::Refused,
+        crate::Receipt::Unknown => Delivery::Unknown,
     };
     let gone = (delivery == Delivery::Gone).then_some(id);
     Ok(SendReply {
@@ -120,7 +120,7 @@ impl Call for JoinRequest {
     async fn carry_out(self, cluster: &Cluster) -> Result<CommandReply, Problem> {
         fields::name("group", &self.group)?;
         let group = self.group;
-        let join = |client| {
+        let join = |ClientNumber(client)| {
             Body::Join(wire::Join {
                 client,
                 group: group.clone(),
@@ -138,7 +138,7 @@ impl Call for LeaveRequest {
     async fn carry_out(self, cluster: &Cluster) -> Result<CommandReply, Problem> {
         fields::name("group", &self.group)?;
         let group = self.group;
-        let leave = |client| {
+        let leave = |ClientNumber(client)| {
             Body::Leave(wire::Leave {
                 client,
                 group: group.clone(),
@@ -156,12 +156,12 @@ impl Call for DissolveRequest {
     async fn carry_out(self, cluster: &Cluster) -> Result<CommandReply, Problem> {
         fields::name("group", &self.group)?;
         let mut orders = Orders::new(cluster)?;
-        let ungroup = |_| {
-            Body::Ungroup(wire::Ungroup {
+        let dissolve = |_| {
+            Body::Dissolve(wire::Dissolve {
                 group: self.group.clone(),
             })
         };
-        orders.add(&cluster.all(), ungroup);
+        orders.add(&cluster.all(), dissolve);
         Ok(reply(orders.carry_out(&wire::Select::default()).await?, |_| true))
     }
 }
@@ -173,7 +173,7 @@ impl Call for BindRequest {
     async fn carry_out(self, cluster: &Cluster) -> Result<CommandReply, Problem> {
         fields::name("uid", &self.uid)?;
         let uid = self.uid;
-        let bind = |client| {
+        let bind = |ClientNumber(client)| {
             Body::Bind(wire::Bind {
                 client,
                 uid: uid.clone(),
@@ -189,7 +189,7 @@ impl Call for UnbindRequest {
     type Reply = CommandReply;
 
     async fn carry_out(self, cluster: &Cluster) -> Result<CommandReply, Problem> {
-        let unbind = |client| Body::Unbind(wire::Unbind { client });
+        let unbind = |ClientNumber(client)| Body::Unbind(wire::Unbind { client });
         let outcome = to_each(cluster, &self.clients, unbind, &with_uid()).await?;
         Ok(reply(outcome, |member| member.uid.is_none()))
     }
@@ -238,7 +238,7 @@ async fn change_session(cluster: &Cluster, client: &str, change: wire::SessionUp
     let id = fields::client("client", client)?;
     let mut orders = Orders::new(cluster)?;
     let update = wire::SessionUpdate {
-        client: id.number,
+        client: id.number.0,
         ..change
     };
     orders.add_client(id, Body::Session(update));
@@ -356,7 +356,7 @@ impl Call for GroupsRequest {
 async fn to_each(
     cluster: &Cluster,
     clients: &[String],
-    command: impl Fn(u64) -> Body,
+    command: impl Fn(ClientNumber) -> Body,
     wanted: &wire::Select,
 ) -> Result<Outcome, Problem> {
     let clients = fields::clients("clients", clients)?;

@@ -4,9 +4,8 @@ use meepo_proto::push::{self as api, Filter};
 use meepo_proto::{ClientId, codes};
 
 use super::problem::Problem;
-use crate::select::Select;
-use crate::target::{CLIENTS_AT_ONCE, MAX_CLOSE_REASON, Target};
-use crate::{Cluster, Message};
+use crate::api::targets::{CLIENTS_AT_ONCE, MAX_CLOSE_REASON};
+use crate::{Cluster, Message, Select, Target};
 
 /// Most names in a list, so that a command stays below the gateway's limit.
 const MAX_LIST: usize = CLIENTS_AT_ONCE;

@@ -2,7 +2,6 @@
 //!
 //! # Layout
 //!
-//! - `settings`: the section `[worker.push]`.
 //! - `server`: connections, their limits and their end. What is here lets requests in.
 //! - `routes`, `grpc`: the two ways to call; `openapi` describes the first.
 //! - `calls`: what can be called. The types are those of `push.proto`; `fields` checks what they hold.
@@ -22,7 +21,6 @@ mod orders;
 pub(crate) mod problem;
 mod routes;
 mod server;
-mod settings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,8 +30,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request, Response};
+use meepo_node::Stop;
 use meepo_node::quota::REFUSALS;
 use meepo_proto::push::push_server::PushServer;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::Status;
@@ -42,22 +42,25 @@ use tower_service::Service;
 use self::grpc::Grpc;
 use self::problem::{Kind, Problem};
 use crate::Cluster;
-
-pub(crate) use self::server::serve;
-pub use self::settings::PushSection;
+use crate::settings::PushSettings;
 
 /// How long a request may take to come.
 const COMING: Duration = Duration::from_secs(10);
 
+/// Serves the push API of a child until it is told to stop, and then answers the requests that are there.
+pub(crate) async fn serve(cluster: Cluster, settings: PushSettings, listener: TcpListener, stop: Stop) {
+    server::serve(Push::new(cluster, settings), listener, stop).await;
+}
+
 /// What all requests of a child share.
 pub(crate) struct Push {
     cluster: Cluster,
-    settings: PushSection,
+    settings: PushSettings,
     requests: Semaphore,
 }
 
 impl Push {
-    pub(crate) fn new(cluster: Cluster, settings: PushSection) -> Arc<Self> {
+    fn new(cluster: Cluster, settings: PushSettings) -> Arc<Self> {
         Arc::new(Self {
             cluster,
             requests: Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)),
@@ -67,7 +70,7 @@ impl Push {
 
     /// What is served to those who are let in.
     fn router(self: &Arc<Self>) -> Router {
-        let grpc = PushServer::new(Grpc(self.clone())).max_decoding_message_size(self.settings.request_limit());
+        let grpc = PushServer::new(Grpc(self.clone())).max_decoding_message_size(self.settings.max_request);
         let path = format!("/{}/{{*call}}", push_service_name());
         routes::router(self).route_service(&path, grpc)
     }
@@ -79,7 +82,7 @@ impl Push {
             self.let_in(peer, request.headers())?;
             let busy = |_| Problem::new(Kind::Busy, "there are too many requests at once");
             let _permit = self.requests.try_acquire().map_err(busy)?;
-            let limit = COMING + self.cluster.query_timeout();
+            let limit = COMING + self.cluster.limits().query_timeout;
             let late = |_| Problem::new(Kind::Timeout, format!("the request has taken longer than {limit:?}"));
             let Ok(response) = timeout(limit, router.call(request)).await.map_err(late)?;
             Ok(response)
@@ -92,7 +95,7 @@ impl Push {
     }
 
     fn let_in(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
-        let tokens = &self.settings.token;
+        let tokens = &self.settings.tokens;
         let shown = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         let token = shown.and_then(bearer);
         if tokens.is_empty() || token.is_some_and(|token| tokens.has(token)) {

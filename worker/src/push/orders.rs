@@ -8,14 +8,13 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::link::reply::Body as Reply;
-use meepo_proto::{ClientId, GatewayId};
+use meepo_proto::{ClientId, ClientNumber, GatewayId};
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::{Kind, Problem};
-use crate::cluster::Gateways;
+use crate::api::cluster::gateways::Gateways;
 use crate::link::Link;
-use crate::target::Target;
-use crate::{Cluster, Member};
+use crate::{Cluster, Member, Target};
 
 /// Commands to several gateways. They all go at one time over the links that are up at one time, each with a question
 /// behind it: whoever answers the question has carried out the command.
@@ -32,7 +31,7 @@ struct Part {
     link: Arc<Link>,
     commands: Vec<Body>,
     /// The clients that were named.
-    clients: Vec<u64>,
+    clients: Vec<ClientNumber>,
 }
 
 /// What became of them.
@@ -62,7 +61,7 @@ impl<'a> Orders<'a> {
     /// A command to all whom a target means.
     pub(super) fn add(&mut self, target: &Target<'_>, command: impl Fn(wire::Target) -> Body) {
         for share in target.shares(&self.gateways) {
-            let clients = share.target.clients.clone();
+            let clients = share.target.clients.iter().copied().map(ClientNumber).collect();
             self.put(share.gateway, clients, command(share.target));
         }
     }
@@ -72,7 +71,7 @@ impl<'a> Orders<'a> {
         self.put(id.gateway, vec![id.number], command);
     }
 
-    fn put(&mut self, gateway: GatewayId, clients: Vec<u64>, command: Body) {
+    fn put(&mut self, gateway: GatewayId, clients: Vec<ClientNumber>, command: Body) {
         if let Some(link) = self.gateways.up.get(&gateway) {
             let part = self.parts.entry(gateway).or_insert_with(|| Part {
                 link: link.clone(),
@@ -102,15 +101,11 @@ impl<'a> Orders<'a> {
 
     async fn carry_out_with(mut self, wanted: &wire::Select, last: bool) -> Result<Outcome, Problem> {
         self.check()?;
-        let deadline = Instant::now() + self.cluster.query_timeout();
+        let deadline = Instant::now() + self.cluster.limits().query_timeout;
         let mut asked = Vec::new();
         for (gateway, part) in std::mem::take(&mut self.parts) {
             let who = (!part.clients.is_empty()).then(|| who(&part.clients, wanted));
-            // Nobody: it is only answered after what comes before it.
-            let barrier = Question::Count(wire::Filter {
-                clients: vec![0],
-                ..wire::Filter::default()
-            });
+            let barrier = Question::Barrier(wire::Barrier {});
             let questions = match (who, last) {
                 (Some(who), true) => {
                     let who = part.link.ask(who);
@@ -149,7 +144,7 @@ impl<'a> Orders<'a> {
                 _ => None,
             });
             let found = found.unwrap_or_default();
-            let there: BTreeSet<u64> = found.iter().map(|found| found.client).collect();
+            let there: BTreeSet<_> = found.iter().map(|found| ClientNumber(found.client)).collect();
             let gone = clients.into_iter().filter(|number| !there.contains(number));
             self.gone.extend(gone.map(|number| ClientId::new(gateway, number)));
             outcome
@@ -191,10 +186,10 @@ impl Part {
     }
 }
 
-fn who(clients: &[u64], wanted: &wire::Select) -> Question {
+fn who(clients: &[ClientNumber], wanted: &wire::Select) -> Question {
     Question::Select(wire::Select {
         filter: Some(wire::Filter {
-            clients: clients.to_vec(),
+            clients: clients.iter().map(|number| number.0).collect(),
             ..wire::Filter::default()
         }),
         ..wanted.clone()

@@ -9,25 +9,24 @@ use axum::http::{Request, Response};
 use axum::routing::{MethodRouter, get, post};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use meepo_proto::push::*;
-use serde_json::Value;
 
 use super::Push;
 use super::calls::Call;
-use super::openapi::{self, Described};
+use super::openapi::{self, Describe, Described};
 use super::problem::{Kind, Problem, json};
 
 /// Where the description is served.
 const DESCRIPTION: &str = "/api/openapi.json";
 
 /// A call over HTTP: what is served and what is said of it come from the same types.
-pub(super) struct Route {
-    pub(super) path: &'static str,
-    pub(super) describe: fn(&mut Described) -> Value,
+struct Route {
+    path: &'static str,
+    describe: Describe,
     serve: fn(Arc<Push>) -> MethodRouter,
 }
 
-/// All of them.
-pub(super) fn all() -> [Route; 15] {
+/// All calls.
+fn all() -> [Route; 15] {
     [
         route::<SendRequest>(),
         route::<CloseRequest>(),
@@ -61,8 +60,13 @@ fn route<C: Call>() -> Route {
     }
 }
 
+/// What the description says of each path.
+pub(super) fn described() -> impl Iterator<Item = (&'static str, Describe)> {
+    all().into_iter().map(|route| (route.path, route.describe))
+}
+
 pub(super) fn router(push: &Arc<Push>) -> Router {
-    let text = openapi::description(all()).to_string();
+    let text = openapi::description(described()).to_string();
     let description = move || {
         let kind = HeaderValue::from_static("application/json");
         let text = text.clone();
@@ -86,7 +90,7 @@ fn not_allowed(allowed: &'static str) -> Response<Body> {
 }
 
 async fn answer<C: Call>(push: &Push, request: Request<Body>) -> Result<Response<Body>, Problem> {
-    let call: C = read(request, push.settings.request_limit()).await?;
+    let call: C = read(request, push.settings.max_request).await?;
     let reply = call.carry_out(&push.cluster).await?;
     Ok(json(&reply))
 }

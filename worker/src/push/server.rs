@@ -16,8 +16,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use meepo_node::Acceptor;
-use meepo_node::stats::Slot;
+use meepo_node::{Acceptor, Stop};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -43,30 +42,30 @@ const PIECE: usize = 64 << 10;
 /// How often a quiet HTTP/2 connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Serves until it is told to stop, and then answers what is there already, for this long at most.
-pub(crate) async fn serve(
-    push: Arc<Push>,
-    listener: TcpListener,
-    stats: &'static Slot,
-    stop: CancellationToken,
-    grace: impl FnOnce() -> Duration,
-) {
+/// The part of the time for a stop in which requests that are there already are answered.
+const STOP_SHARE: u32 = 2;
+
+/// Serves until the child is told to stop, and then answers requests that are there already, within a part of the time
+/// for the stop.
+pub(crate) async fn serve(push: Arc<Push>, listener: TcpListener, stop: Stop) {
+    let stats = push.cluster.stats();
+    let stopping = stop.token().clone();
     let router = push.router();
     let mut acceptor = Acceptor::new(listener, "push", stats);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stopping.cancelled() => break,
             Some(_) = connections.join_next() => {}
             (socket, peer) = acceptor.accept(), if connections.len() < MAX_CONNECTIONS => {
                 let connection = Connection { push: push.clone(), router: router.clone(), peer, requests: Arc::default() };
-                connections.spawn(connection.serve(socket, stop.clone()));
+                connections.spawn(connection.serve(socket, stopping.clone()));
             }
         }
     }
     drop(acceptor);
-    let end = Instant::now() + grace();
+    let end = Instant::now() + stop.timeout() / STOP_SHARE;
     let rest = async { while connections.join_next().await.is_some() {} };
     if timeout_at(end, rest).await.is_err() {
         tracing::warn!(

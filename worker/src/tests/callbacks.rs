@@ -6,27 +6,22 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 
-use super::gateway::{Gateway, Link, attach, message, text_to};
+use super::gateway::{Gateway, Link, about, attach, message, text_to};
 use super::{Running, eventually};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 
 fn buffered(full: bool) -> Event {
-    Event::Buffered(wire::Buffered { full })
+    Event::SendBuffer(wire::SendBuffer { full })
 }
 
 /// The gateway refuses a command.
 fn refuse(link: &Link, client: u64, command: &str, why: wire::RefusedWhy) {
     let refused = wire::Refused {
         command: command.into(),
-        client,
         why: why.into(),
         detail: "no".into(),
     };
-    link.push(wire::Event {
-        client,
-        body: Some(Event::Refused(refused)),
-        ..wire::Event::default()
-    });
+    link.push(about(client, Event::Refused(refused)));
 }
 
 /// A worker that is told of errors of the client 1, with what `on_error` does about them.
@@ -166,7 +161,7 @@ async fn a_refusal_that_on_error_causes_does_not_come_for_ever() {
     let mut told = 0;
     refuse(&link, 1, "join", wire::RefusedWhy::Invalid);
     // Each time it is told, it sends what is refused.
-    while told < crate::lanes::REFUSALS {
+    while told < crate::runtime::client_queues::REFUSALS {
         worker.expect("1 error: join was refused: no").await;
         assert!(matches!(link.next().await, Command::Join(_)));
         refuse(&link, 1, "join", wire::RefusedWhy::Invalid);
@@ -185,7 +180,7 @@ async fn a_refusal_that_on_error_causes_does_not_come_for_ever() {
 async fn a_worker_knows_whether_a_client_is_paused() {
     let (mut worker, _gateway, mut link) = Running::linked().await;
     link.open(1).await;
-    let reading = |paused| Command::Reading(wire::Reading { client: 1, paused });
+    let reading = |paused| Command::Pause(wire::Pause { client: 1, paused });
     for (text, commands) in [
         ("paused", vec![text_to(1, "false")]),
         ("pause", vec![reading(true)]),
@@ -204,7 +199,7 @@ async fn a_worker_knows_whether_a_client_is_paused() {
     let seq = link.message(1, "paused");
     assert_eq!(link.until_done(seq).await, [text_to(1, "true")]);
     // By another worker.
-    link.event(1, Event::ReadingChanged(wire::ReadingChanged { paused: false }));
+    link.event(1, Event::PauseChanged(wire::PauseChanged { paused: false }));
     let seq = link.message(1, "paused");
     assert_eq!(link.until_done(seq).await, [text_to(1, "false")]);
     // As it came from another worker.

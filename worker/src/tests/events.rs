@@ -6,9 +6,9 @@ use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 
-use super::gateway::{Gateway, attach, message, text_to};
+use super::gateway::{Gateway, about, attach, message, text_to};
 use super::{Running, eventually};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 
 #[tokio::test]
 async fn a_client_is_handled_in_order_and_others_meanwhile() {
@@ -109,7 +109,7 @@ async fn each_event_is_done_once() {
     // About nobody, and about a client that is not known.
     seqs.push(link.message(99, "stray"));
     seqs.push(link.event(99, Event::Detached(wire::Detached {})));
-    seqs.push(link.event(0, Event::Refused(wire::Refused::default())));
+    seqs.push(link.event_of_link(Event::Refused(wire::Refused::default())));
     let mut done = Vec::new();
     while done.len() < seqs.len() {
         if let Command::Done(more) = link.next().await {
@@ -126,12 +126,13 @@ async fn a_handler_can_tell_that_an_event_comes_again() {
     let (mut worker, _gateway, link) = Running::linked().await;
     for (seq, redelivered) in [(1, true), (2, false)] {
         link.push(wire::Event {
-            seq,
-            client: 5,
-            redelivered,
+            delivery: Some(wire::Delivery {
+                seq,
+                redelivered,
+                ..wire::Delivery::default()
+            }),
             attach: redelivered.then(|| Box::new(attach(&[]))),
-            body: Some(message("m")),
-            ..wire::Event::default()
+            ..about(5, message("m"))
         });
     }
     worker.expect("5 m again").await;

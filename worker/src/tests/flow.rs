@@ -5,7 +5,7 @@ use meepo_proto::link::command::Body as Command;
 
 use super::gateway::Gateway;
 use super::{Running, eventually};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 
 #[tokio::test]
 async fn events_wait_when_the_gateway_does_not_read() {
@@ -27,14 +27,14 @@ async fn events_wait_when_the_gateway_does_not_read() {
     }
 
     // It goes on until the windows, the sockets and the queue are full, and one message more.
-    let room = worker.cluster().room().clone();
-    eventually("a full queue", || room.queued() >= LIMIT).await;
+    let budget = worker.cluster().budget().clone();
+    eventually("a full queue", || budget.queued() >= LIMIT).await;
     let stats = worker.stats;
     eventually("the client is held back", || stats.held_back.get() == 1).await;
     assert_eq!(stats.full_queues.get(), 1, "the link's; the whole child has room");
     let mut came = 0;
     while came < EVENTS {
-        assert!(room.queued() < LIMIT + SIZE + 1024);
+        assert!(budget.queued() < LIMIT + SIZE + 1024);
         if let Command::Send(send) = link.next().await {
             assert_eq!(send.payload.len(), SIZE);
             came += 1;

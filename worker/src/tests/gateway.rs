@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
+use meepo_link::parts::InParts;
 use meepo_proto::link::command::Body as Command;
-use meepo_proto::link::event::Body as Event;
+use meepo_proto::link::event::{Body as Event, Subject};
 use meepo_proto::link::link_server::LinkServer;
+use meepo_proto::link::send::To;
 use meepo_proto::link::{self as wire, link_server};
-use meepo_proto::parts::InParts;
 use meepo_proto::{SECRET_HEADER, link};
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -103,7 +104,7 @@ impl Gateway {
         let Command::Hello(hello) = link.next().await else {
             panic!("`hello` comes first")
         };
-        assert_eq!((hello.worker_id, hello.gateway_id), (7, self.id));
+        assert_eq!((hello.worker_id, hello.gateway_id), (7, Some(self.id)));
         link.welcome(self.id);
         link
     }
@@ -143,58 +144,69 @@ impl Link {
         self.attached(client, None, body)
     }
 
+    /// Sends an event about the link and returns its number.
+    pub(super) fn event_of_link(&mut self, body: Event) -> u64 {
+        self.numbered(about_link(body), false)
+    }
+
     pub(super) fn attached(&mut self, client: u64, attach: Option<wire::Attach>, body: Event) -> u64 {
-        self.about(wire::Event {
-            client,
-            attach: attach.map(Box::new),
-            body: Some(body),
-            ..wire::Event::default()
-        })
+        let attach = attach.map(Box::new);
+        self.numbered(
+            wire::Event {
+                attach,
+                ..about(client, body)
+            },
+            false,
+        )
     }
 
     pub(super) fn redelivered(&mut self, client: u64, attach: Option<wire::Attach>, body: Event) -> u64 {
-        self.about(wire::Event {
-            client,
-            attach: attach.map(Box::new),
-            redelivered: true,
-            body: Some(body),
-            ..wire::Event::default()
-        })
+        let attach = attach.map(Box::new);
+        self.numbered(
+            wire::Event {
+                attach,
+                ..about(client, body)
+            },
+            true,
+        )
     }
 
-    fn about(&mut self, event: wire::Event) -> u64 {
-        let event = self.numbered(event);
-        let seq = event.seq;
-        self.push(event);
-        seq
+    fn numbered(&mut self, event: wire::Event, redelivered: bool) -> u64 {
+        let delivery = self.delivery(redelivered);
+        self.push(wire::Event {
+            delivery: Some(delivery),
+            ..event
+        });
+        delivery.seq
     }
 
-    fn numbered(&mut self, event: wire::Event) -> wire::Event {
+    fn delivery(&mut self, redelivered: bool) -> wire::Delivery {
         self.last_seq += 1;
-        let seq = self.last_seq;
-        wire::Event { seq, ..event }
+        wire::Delivery {
+            seq: self.last_seq,
+            redelivered,
+            ..wire::Delivery::default()
+        }
     }
 
     /// An event about a client in parts of so many bytes, which are not sent yet, and its number.
     pub(super) fn in_parts(&mut self, client: u64, body: Event, bytes: usize) -> (u64, Vec<wire::Event>) {
-        let event = self.numbered(wire::Event {
-            client,
-            body: Some(body),
-            ..wire::Event::default()
-        });
+        let delivery = self.delivery(false);
+        let event = wire::Event {
+            delivery: Some(delivery),
+            ..about(client, body)
+        };
         let whole = event.encode_to_vec();
-        let mut size = whole.len() as u64;
+        let mut size = Some(whole.len() as u64);
         let pieces = whole.chunks(bytes).map(|piece| part(piece, std::mem::take(&mut size)));
-        (event.seq, pieces.collect())
+        (delivery.seq, pieces.collect())
     }
 
     /// A client that has nothing to say is handed over, with this session.
     pub(super) fn hand_over(&self, client: u64, session: &[(&str, &str)]) {
         self.push(wire::Event {
-            client,
             attach: Some(Box::new(attach(session))),
-            body: Some(Event::Attached(wire::Attached {})),
-            ..wire::Event::default()
+            ..about(client, Event::Attached(wire::Attached {}))
         });
     }
 
@@ -215,7 +227,7 @@ impl Link {
     pub(super) fn closed(&mut self, client: u64) -> u64 {
         let closed = wire::Closed {
             cause: wire::CloseCause::Client.into(),
-            code: 1000,
+            code: Some(1000),
             reason: "bye".into(),
         };
         self.event(client, Event::Closed(closed))
@@ -227,13 +239,7 @@ impl Link {
             let command = soon("a command", self.commands.message()).await;
             let command = command.expect("the link is up").expect("the worker goes on");
             match command.body.expect("it has a body") {
-                Command::Query(query) if query.id == 0 => {
-                    let body = Some(wire::reply::Body::Count(wire::Count::default()));
-                    self.push(wire::Event {
-                        body: Some(Event::Reply(wire::Reply { query: 0, body })),
-                        ..wire::Event::default()
-                    });
-                }
+                Command::Ping(_) => self.push(about_link(Event::Pong(wire::Pong {}))),
                 command => return command,
             }
         }
@@ -269,7 +275,23 @@ impl Link {
     }
 }
 
-pub(super) fn part(bytes: &[u8], size: u64) -> wire::Event {
+/// An event about a client that is not answered with `done`.
+pub(super) fn about(client: u64, body: Event) -> wire::Event {
+    wire::Event {
+        subject: Some(Subject::Client(client)),
+        ..about_link(body)
+    }
+}
+
+/// An event about the link that is not answered with `done`.
+pub(super) fn about_link(body: Event) -> wire::Event {
+    wire::Event {
+        body: Some(body),
+        ..wire::Event::default()
+    }
+}
+
+pub(super) fn part(bytes: &[u8], size: Option<u64>) -> wire::Event {
     let bytes = bytes.to_vec().into();
     wire::Event::carrying(wire::Part { bytes, size })
 }
@@ -295,11 +317,10 @@ pub(super) fn text_to_some(clients: &[u64], text: &str) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        to: Some(Box::new(wire::Target {
+        to: Some(To::Target(Box::new(wire::Target {
             clients: clients.to_vec(),
             ..wire::Target::default()
-        })),
-        client: 0,
+        }))),
     })
 }
 
@@ -308,7 +329,6 @@ pub(super) fn text_to(client: u64, text: &str) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        to: None,
-        client,
+        to: Some(To::Client(client)),
     })
 }

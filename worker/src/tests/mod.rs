@@ -3,11 +3,12 @@
 mod callbacks;
 mod connect;
 mod events;
-mod farewell;
 mod flow;
 mod gateway;
+mod last_words;
 mod links;
 mod parts;
+#[cfg(feature = "push")]
 mod pushes;
 mod queries;
 mod replies;
@@ -25,17 +26,19 @@ use meepo_node::{BoxError, Membership, NodeSection, Stop, StopReason};
 use meepo_proto::link as wire;
 use meepo_proto::registry::{Kind, Node, State};
 use meepo_proto::{ClientId, GatewayId};
+#[cfg(feature = "push")]
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::gateway::{Gateway, Link};
-use crate::client::CurrentEvent;
-use crate::instance::WorkerSection;
-use crate::link::Card;
-use crate::serve::Worker;
-use crate::{Client, CloseReason, Cluster, Farewell, Handler, HandlerError, Hello, Message, Reject, Result};
+use crate::WorkerSection;
+use crate::api::client::CurrentEvent;
+use crate::api::client::served::ServedClient;
+use crate::link::Identity;
+use crate::runtime::serve::{Entrance, Worker};
+use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Hello, LastWords, Message, Reject, Result};
 
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,6 +76,7 @@ struct Script {
     log: mpsc::UnboundedSender<String>,
     gate: Arc<Semaphore>,
     cluster: Arc<OnceLock<Cluster>>,
+    says_last_words: bool,
 }
 
 impl Script {
@@ -163,15 +167,19 @@ impl Handler for Script {
         Ok(())
     }
 
-    async fn on_farewell(&self, client: &Client, why: Farewell) {
-        self.tell(client, format!("farewell: {why:?}"));
+    async fn on_last_words(&self, client: &Client, why: LastWords) {
+        self.tell(client, format!("last words: {why:?}"));
         match client.hello().query() {
-            "farewell-hang" => std::future::pending().await,
-            "farewell-panic" => panic!("asked to"),
-            "farewell-hold" => self.pass_gate().await,
+            "last-words-hang" => std::future::pending().await,
+            "last-words-panic" => panic!("asked to"),
+            "last-words-hold" => self.pass_gate().await,
             _ => {}
         }
         client.send("goodbye");
+    }
+
+    fn says_last_words(&self) -> bool {
+        self.says_last_words
     }
 
     async fn on_close(&self, client: &Client, reason: &CloseReason) {
@@ -226,26 +234,41 @@ impl Running {
     }
 
     fn with(section: WorkerSection) -> Self {
-        Self::with_push(section, None)
+        Self::with_all(section, true, Stop::new(Duration::from_secs(4)), None)
     }
 
-    /// One that is pushed to, too.
-    fn with_push(section: WorkerSection, push: Option<TcpListener>) -> Self {
+    /// A worker child that serves the push API, too.
+    #[cfg(feature = "push")]
+    fn with_push(section: WorkerSection, listener: TcpListener) -> Self {
+        let stop = Stop::new(Duration::from_secs(4));
+        let address = listener.local_addr().expect("it is bound");
+        let (settings, stopping) = (crate::settings::PushSettings::open(address), stop.clone());
+        let entrance: Entrance =
+            Box::new(move |cluster| Box::pin(crate::push::serve(cluster, settings, listener, stopping)));
+        Self::with_all(section, true, stop, Some(entrance))
+    }
+
+    /// A worker child whose handler has no last words.
+    fn without_last_words() -> Self {
+        Self::with_all(WorkerSection::default(), false, Stop::new(Duration::from_secs(4)), None)
+    }
+
+    fn with_all(section: WorkerSection, says_last_words: bool, stop: Stop, entrance: Option<Entrance>) -> Self {
         let (tell, log) = mpsc::unbounded_channel();
         let (nodes, named) = watch::channel(BTreeMap::new());
         let (serves, ready) = mpsc::channel(1);
         let gate = Arc::new(Semaphore::new(0));
         let cluster = Arc::<OnceLock<Cluster>>::default();
         let stats = Box::leak(Box::default());
-        let stop = Stop::new(Duration::from_secs(4));
         let worker = Worker {
             handler: Script {
                 log: tell,
                 gate: gate.clone(),
                 cluster: cluster.clone(),
+                says_last_words,
             },
-            section,
-            card: Card {
+            limits: section.limits(),
+            identity: Identity {
                 hello: wire::Hello {
                     worker_id: 7,
                     name: "test".into(),
@@ -261,7 +284,7 @@ impl Running {
                 registry: Vec::new(),
                 ..NodeSection::default()
             }),
-            push,
+            entrance,
         };
         let token = stop.token().clone();
         let announced = async move { token.cancelled().await };
@@ -300,7 +323,7 @@ impl Running {
         let node = Node {
             id: gateway.id,
             kind: Kind::Gateway.into(),
-            address: gateway.address.clone(),
+            address: Some(gateway.address.clone()),
             state: state.into(),
             ..Node::default()
         };
@@ -339,8 +362,10 @@ impl Running {
     async fn client(&self, number: u64) -> Client {
         let id = ClientId::new(GatewayId(1), number);
         eventually("the client", || self.cluster().served(id).is_some()).await;
-        let known = self.cluster().served(id).expect("it was there just now");
-        Client::new(known, CurrentEvent::default())
+        let served = self.cluster().served_clients().and_then(|all| all.served_client(id));
+        let served = served.expect("it was there just now").downcast::<ServedClient>();
+        let served = served.unwrap_or_else(|_| panic!("it is no client"));
+        Client::new(served, CurrentEvent::default())
     }
 
     fn let_pass(&self, handlers: usize) {

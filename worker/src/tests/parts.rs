@@ -1,8 +1,9 @@
 //! Large events and commands in parts, and what passes them.
 
+use meepo_link::parts::{Assembly, PART};
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body as Command;
-use meepo_proto::parts::{Assembly, PART};
+use meepo_proto::link::send::To;
 
 use super::gateway::{Gateway, Link, message, part, text_to};
 use super::{Running, eventually};
@@ -41,8 +42,8 @@ async fn large_then_small(worker: &mut Running, link: &mut Link) -> Vec<Command>
     }
     let small = link.message(2, "small");
     worker.expect("2 small").await;
-    let room = worker.cluster().room().clone();
-    assert!(room.queued() > SIZE, "what is not out yet is counted");
+    let budget = worker.cluster().budget().clone();
+    assert!(budget.queued() > SIZE, "what is not out yet is counted");
 
     let (mut came, mut done) = (Vec::new(), Vec::new());
     while !(done.contains(&last) && done.contains(&small)) {
@@ -51,7 +52,7 @@ async fn large_then_small(worker: &mut Running, link: &mut Link) -> Vec<Command>
             command => came.push(command),
         }
     }
-    eventually("an empty queue", || room.queued() == 0).await;
+    eventually("an empty queue", || budget.queued() == 0).await;
     came
 }
 
@@ -64,9 +65,12 @@ fn put_together(commands: Vec<Command>) -> Vec<u64> {
     });
     let sends = whole.map(|command| match command {
         Command::Send(send) => {
-            let size = if send.client == 1 { SIZE } else { "small".len() };
+            let Some(To::Client(client)) = send.to else {
+                panic!("it goes to one client")
+            };
+            let size = if client == 1 { SIZE } else { "small".len() };
             assert_eq!(send.payload.len(), size);
-            send.client
+            client
         }
         other => panic!("{other:?}"),
     });
@@ -122,7 +126,7 @@ async fn a_command_that_has_to_keep_its_place_comes_after_large_ones() {
     let [.., Command::Part(_), Command::Session(_), Command::Send(send)] = &came[..] else {
         panic!("they come last, in their order")
     };
-    assert!(send.to.as_ref().is_some_and(|to| to.everyone));
+    assert!(matches!(&send.to, Some(To::Target(target)) if target.everyone));
 }
 
 #[tokio::test]
@@ -147,11 +151,11 @@ async fn an_event_in_parts_is_handled_as_one_and_others_come_between() {
 async fn a_link_over_which_parts_come_that_are_not_valid_ends() {
     let (mut worker, mut gateway, mut link) = linked(false).await;
     for bad in [
-        vec![part(b"x", 0)],
-        vec![part(b"x", 9), part(b"x", 9)],
-        vec![part(b"xyz", 2)],
-        vec![part(b"x", u64::MAX)],
-        vec![part(b"\x7f\x7f", 2)],
+        vec![part(b"x", None)],
+        vec![part(b"x", Some(9)), part(b"x", Some(9))],
+        vec![part(b"xyz", Some(2))],
+        vec![part(b"x", Some(u64::MAX))],
+        vec![part(b"\x7f\x7f", Some(2))],
     ] {
         for part in bad {
             link.push(part);

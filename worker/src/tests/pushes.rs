@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::gateway::{Gateway, Link, text_to_some};
 use super::{Running, eventually, soon};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 use crate::push::calls::Call;
 use crate::push::problem::Problem;
 
@@ -80,16 +80,16 @@ fn reply(link: &Link, query: u64, body: Reply) {
 }
 
 /// A reply that these clients are there.
-fn there(clients: &[wire::Found]) -> Reply {
+fn there(clients: &[wire::ClientInfo]) -> Reply {
     Reply::Selected(wire::Selected {
         clients: clients.to_vec(),
     })
 }
 
-fn found(client: u64) -> wire::Found {
-    wire::Found {
+fn found(client: u64) -> wire::ClientInfo {
+    wire::ClientInfo {
         client,
-        ..wire::Found::default()
+        ..wire::ClientInfo::default()
     }
 }
 
@@ -163,7 +163,7 @@ async fn what_a_gateway_has_refused_is_seen() {
     assert!(matches!(link.next().await, Command::Join(_)));
     assert!(matches!(link.next().await, Command::Join(_)));
     let (query, _) = question(&mut link).await;
-    let member = wire::Found {
+    let member = wire::ClientInfo {
         groups: vec!["g".into()],
         ..found(5)
     };
@@ -257,7 +257,7 @@ async fn read_until(socket: &mut TcpStream, end: &str) -> String {
 async fn a_worker_that_stops_answers_those_who_push_before_its_links_drain() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
-    let mut worker = Running::with_push(WorkerSection::default(), Some(listener));
+    let mut worker = Running::with_push(WorkerSection::default(), listener);
     let mut gateway = Gateway::start(1).await;
     worker.name(&gateway);
     let mut link = gateway.link().await;

@@ -11,7 +11,7 @@ use meepo_proto::{ClientId, GatewayId};
 
 use super::Running;
 use super::gateway::{Gateway, Link, text_to};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 use crate::{Answer, Member};
 
 /// Answers the next question.
@@ -23,7 +23,7 @@ async fn answer(link: &mut Link, reply: impl FnOnce(Question) -> Reply) {
                 query: query.id,
                 body: Some(body),
             };
-            link.event(0, Event::Reply(reply));
+            link.event_of_link(Event::Reply(reply));
             return;
         }
     }
@@ -96,11 +96,11 @@ async fn members_groups_and_sessions_are_joined() {
             };
             assert_eq!(select.filter.map(|filter| filter.groups), Some(vec!["g".to_owned()]));
             assert!(select.session && select.uid && !select.groups);
-            let found = wire::Found {
+            let found = wire::ClientInfo {
                 client,
                 session,
-                uid: "u".into(),
-                ..wire::Found::default()
+                uid: Some("u".into()),
+                ..wire::ClientInfo::default()
             };
             Reply::Selected(wire::Selected { clients: vec![found] })
         }
@@ -135,10 +135,10 @@ async fn members_groups_and_sessions_are_joined() {
                 panic!("it selects")
             };
             assert_eq!(select.filter.map(|filter| filter.clients), Some(vec![7]));
-            let found = wire::Found {
+            let found = wire::ClientInfo {
                 client: 7,
                 session: [("k".to_owned(), "v".to_owned())].into(),
-                ..wire::Found::default()
+                ..wire::ClientInfo::default()
             };
             let clients = if online { vec![found] } else { vec![] };
             Reply::Selected(wire::Selected { clients })

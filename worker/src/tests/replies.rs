@@ -9,10 +9,10 @@ use meepo_proto::link::query::Body as Question;
 use meepo_proto::link::reply::Body as Reply;
 use tokio::task::JoinHandle;
 
-use super::gateway::{Gateway, Link, attach, message, text_to};
+use super::gateway::{Gateway, Link, about, attach, message, text_to};
 use super::{PATIENCE, Running, eventually, soon};
-use crate::instance::WorkerSection;
-use crate::{Client, Delivery, Message, RequestError, Result};
+use crate::WorkerSection;
+use crate::{Client, Message, Receipt, RequestError, Result};
 
 /// The next request that is sent to a client: its number as a query, and what it says.
 async fn request(link: &mut Link) -> (u64, String) {
@@ -30,9 +30,9 @@ async fn request(link: &mut Link) -> (u64, String) {
     }
 }
 
-fn tell_delivery(link: &mut Link, query: u64, delivery: wire::Delivery) {
-    let body = Some(Reply::Delivery(delivery.into()));
-    link.event(0, Event::Reply(wire::Reply { query, body }));
+fn tell_receipt(link: &mut Link, query: u64, receipt: wire::Receipt) {
+    let body = Some(Reply::Receipt(receipt.into()));
+    link.event_of_link(Event::Reply(wire::Reply { query, body }));
 }
 
 /// A request that is made outside of a handler.
@@ -116,14 +116,13 @@ async fn only_a_message_that_matches_is_the_reply() {
     assert_eq!(request(&mut link).await.1, "a");
     let second = matching("b");
     assert_eq!(request(&mut link).await.1, "b");
-    link.push(wire::Event {
-        client: 1,
-        body: Some(Event::Message(wire::Message {
+    link.push(about(
+        1,
+        Event::Message(wire::Message {
             payload: b"\xff"[..].into(),
             binary: true,
-        })),
-        ..wire::Event::default()
-    });
+        }),
+    ));
     for text in ["c", "b1", "b2", "a1", "a2"] {
         link.message(1, text);
     }
@@ -147,7 +146,7 @@ async fn several_requests_are_answered_in_the_order_of_asking() {
     assert_eq!(client.request("?", PATIENCE).await, Err(RequestError::TooMany));
     // One who no longer waits gets none.
     asked.remove(3).abort();
-    eventually("room", || asked.len() == 15 && !client.known().requests().is_full()).await;
+    eventually("room", || asked.len() == 15 && !client.served().requests().is_full()).await;
     for number in 0..15 {
         link.message(1, &format!("answer {number}"));
     }
@@ -238,22 +237,22 @@ async fn a_drain_does_not_wait_for_replies() {
 async fn a_request_that_is_not_sent_says_so() {
     let (worker, _gateway, mut link, client) = with_client().await;
     for (said, error) in [
-        (wire::Delivery::BufferFull, RequestError::NotSent(Delivery::Full)),
-        (wire::Delivery::NotValid, RequestError::NotSent(Delivery::Refused)),
-        (wire::Delivery::ClientGone, RequestError::Gone),
+        (wire::Receipt::BufferFull, RequestError::NotSent(Receipt::Full)),
+        (wire::Receipt::NotValid, RequestError::NotSent(Receipt::Refused)),
+        (wire::Receipt::ClientGone, RequestError::Gone),
     ] {
         let asked = ask(&client, "?", PATIENCE);
         let (query, _) = request(&mut link).await;
-        tell_delivery(&mut link, query, said);
+        tell_receipt(&mut link, query, said);
         assert_eq!(answer(asked).await, Err(error));
     }
     let asked = client.request("x".repeat(2 << 20), PATIENCE).await;
-    assert_eq!(asked, Err(RequestError::NotSent(Delivery::Refused)));
+    assert_eq!(asked, Err(RequestError::NotSent(Receipt::Refused)));
     assert_eq!(worker.stats.failed_sends.get(), 4);
     // It was delivered, and the reply is waited for.
     let asked = ask(&client, "?", PATIENCE);
     let (query, _) = request(&mut link).await;
-    tell_delivery(&mut link, query, wire::Delivery::Delivered);
+    tell_receipt(&mut link, query, wire::Receipt::Delivered);
     link.message(1, "here");
     assert_eq!(answer(asked).await.as_deref(), Ok("here"));
     assert_eq!(worker.stats.failed_sends.get(), 4);

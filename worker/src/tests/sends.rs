@@ -5,12 +5,13 @@ use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::link::reply::Body as Reply;
-use meepo_proto::{ClientId, GatewayId};
+use meepo_proto::link::send::To;
+use meepo_proto::{ClientId, ClientNumber, GatewayId};
 
 use super::gateway::Gateway;
 use super::{Running, eventually};
-use crate::target::only;
-use crate::{CloseCause, CloseReason, Delivery};
+use crate::api::targets::only;
+use crate::{CloseCause, CloseReason, Receipt};
 
 fn id(gateway: u64, number: u64) -> ClientId {
     ClientId::new(GatewayId(gateway), number)
@@ -20,8 +21,7 @@ fn sent(text: &str, to: wire::Target) -> Command {
     Command::Send(wire::Send {
         payload: text.to_owned().into(),
         binary: false,
-        to: Some(Box::new(to)),
-        client: 0,
+        to: Some(To::Target(Box::new(to))),
     })
 }
 
@@ -65,34 +65,37 @@ async fn each_gateway_gets_its_part() {
     uids.send("to users");
     uids.close(4001, "enough");
     uids.destroy();
-    let to = Some(wire::Target {
+    let target = Some(wire::Target {
         uids: strings(&["ann", "bob"]),
         except_uids: strings(&["cid"]),
         ..wire::Target::default()
     });
     for link in [&mut one, &mut two] {
-        assert_eq!(link.next().await, sent("to users", to.clone().expect("it is some")));
+        assert_eq!(link.next().await, sent("to users", target.clone().expect("it is some")));
         let close = |code, reason: &str, at_once| {
-            let (to, reason) = (to.clone(), reason.to_owned());
+            let (target, reason) = (target.clone(), reason.to_owned());
             Command::Close(Box::new(wire::Close {
-                to,
+                target,
                 code,
                 reason,
                 at_once,
             }))
         };
-        assert_eq!(link.next().await, close(4001, "enough", false));
-        assert_eq!(link.next().await, close(0, "", true));
+        assert_eq!(link.next().await, close(Some(4001), "enough", false));
+        assert_eq!(link.next().await, close(None, "", true));
     }
     cluster.dissolve("g");
     for link in [&mut one, &mut two] {
-        assert_eq!(link.next().await, Command::Ungroup(wire::Ungroup { group: "g".into() }));
+        assert_eq!(
+            link.next().await,
+            Command::Dissolve(wire::Dissolve { group: "g".into() })
+        );
     }
 
     let some = [id(1, 1), id(2, 1), id(1, 2), id(3, 1)];
     cluster.clients(some).except(id(1, 2)).send("to some");
-    assert_eq!(one.next().await, sent("to some", only(1)));
-    assert_eq!(two.next().await, sent("to some", only(1)));
+    assert_eq!(one.next().await, sent("to some", only(ClientNumber(1))));
+    assert_eq!(two.next().await, sent("to some", only(ClientNumber(1))));
     // Nobody knows a gateway 3.
     assert_eq!(worker.stats.failed_sends.get(), 1);
     assert_eq!(worker.stats.messages_out.get(), 4);
@@ -124,7 +127,7 @@ async fn one_client_can_be_told_all() {
         panic!("a send comes first")
     };
     assert!(send.binary);
-    assert_eq!((&send.payload[..], send.client), (&[1, 2][..], 9));
+    assert_eq!((&send.payload[..], send.to), (&[1, 2][..], Some(To::Client(9))));
     let group = || "g".to_owned();
     let (client, group_of) = (9, group());
     assert_eq!(
@@ -162,12 +165,12 @@ async fn one_client_can_be_told_all() {
     assert_eq!(link.next().await, Command::Session(replaced));
     // A reason is cut between two characters, and a code that nobody may send becomes 1000.
     for (code, reason) in [(4001, "ä".repeat(61)), (1000, String::new())] {
-        let (to, at_once) = (Some(only(client)), false);
+        let (target, at_once) = (Some(only(ClientNumber(client))), false);
         assert_eq!(
             link.next().await,
             Command::Close(Box::new(wire::Close {
-                to,
-                code,
+                target,
+                code: Some(code),
                 reason,
                 at_once
             }))
@@ -181,10 +184,10 @@ async fn what_became_of_a_message_is_told() {
     let (worker, _gateway, mut link) = Running::linked().await;
     eventually("the link", || worker.stats.links.get() == 1).await;
     for (said, heard) in [
-        (wire::Delivery::Delivered, Delivery::Delivered),
-        (wire::Delivery::ClientGone, Delivery::Gone),
-        (wire::Delivery::BufferFull, Delivery::Full),
-        (wire::Delivery::NotValid, Delivery::Refused),
+        (wire::Receipt::Delivered, Receipt::Delivered),
+        (wire::Receipt::ClientGone, Receipt::Gone),
+        (wire::Receipt::BufferFull, Receipt::Full),
+        (wire::Receipt::NotValid, Receipt::Refused),
     ] {
         let cluster = worker.cluster().clone();
         let asked = tokio::spawn(async move { cluster.client(id(1, 9)).send_and_confirm("hello").await });
@@ -196,14 +199,14 @@ async fn what_became_of_a_message_is_told() {
         let Some(Question::Confirm(send)) = query.body else {
             panic!("it is about a message")
         };
-        assert_eq!((&send.payload[..], send.client), (&b"hello"[..], 9));
-        let body = Some(Reply::Delivery(said.into()));
-        link.event(0, Event::Reply(wire::Reply { query: query.id, body }));
+        assert_eq!((&send.payload[..], send.to), (&b"hello"[..], Some(To::Client(9))));
+        let body = Some(Reply::Receipt(said.into()));
+        link.event_of_link(Event::Reply(wire::Reply { query: query.id, body }));
         assert_eq!(asked.await.expect("no panic"), heard);
     }
     assert_eq!(
         worker.cluster().client(id(2, 9)).send_and_confirm("hello").await,
-        Delivery::Gone
+        Receipt::Gone
     );
     assert_eq!(worker.stats.failed_sends.get(), 4);
 }

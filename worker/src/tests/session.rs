@@ -5,15 +5,16 @@ use meepo_proto::link::command::Body as Command;
 use meepo_proto::link::event::Body as Event;
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::link::reply::Body as Reply;
-use meepo_proto::{ClientId, GatewayId};
+use meepo_proto::{ClientId, ClientNumber, GatewayId};
 
 use super::gateway::{Link, attach, message, text_to};
 use super::{Running, eventually};
+#[cfg(feature = "webhook")]
 use crate::webhook::commands;
 
 const ONE: ClientId = ClientId {
     gateway: GatewayId(1),
-    number: 1,
+    number: ClientNumber(1),
 };
 
 fn set_to(client: u64, key: &str, value: &str) -> Command {
@@ -44,19 +45,18 @@ async fn question(link: &mut Link) -> u64 {
 
 fn answer(link: &mut Link, query: u64, session: &[(&str, &str)]) {
     let session = attach(session).session;
-    let found = wire::Found {
+    let found = wire::ClientInfo {
         client: 1,
         session,
-        ..wire::Found::default()
+        ..wire::ClientInfo::default()
     };
     let body = Some(Reply::Selected(wire::Selected { clients: vec![found] }));
-    link.event(0, Event::Reply(wire::Reply { query, body }));
+    link.event_of_link(Event::Reply(wire::Reply { query, body }));
 }
 
 fn refuse(link: &mut Link) {
     let refused = wire::Refused {
         command: "session".into(),
-        client: 1,
         why: wire::RefusedWhy::OverLimit.into(),
         ..wire::Refused::default()
     };
@@ -194,6 +194,7 @@ async fn a_client_that_moves_away_is_forgotten_and_comes_back_as_it_is_then() {
     worker.expect_no_more();
 }
 
+#[cfg(feature = "webhook")]
 #[tokio::test]
 async fn what_a_webhook_changes_it_changes_at_once() {
     let (worker, _gateway, mut link) = Running::linked().await;

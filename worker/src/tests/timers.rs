@@ -1,4 +1,4 @@
-//! Timers: in their client's lane, and gone with it.
+//! Timers: in their client's queue, and gone with it.
 
 use std::future::pending;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::gateway::{Gateway, Link, attach, message, text_to};
 use super::{Running, eventually, soon};
-use crate::instance::WorkerSection;
+use crate::WorkerSection;
 use crate::{Client, Timer};
 
 const SOON: Duration = Duration::from_millis(2);
@@ -275,7 +275,7 @@ async fn nothing_stays_behind_of_clients_that_have_gone() {
         eventually("all clients", || worker.stats.connections.get() == 1 + CLIENTS).await;
         for number in numbers.clone() {
             let client = worker.client(number).await;
-            kept.push(Arc::downgrade(client.known()));
+            kept.push(Arc::downgrade(client.served()));
             // What it captures goes with it.
             let captured = client.clone();
             client.after(HOUR, async move |_| captured.send("never"));
@@ -289,9 +289,9 @@ async fn nothing_stays_behind_of_clients_that_have_gone() {
         }
         eventually("the end of all clients", || worker.stats.connections.get() == 1).await;
         eventually("the end of all tasks", || alive() <= before).await;
-        assert!(kept.iter().all(|known| known.upgrade().is_none()));
+        assert!(kept.iter().all(|served| served.upgrade().is_none()));
     }
-    assert_eq!(worker.cluster().serving().map(|serving| serving.lanes()), Some(1));
+    assert_eq!(worker.cluster().served_clients().map(|all| all.len()), Some(1));
 }
 
 #[tokio::test]

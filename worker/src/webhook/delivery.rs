@@ -10,7 +10,8 @@ use super::event::Event;
 use super::settings::{Kind, Settings};
 use super::verdict::{Faults, Verdict};
 use crate::Client;
-use crate::room::HeldBack;
+use crate::backoff::Backoff;
+use crate::link::send_budget::HeldBack;
 
 /// Bounds the log of an endpoint that is away.
 static ATTEMPTS: LogQuota = LogQuota::new();
@@ -62,7 +63,7 @@ impl Delivery {
     /// Sends an event until it is answered, or until others are to do that. An event with `nobody_else` stays here.
     pub(crate) async fn deliver(&self, client: &Client, event: &Event, nobody_else: bool) -> Outcome {
         let (shortest, longest) = self.settings.retry;
-        let mut pause = shortest;
+        let mut backoff = Backoff::new(shortest, longest);
         let mut attempt = 0;
         let mut faults = Faults::none(self.settings.attempts, self.answered());
         let leave = loop {
@@ -95,9 +96,7 @@ impl Delivery {
                     "endpoint has not taken an event, which is sent again"
                 );
             }
-            // A random part is left out, so that clients do not come together.
-            let sleep = pause.mul_f64(0.5 + fastrand::f64() / 2.0).max(at_least);
-            pause = (pause * 2).min(longest);
+            let sleep = backoff.pause().max(at_least);
             let _held_back = HeldBack::new(client.cluster().stats());
             tokio::select! {
                 biased;

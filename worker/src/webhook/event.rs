@@ -72,7 +72,10 @@ impl Event {
         let subject = client.id().to_string();
         // The first and the last event come once: `closed` has the same name if it is the news of a gateway that died.
         let id = match kind {
-            Kind::Message => format!("{subject}:{}", client.event_number()),
+            Kind::Message => match client.event_number() {
+                Some(number) => format!("{subject}:{number}"),
+                None => format!("{subject}:{}", kind.name()),
+            },
             Kind::Opened | Kind::Closed => format!("{subject}:{}", kind.name()),
         };
         Self {

@@ -78,6 +78,10 @@ impl Handler for Webhook {
         }
     }
 
+    fn says_last_words(&self) -> bool {
+        false
+    }
+
     async fn on_close(&self, client: &Client, reason: &CloseReason) {
         if !self.sends(Kind::Closed) {
             return;

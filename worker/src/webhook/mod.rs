@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use meepo_node::{Config, ConfigError, Instance, Plan};
 
-use crate::instance::WorkerSection;
-use crate::serve::serve;
+use crate::instance::{listeners, serve_child};
+use crate::settings::WorkerSettings;
 
 use handler::Webhook;
 use settings::WebhookSection;
@@ -52,25 +52,23 @@ impl Instance for WebhookInstance {
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
-        let mut section = WorkerSection::read(config)?;
-        section.push = section.push.resolve(config)?;
+        let mut worker = WorkerSettings::read(config)?;
         let webhook: WebhookSection = config.section("webhook")?;
         let settings = webhook.resolve(config)?;
-        let mut effective = toml::Table::try_from(&section).map_err(|error| config.invalid("worker", error))?;
         // An endpoint that is away for long is nothing that a handler is to blame for: each POST has a limit instead.
-        effective.remove("handler_timeout");
-        section.handler_timeout = Duration::MAX;
+        worker.effective.remove("handler_timeout");
+        worker.limits.handler_timeout = Duration::MAX;
         let webhook = toml::Table::try_from(&webhook).map_err(|error| config.invalid("webhook", error))?;
         Ok(Plan {
-            children: section.children,
-            threads: section.threads,
-            shared: section.push.listen().into_iter().collect(),
+            children: worker.children,
+            threads: worker.threads,
+            shared: listeners(&worker),
             own: None,
-            effective,
+            effective: worker.effective.clone(),
             further: toml::Table::from_iter([("webhook".into(), webhook.into())]),
             serve: Rc::new(move |child| {
-                let (section, settings) = (section.clone(), settings.clone());
-                Box::pin(async move { serve(Webhook::new(settings), section, child).await })
+                let (worker, settings) = (worker.clone(), settings.clone());
+                Box::pin(async move { serve_child(Webhook::new(settings), worker, child).await })
             }),
         })
     }

@@ -79,7 +79,7 @@ async fn open(entrance: &Arc<Entrance>, request: &Request<Incoming>, peer: Socke
 
 fn refused(refusal: Refusal) -> Response<Body> {
     let mut response = answer::text(refusal.status, &refusal.reason);
-    response.headers_mut().extend(refusal.headers);
+    response.headers_mut().extend(refusal.header);
     response
 }
 

@@ -1,0 +1,285 @@
+//! How a client came, and how it is turned away.
+
+use std::fmt;
+
+use bytes::Bytes;
+use meepo_proto::link as wire;
+use prost::{decode_length_delimiter, encode_length_delimiter, length_delimiter_len};
+
+use super::close::cut;
+
+/// How a client came: its address, and what its WebSocket request said.
+///
+/// ```
+/// # use meepo_worker::Hello;
+/// fn name(hello: &Hello) -> Option<String> {
+///     // ws://chat.example/ws?name=J%C3%BCrgen
+///     hello.query_value("name")
+/// }
+/// # let hello = Hello::new("192.0.2.7:51312", "ws").with_query("room=a&name=J%C3%BCrgen+M&x");
+/// # assert_eq!(name(&hello).as_deref(), Some("Jürgen M"));
+/// # assert_eq!(hello.query_value("x").as_deref(), Some(""));
+/// # assert_eq!(hello.query_value("y"), None);
+/// ```
+#[derive(Clone, Default)]
+pub struct Hello {
+    /// Peer, protocol, path, query, then name and value of each header: each with its length before it, all in one piece,
+    /// for every client that is served has one.
+    packed: Box<[u8]>,
+}
+
+/// The parts that every handshake has.
+const PEER: usize = 0;
+const PROTOCOL: usize = 1;
+const PATH: usize = 2;
+const QUERY: usize = 3;
+const HEADERS: usize = 4;
+
+impl Hello {
+    /// A handshake without path, query and headers, for tests of a handler's own parts.
+    pub fn new(peer: impl Into<String>, protocol: impl Into<String>) -> Self {
+        let (peer, protocol) = (peer.into(), protocol.into());
+        Self::pack(&[peer.as_bytes(), protocol.as_bytes(), b"", b""])
+    }
+
+    /// The same with another path.
+    pub fn with_path(self, path: impl Into<String>) -> Self {
+        self.with(PATH, path.into().as_bytes())
+    }
+
+    /// The same with another query.
+    pub fn with_query(self, query: impl Into<String>) -> Self {
+        self.with(QUERY, query.into().as_bytes())
+    }
+
+    /// The same with one header more.
+    pub fn with_header(self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        let parts = self.complete();
+        Self::pack(&[&parts[..], &[name.as_bytes(), &value]].concat())
+    }
+
+    fn with(self, at: usize, part: &[u8]) -> Self {
+        let mut parts = self.complete();
+        parts[at] = part;
+        Self::pack(&parts)
+    }
+
+    /// All parts: those that every handshake has are there, be they empty.
+    fn complete(&self) -> Vec<&[u8]> {
+        let mut parts: Vec<_> = self.parts().collect();
+        parts.resize(parts.len().max(HEADERS), b"");
+        parts
+    }
+
+    fn pack(parts: &[&[u8]]) -> Self {
+        let size = parts.iter().map(|part| length_delimiter_len(part.len()) + part.len());
+        let mut packed = Vec::with_capacity(size.sum());
+        for part in parts {
+            encode_length_delimiter(part.len(), &mut packed).expect("a vector grows");
+            packed.extend_from_slice(part);
+        }
+        Self { packed: packed.into() }
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts(&self.packed)
+    }
+
+    fn text(&self, at: usize) -> &str {
+        text(self.parts().nth(at).unwrap_or_default())
+    }
+
+    /// The client's address and port.
+    pub fn peer(&self) -> &str {
+        self.text(PEER)
+    }
+
+    /// The protocol of the listener that the client came to: `ws` or `line`.
+    pub fn protocol(&self) -> &str {
+        self.text(PROTOCOL)
+    }
+
+    /// The path of the WebSocket request. Empty for other protocols.
+    pub fn path(&self) -> &str {
+        self.text(PATH)
+    }
+
+    /// What follows the `?` in the WebSocket request, as it was sent. Empty for other protocols.
+    pub fn query(&self) -> &str {
+        self.text(QUERY)
+    }
+
+    /// The first value of a key in the query, decoded. A key without `=` has the empty value.
+    pub fn query_value(&self, key: &str) -> Option<String> {
+        value_of(self.query(), key)
+    }
+
+    /// The first value of a header that is text. Upper and lower case of the name are the same.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers()
+            .filter(|(header, _)| header.eq_ignore_ascii_case(name))
+            .find_map(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// All headers in the order in which they came.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let mut parts = self.parts();
+        // Their names and values are behind these.
+        let _ = parts.nth(HEADERS - 1);
+        std::iter::from_fn(move || Some((text(parts.next()?), parts.next()?)))
+    }
+}
+
+/// The parts of a packed handshake.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let length = decode_length_delimiter(&mut self.0).ok()?;
+        let (part, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(part)
+    }
+}
+
+/// What was packed as text.
+fn text(part: &[u8]) -> &str {
+    std::str::from_utf8(part).unwrap_or_default()
+}
+
+/// The first value of a key in a query or a form, decoded. The empty key has none.
+pub(crate) fn value_of(pairs: &str, key: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(pairs.as_bytes());
+    pairs
+        .find(|(name, _)| !name.is_empty() && name == key)
+        .map(|(_, value)| value.into_owned())
+}
+
+impl From<wire::Handshake> for Hello {
+    fn from(handshake: wire::Handshake) -> Self {
+        let wire::Handshake {
+            peer,
+            protocol,
+            path,
+            query,
+            headers,
+        } = &handshake;
+        let mut parts = Vec::with_capacity(HEADERS + 2 * headers.len());
+        parts.extend([peer, protocol, path, query].map(|part| part.as_bytes()));
+        parts.extend(
+            headers
+                .iter()
+                .flat_map(|header| [header.name.as_bytes(), &header.value]),
+        );
+        Self::pack(&parts)
+    }
+}
+
+/// Headers carry cookies and tokens: only their names are shown.
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("peer", &self.peer())
+            .field("protocol", &self.protocol())
+            .field("path", &self.path())
+            .field("headers", &self.headers().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Most bytes of the reason of a rejection: enough for people, and far below the gateway's limit for a command.
+const MAX_REASON: usize = 1024;
+
+/// Turns a client away: the WebSocket handshake fails with this HTTP status, other protocols are closed.
+///
+/// ```
+/// use meepo_worker::Reject;
+///
+/// let reject = Reject::new(403, "members only");
+/// assert_eq!(reject.status(), 403);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    status: u16,
+    reason: String,
+}
+
+impl Reject {
+    /// A rejection with an HTTP status of 400 to 599 (any other becomes 500) and a reason that the client is told, cut
+    /// after 1 KiB.
+    pub fn new(status: u16, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        cut(&mut reason, MAX_REASON);
+        Self {
+            status: if (400..600).contains(&status) { status } else { 500 },
+            reason,
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// What the client is told.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status, self.reason)
+    }
+}
+
+impl std::error::Error for Reject {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_found_in_any_case_and_text_only() {
+        let hello = Hello::new("192.0.2.7:1", "ws")
+            .with_header("Cookie", &b"\xff"[..])
+            .with_header("COOKIE", "a=1");
+        assert_eq!(hello.header("cookie"), Some("a=1"));
+        assert_eq!(hello.header("origin"), None);
+        assert!(!format!("{hello:?}").contains("a=1"));
+    }
+
+    #[test]
+    fn what_is_packed_is_there_again() {
+        let long = "x".repeat(300);
+        let header = |name: &str, value: &'static [u8]| wire::Header {
+            name: name.into(),
+            value: Bytes::from_static(value),
+        };
+        let handshake = wire::Handshake {
+            peer: "192.0.2.7:1".into(),
+            protocol: "ws".into(),
+            path: String::new(),
+            query: long.clone(),
+            headers: vec![header("a", b""), header("", b"\xff")],
+        };
+        let hello = Hello::from(handshake);
+        let texts = [hello.peer(), hello.protocol(), hello.path(), hello.query()];
+        assert_eq!(texts, ["192.0.2.7:1", "ws", "", &long]);
+        let headers: Vec<_> = hello.headers().collect();
+        assert_eq!(headers, [("a", &b""[..]), ("", &b"\xff"[..])]);
+        let other = Hello::default().with_header("b", "c").with_path("/p");
+        assert_eq!((other.path(), other.header("B")), ("/p", Some("c")));
+        assert_eq!((other.peer(), Hello::default().headers().count()), ("", 0));
+    }
+
+    #[test]
+    fn a_status_that_is_no_error_becomes_500() {
+        for status in [0, 200, 399, 600] {
+            assert_eq!(Reject::new(status, "").status(), 500);
+        }
+    }
+}

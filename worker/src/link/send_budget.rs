@@ -1,0 +1,128 @@
+//! SendBudget in the queues towards the gateways: what bounds a worker's memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use meepo_node::stats::Slot;
+use tokio::sync::Notify;
+
+/// Counts the bytes that are queued. Nobody is refused: a send never waits and never fails because a queue is long, but
+/// no lane starts its next event before there is room.
+#[derive(Debug)]
+pub(crate) struct SendBudget {
+    queued: AtomicUsize,
+    limit: usize,
+    freed: Notify,
+    /// The room of the whole child, in which a link's is counted as well.
+    whole: Option<Arc<SendBudget>>,
+    stats: &'static Slot,
+}
+
+/// Counts a client whose event waits for room, or for an endpoint.
+pub(crate) struct HeldBack(&'static Slot);
+
+/// Bytes that are counted for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    room: Arc<SendBudget>,
+    bytes: usize,
+}
+
+impl SendBudget {
+    pub(crate) fn new(limit: usize, whole: Option<Arc<SendBudget>>, stats: &'static Slot) -> Arc<Self> {
+        Arc::new(Self {
+            queued: AtomicUsize::new(0),
+            limit,
+            freed: Notify::new(),
+            whole,
+            stats,
+        })
+    }
+
+    /// Counts bytes that are queued from now on, until they are [freed](Self::free).
+    pub(crate) fn charge(&self, bytes: usize) {
+        for room in self.rooms() {
+            let before = room.queued.fetch_add(bytes, Ordering::AcqRel);
+            if before < room.limit && before + bytes >= room.limit {
+                room.stats.full_queues.add(1);
+            }
+        }
+    }
+
+    /// Counts bytes no longer.
+    pub(crate) fn free(&self, bytes: usize) {
+        for room in self.rooms() {
+            let before = room.queued.fetch_sub(bytes, Ordering::AcqRel);
+            if before >= room.limit && before - bytes < room.limit {
+                room.stats.full_queues.sub(1);
+                room.freed.notify_waiters();
+            }
+        }
+    }
+
+    /// Frees bytes that are counted once the value is dropped.
+    pub(crate) fn until_dropped(self: &Arc<Self>, bytes: usize) -> Charge {
+        Charge {
+            room: self.clone(),
+            bytes,
+        }
+    }
+
+    /// This room, and that of the whole child.
+    fn rooms(&self) -> impl Iterator<Item = &Self> {
+        [Some(self), self.whole.as_deref()].into_iter().flatten()
+    }
+
+    /// Whether half of the limit is free, here and in the whole child: what comes from outside takes no more, so that
+    /// handlers always have the rest.
+    pub(crate) fn has_half(&self) -> bool {
+        self.rooms().all(|room| room.queued() < room.limit / 2)
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// Whether less than the limit is queued here and in the whole child.
+    pub(crate) fn is_available(&self) -> bool {
+        self.rooms().all(|room| room.queued() < room.limit)
+    }
+
+    /// Waits until less than the limit is queued here and in the whole child. Cancel safe.
+    pub(crate) async fn available(&self) {
+        self.below_limit().await;
+        if let Some(whole) = &self.whole {
+            whole.below_limit().await;
+        }
+    }
+
+    async fn below_limit(&self) {
+        while self.queued() >= self.limit {
+            let freed = self.freed.notified();
+            // Looked at again now that a notification cannot be missed.
+            if self.queued() >= self.limit {
+                let _held_back = HeldBack::new(self.stats);
+                freed.await;
+            }
+        }
+    }
+}
+
+impl HeldBack {
+    pub(crate) fn new(stats: &'static Slot) -> Self {
+        stats.held_back.add(1);
+        Self(stats)
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        self.0.held_back.sub(1);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.room.free(self.bytes);
+    }
+}
