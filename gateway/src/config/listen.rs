@@ -19,7 +19,7 @@ pub struct ListenSettings {
     /// `ws`: the paths on which a WebSocket may be opened. Default: `["/", "/ws"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<String>>,
-    /// `ws`: the paths whose requests workers answer. One that ends in `/` stands for all that begin with it. Default:
+    /// `ws`: the paths whose requests workers answer. A path that ends in `/` stands for all paths that begin with it. Default:
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Vec<String>>,

@@ -150,7 +150,7 @@ mod tests {
             dispatch.last_words_sent(second);
         });
         assert!(matches!(bodies(&mut new)[..], [Body::LastWords(_), Body::Attached(_)]));
-        // One that has not answered in time drains all the same.
+        // A worker that has not answered in time drains all the same.
         dispatch.link_draining(second);
         let (third, mut last) = link(&dispatch, false);
         bodies(&mut last);

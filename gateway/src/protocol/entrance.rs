@@ -1,4 +1,4 @@
-//! What client protocols need of this child to let clients in and to serve them.
+//! The entrance of a child: all that client protocols need to let clients in and to serve them.
 
 use std::sync::Arc;
 
@@ -18,15 +18,17 @@ use crate::router::request_budget::RequestBudget;
 /// The side of this child that clients come in by.
 #[derive(Debug)]
 pub(crate) struct Entrance {
+    /// The limits of this child.
     pub(crate) limits: Limits,
     /// Where the events of clients and their requests go.
     pub(crate) dispatch: Arc<Dispatch>,
-    /// What forwarded requests may take.
+    /// The budget of all forwarded requests.
     pub(crate) budget: Arc<RequestBudget>,
     /// Log lines that clients can cause.
     pub(crate) refusals: LogQuota,
     /// Cancelled when the child drains: HTTP connections end.
     pub(crate) stopping: CancellationToken,
+    /// The figures of this child.
     pub(crate) stats: &'static GatewayFigures,
 }
 

@@ -1,4 +1,5 @@
-//! The router behind its lock, and the one way to change it: lock, change, carry out, unlock, and do what is left.
+//! The router behind its lock, and the one way to change it: lock, change, carry out, unlock, and carry out the effects that
+//! had to wait for that.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -35,7 +36,7 @@ pub(crate) struct Dispatch {
     awaited: AtomicBool,
     /// Told when the last event is done; once somebody waits for that, after every transition.
     done: Notify,
-    /// For what has to be done later, if the child still runs then.
+    /// For effects that have to wait, if the child still runs then.
     this: Weak<Self>,
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct Dispatch {
 #[derive(Debug)]
 struct State {
     router: Router,
-    /// What the router has decided and is not carried out yet; kept for its memory.
+    /// Decisions of the router that are not carried out yet. Empty between transitions; kept for its memory.
     outputs: Vec<Output>,
     effects: Effects,
 }
@@ -110,7 +111,7 @@ impl Dispatch {
         result
     }
 
-    /// Looks at the router, or tells a link something, without a change of the router.
+    /// Looks at the router, or sends an event over a link, without a change of the router.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&Router, &Effects) -> R) -> R {
         let state = self.state.lock();
         look(&state.router, &state.effects)

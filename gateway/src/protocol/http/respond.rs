@@ -15,7 +15,7 @@ use crate::protocol::http::offer::Offer;
 use crate::protocol::ws;
 use crate::protocol::ws::upgrade::{PendingClient, Refusal, handshake_key};
 
-/// What a request comes to.
+/// The outcome of a request.
 pub(crate) enum Answer {
     /// A response, after which HTTP goes on.
     Response(Response<Body>),

@@ -138,7 +138,7 @@ impl Router {
             .any(|queue| !queue.standing.is_dismissed() && !queue.is_idle())
     }
 
-    /// Events that nobody has finished and somebody waits for.
+    /// Events that no worker has finished and somebody waits for.
     pub fn unfinished(&self) -> usize {
         let client_queues = self
             .client_queues
