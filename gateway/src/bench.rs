@@ -1,4 +1,4 @@
-//! Doors to the hot inner parts, for `benches/` alone: they are no part of what this crate promises.
+//! Doors to the hot inner parts, for `benches/` alone. They are no part of the crate's interface.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::fanout::message::OutboundMessage;
 use crate::protocol::ws;
 use crate::protocol::ws::frames::{Frames, Received};
 
-/// A WebSocket client's input.
+/// The decoder of a WebSocket client.
 #[derive(Debug)]
 pub struct Decoder(Frames);
 
@@ -22,7 +22,7 @@ impl Decoder {
         Self(Frames::new(max_message))
     }
 
-    /// Takes what was read, and gives the bytes of all messages that are complete.
+    /// Takes bytes that were read, and returns the bytes of all messages that are complete.
     pub fn decode(&mut self, bytes: &[u8]) -> usize {
         self.0.feed(bytes);
         let mut sum = 0;
@@ -33,12 +33,12 @@ impl Decoder {
     }
 }
 
-/// The frame of a text.
+/// The frame of a text message.
 pub fn encode(payload: Bytes) -> Bytes {
     OutboundMessage::new(payload, false).encoded(&ws::CODEC).clone()
 }
 
-/// A group whose members have no sockets: what is measured ends where the system would take the bytes.
+/// A group whose members have no sockets: a measurement ends where the system would take the bytes.
 #[derive(Debug)]
 pub struct Group {
     registry: ClientRegistry,
@@ -46,7 +46,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group with so many members.
+    /// A group with this many members.
     pub fn new(members: u64) -> Self {
         let mut registry = ClientRegistry::default();
         let name = "room";
@@ -64,7 +64,7 @@ impl Group {
         Self { registry, to }
     }
 
-    /// Encodes a message, and sends it to each member, as the last of a flush.
+    /// Encodes a message, and sends it to each member, as the last message before a flush. Returns how many members there are.
     pub fn publish(&self, payload: Bytes) -> usize {
         let batch = Batch::new(Box::new(self.to.clone()), OutboundMessage::new(payload, false));
         let mut flush = FlushBatch::default();

@@ -23,6 +23,7 @@ use crate::drain::close_all::CloseAll;
 use crate::drain::last_words::last_words;
 use crate::drain::wait;
 use crate::fanout::sender::Sender;
+use crate::figures::GatewayFigures;
 use crate::listen::accept;
 use crate::protocol::entrance::Entrance;
 use crate::protocol::service::Service;
@@ -45,9 +46,10 @@ pub(crate) async fn serve(
     limits: Limits,
     services: Vec<Service>,
 ) -> Result<(), BoxError> {
-    let dispatch = Dispatch::new(&limits, child.stats);
+    let stats: &'static GatewayFigures = child.stats.view();
+    let dispatch = Dispatch::new(&limits, stats);
     let gateway = dispatch.clients.gateway;
-    let entrance = Entrance::new(limits.clone(), Arc::clone(&dispatch), child.stats);
+    let entrance = Entrance::new(limits.clone(), Arc::clone(&dispatch), stats);
     let accepting = CancellationToken::new();
     let gone = CancellationToken::new();
     let clients = TaskTracker::new();
@@ -67,7 +69,7 @@ pub(crate) async fn serve(
     let links = LinkContext {
         dispatch: Arc::clone(&dispatch),
         sender: Sender {
-            stats: child.stats,
+            stats,
             slow_client: limits.slow_client,
         },
         limits: limits.clone(),
@@ -196,9 +198,9 @@ async fn serve_links(
 ) -> Result<(), tonic::transport::Error> {
     let limit = links.limits.max_message.saturating_add(MESSAGE_SLACK);
     let stats = links.sender.stats;
-    let incoming = rpc::incoming(listener, stats);
+    let incoming = rpc::incoming(listener, &stats.common);
     let local = match local {
-        Some(local) => rpc::incoming_local(local, stats).left_stream(),
+        Some(local) => rpc::incoming_local(local, &stats.common).left_stream(),
         None => stream::pending().right_stream(),
     };
     let service = LinkServer::new(LinkService {

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
+use meepo_node::stats::FigureInfo;
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
 
 use crate::child;
 use crate::config::listen::ListenSettings;
 use crate::config::settings::GatewaySettings;
+use crate::figures::GatewayFigures;
 use crate::protocol::http::files::Asset;
 use crate::protocol::service::Service;
 
@@ -33,6 +35,15 @@ impl GatewayInstance {
 impl Instance for GatewayInstance {
     fn name(&self) -> &'static str {
         "gateway"
+    }
+
+    fn figures(&self) -> &'static [FigureInfo] {
+        GatewayFigures::TABLE
+    }
+
+    fn stop_order(&self) -> u8 {
+        // Its clients are closed before the workers, which handle the events of that.
+        0
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {

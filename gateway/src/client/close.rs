@@ -17,11 +17,11 @@ pub(crate) struct ClientClose {
     pub(crate) reason: String,
     /// The last frame that the client is sent.
     pub(crate) last: Option<Bytes>,
-    /// What becomes of frames that wait in its outbox.
+    /// The fate of frames that wait in its outbox.
     pub(crate) waiting: WaitingFrames,
 }
 
-/// What becomes of the frames that wait in a client's outbox when it is closed.
+/// The fate of the frames that wait in a client's outbox when it is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitingFrames {
     /// They are sent before the last frame.

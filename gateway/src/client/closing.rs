@@ -28,7 +28,7 @@ pub(crate) enum Last {
     Sent(Box<ClientClose>),
 }
 
-/// What a client that is closed may still send.
+/// Bytes that a closed client may still send.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rest {
     /// Messages, which are dropped, and at last its answer to the close.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// How many client protocols there are. What is encoded once for all its receivers has a cell for each.
+/// How many client protocols there are. A message that is encoded once for all its receivers has a cell for each protocol.
 pub(crate) const CODECS: usize = 2;
 
 /// A client protocol: how it is called, and how the gateway speaks it.

@@ -62,7 +62,7 @@ struct Paused {
     gone: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// What a step of the read loop comes to.
+/// The outcome of a step of the read loop.
 enum Next {
     /// A message was taken: there may be more.
     Took,
@@ -74,14 +74,14 @@ enum Next {
     Ends(Last),
 }
 
-/// What of its socket the client waits for.
+/// The events of its socket that a client waits for.
 #[derive(Clone, Copy)]
 struct Interests {
     reading: bool,
     writing: bool,
 }
 
-/// What ends a wait.
+/// The event that ends a wait.
 enum Event {
     /// The client's state has changed, or there is more to read.
     Changed,
@@ -231,7 +231,7 @@ impl<H: Host, D: Decoder> ReadLoop<H, D> {
     }
 }
 
-/// Hands on a message, and those that were read along with it. Gives what came behind them, if that is no message.
+/// Hands on a message, and the messages that were read along with it. Returns the event behind them, if that is no message.
 fn take_messages(host: &impl Host, client: &Client, first: Message, decoder: &mut impl Decoder) -> Option<Decoded> {
     let mut left = MESSAGES;
     let mut other = None;

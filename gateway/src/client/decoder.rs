@@ -27,7 +27,7 @@ pub(crate) trait Decoder: Send + 'static {
     }
 }
 
-/// What came of reading.
+/// The outcome of reading.
 #[derive(Debug)]
 pub(crate) enum Decoded {
     /// A whole message.

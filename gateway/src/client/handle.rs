@@ -29,7 +29,7 @@ pub(crate) struct Client {
     pub(crate) number: ClientNumber,
     /// The protocol that it speaks.
     pub(crate) codec: &'static Codec,
-    /// What workers know of it.
+    /// The facts that workers know of it.
     pub(crate) profile: Arc<Profile>,
     /// The send buffer: bytes that may wait for the client when it does not read.
     send_buffer: usize,
@@ -87,7 +87,7 @@ const BURST: usize = 4;
 /// How many bytes a read takes that has to respect urgent data.
 const MARKED_READ: usize = 4096;
 
-/// What became of a frame for a client.
+/// The fate of a frame for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// It is written, or in the outbox.
@@ -98,7 +98,7 @@ pub(crate) enum Sent {
     Full,
 }
 
-/// What the client's own task has to look at.
+/// The condition of a client, for its own task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Condition {
     /// Whether the client is open, or how its end stands.
@@ -183,12 +183,12 @@ impl Client {
         self.state.lock().admission.is_asked()
     }
 
-    /// Whether the client is closed. Nothing is queued for workers of one that is, but its end.
+    /// Whether the client is closed. Of a closed client only the end is queued for workers.
     pub(crate) fn is_closed(&self) -> bool {
         self.state.lock().phase.is_closed()
     }
 
-    /// What the client's own task has to look at.
+    /// The condition of the client, for its own task.
     pub(crate) fn condition(&self) -> Condition {
         let state = self.state.lock();
         let blocked = state.writing.is_blocked();
@@ -222,7 +222,7 @@ impl Client {
         changed
     }
 
-    /// What workers have to be told of the send buffer, if anything: whether it is full. It counts as told.
+    /// Whether the send buffer is full, if workers have to be told. They count as told.
     pub(crate) fn tell_send_buffer(&self) -> Option<bool> {
         let mut state = self.state.lock();
         if state.phase.is_closed() {

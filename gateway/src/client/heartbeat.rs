@@ -72,7 +72,7 @@ impl Heartbeat {
         self.plan(limits);
     }
 
-    /// Asks a client that has been silent for long, and closes one that has not answered.
+    /// Sends a ping to a client that has been silent for long, and closes a client that has not answered.
     pub(crate) fn beat(&mut self, host: &impl Host, client: &Arc<Client>, paused: bool) {
         let (now, limits) = (Instant::now(), host.limits());
         let Some(ping) = client.codec.ping else {

@@ -1,4 +1,4 @@
-//! What the task that reads a client asks of the gateway around it.
+//! The gateway around a client, as the task that reads the client sees it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::client::close::ClientClose;
 use crate::client::handle::Client;
 use crate::config::limits::Limits;
 
-/// The gateway, as the task that reads a client sees it.
+/// The gateway around a client.
 pub(crate) trait Host: Send + Sync + 'static {
     /// The limits of this child.
     fn limits(&self) -> &Limits;
@@ -21,7 +21,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// Log lines that clients can cause.
     fn refusals(&self) -> &LogQuota;
 
-    /// Queues a message of a client for a worker, and those that `next` gives, until the client is to be held back.
+    /// Queues a message of a client for a worker, and the messages that `next` gives, until the client is to be held
+    /// back.
     fn push_messages(&self, client: &Client, first: Message, next: impl FnMut() -> Option<Message>);
 
     /// Queues an event that tells a worker that the client's send buffer is full, or empty again, if that is news.

@@ -1,4 +1,4 @@
-//! What workers know of a client: its handshake, its session, and whether it is paused.
+//! The profile of a client, which workers know: its handshake, its session, and whether it is paused.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use meepo_proto::link::{Attach, Handshake, SessionChanged};
 use parking_lot::Mutex;
 use prost::Message as _;
 
-/// What workers know of a client. It outlives the client until a worker has handled the event of its end.
+/// The facts that workers know of a client. They outlive the client until a worker has handled the event of its end.
 #[derive(Debug)]
 pub(crate) struct Profile {
     /// Encoded: workers have to be told it only when one begins to serve the client, and in one piece it takes less room.
@@ -23,6 +23,7 @@ pub(crate) struct Profile {
 pub(crate) struct SessionTooBig;
 
 impl Profile {
+    /// The profile of a client that came just now.
     pub(crate) fn new(handshake: &Handshake) -> Self {
         Self {
             handshake: handshake.encode_to_vec().into(),
@@ -65,7 +66,7 @@ impl Profile {
         Ok(())
     }
 
-    /// What a worker is told that begins to serve the client.
+    /// The state of the client, for a worker that begins to serve it.
     pub(crate) fn attach(&self) -> Attach {
         let session = self.session.lock().clone();
         Attach {

@@ -19,7 +19,7 @@ pub struct ListenSettings {
     /// `ws`: the paths on which a WebSocket may be opened. Default: `["/", "/ws"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<String>>,
-    /// `ws`: the paths whose requests workers answer. One that ends in `/` stands for all that begin with it. Default:
+    /// `ws`: the paths whose requests workers answer. A path that ends in `/` stands for all paths that begin with it. Default:
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Vec<String>>,
@@ -53,7 +53,7 @@ pub struct SiteSettings {
     pub error: Option<PathBuf>,
 }
 
-/// What clients speak on a listener.
+/// The client protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -121,7 +121,7 @@ impl ListenSettings {
                 ("site", !self.site.is_empty(), "has sites"),
             ];
             return match only_ws.into_iter().find(|(_, is_there, _)| *is_there) {
-                Some((name, _, what)) => Err(config.invalid(&key(name), format!("only a `ws` listener {what}"))),
+                Some((name, _, does)) => Err(config.invalid(&key(name), format!("only a `ws` listener {does}"))),
                 None => Ok(()),
             };
         }

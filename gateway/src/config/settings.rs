@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use meepo_node::config::bytes;
 use meepo_node::{Config, ConfigError};
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +27,8 @@ pub struct GatewaySettings {
     /// The host that workers are told to dial, a name or an address, when it is not the one of `inner`. A port may
     /// follow (`host:port`) when it is mapped; each further child has the next one. Default: empty.
     pub advertise: String,
-    /// Whether workers of the same host and network namespace come in over a Unix socket, past the network, if the gateway
-    /// runs as their user or as root.
-    /// Default: true.
+    /// Whether workers of the same host and network namespace come in over a Unix socket, if the gateway runs as their user or
+    /// as root. Default: true.
     pub local: bool,
     /// The largest message from a client or to it; a client that sends a larger one is closed (1009). Default: `1MiB`.
     pub max_message: ByteSize,
@@ -40,13 +40,13 @@ pub struct GatewaySettings {
     /// for a worker. Default: `10s`.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long a request waits for its answer in all before it gets 504. Default: `30s`.
+    /// How long a forwarded request waits for its response in all before it gets 504. Default: `30s`.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Requests of a child whose answers are not written yet; a further one gets 503. Default: 1024.
+    /// Forwarded requests of a child whose responses are not written yet; a further request gets 503. Default: 1024.
     pub max_requests: usize,
-    /// Bytes of all requests and answers that a child holds. A request that would exceed it gets 503; so does who asked for an
-    /// answer that would, or 502 if the request may not be repeated. Default: `64MiB`.
+    /// Bytes of all forwarded requests and responses that a child holds. A request that would exceed them gets 503; so does a
+    /// request whose response would, or 502 if it must not be repeated. Default: `64MiB`.
     pub request_memory: ByteSize,
     /// How long a WebSocket client may be silent before it is asked with a ping. Default: `25s`.
     #[serde(with = "humantime_serde")]
@@ -54,14 +54,14 @@ pub struct GatewaySettings {
     /// How long a WebSocket client may be silent, pings included, before it is closed. Default: `60s`.
     #[serde(with = "humantime_serde")]
     pub heartbeat_timeout: Duration,
-    /// How long a client that is closed may take to read what it was sent and to answer. Default: `5s`.
+    /// How long a client that is closed may take to read its last messages and to answer the close. Default: `5s`.
     #[serde(with = "humantime_serde")]
     pub close_timeout: Duration,
     /// Bytes that may wait for a client that does not read; one message may exceed it alone. Default: `1MiB`.
     pub send_buffer: ByteSize,
-    /// What happens at the end of `send_buffer`: `close` the client (1008), or `drop` the message. Default: `close`.
+    /// What happens when `send_buffer` is full: `close` the client (1008), or `drop` the message. Default: `close`.
     pub slow_client: SlowClient,
-    /// Keys and values of a client's session, in all. Default: `64KiB`.
+    /// Bytes of all keys and values of a client's session. Default: `64KiB`.
     pub max_session: ByteSize,
     /// Groups that a client can be in. Default: 1024.
     pub max_groups: usize,
@@ -71,7 +71,7 @@ pub struct GatewaySettings {
     pub link_in_flight: ByteSize,
     /// Bytes of one client that wait for a worker before the client is not read any more. Default: `256KiB`.
     pub client_waiting: ByteSize,
-    /// Bytes of all clients of a child that wait for workers before those who add to it are not read any more.
+    /// Bytes of all clients of a child that wait for workers before each client that adds to them is not read any more.
     /// Default: `64MiB`.
     pub waiting: ByteSize,
     /// A reload closes clients with 1012 over this time, so that they do not come back all at once; half of
@@ -186,10 +186,6 @@ impl Default for Limits {
     fn default() -> Self {
         GatewaySettings::default().limits()
     }
-}
-
-fn bytes(size: ByteSize) -> usize {
-    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// The largest `max_message`: a link carries a message of this size in parts, with room for what is around it.

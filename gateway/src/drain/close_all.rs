@@ -54,12 +54,12 @@ impl CloseAll {
 mod tests {
     use std::sync::Arc;
 
-    use meepo_node::stats::Slot;
     use meepo_proto::link::Handshake;
     use tokio::time::sleep;
 
     use super::*;
     use crate::drain::wait;
+    use crate::figures::GatewayFigures;
     use crate::protocol::line;
 
     fn limits(stop: u64, reload: u64) -> Limits {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     fn dispatch(clients: usize) -> Arc<Dispatch> {
-        let dispatch = Dispatch::new(&Limits::default(), Box::leak(Box::<Slot>::default()));
+        let dispatch = Dispatch::new(&Limits::default(), Box::leak(Box::<GatewayFigures>::default()));
         for _ in 0..clients {
             dispatch.open(&line::CODEC, &Handshake::default(), None);
         }

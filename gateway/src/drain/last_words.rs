@@ -38,7 +38,6 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use meepo_link::channel;
-    use meepo_node::stats::Slot;
     use meepo_proto::id::Seq;
     use meepo_proto::link::event::Body;
     use meepo_proto::link::{Event, Handshake, LastWords};
@@ -47,6 +46,7 @@ mod tests {
 
     use super::*;
     use crate::config::limits::Limits;
+    use crate::figures::GatewayFigures;
     use crate::protocol::line;
     use crate::router::{Ending, LinkId};
 
@@ -115,7 +115,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_worker_hands_back_meanwhile_is_not_held_against_it() {
-        let stats: &Slot = Box::leak(Box::default());
+        let stats: &GatewayFigures = Box::leak(Box::default());
         let dispatch = Dispatch::new(&Limits::default(), stats);
         dispatch.open(&line::CODEC, &Handshake::default(), None);
         for _ in 0..5 {
@@ -150,7 +150,7 @@ mod tests {
             dispatch.last_words_sent(second);
         });
         assert!(matches!(bodies(&mut new)[..], [Body::LastWords(_), Body::Attached(_)]));
-        // One that has not answered in time drains all the same.
+        // A worker that has not answered in time drains all the same.
         dispatch.link_draining(second);
         let (third, mut last) = link(&dispatch, false);
         bodies(&mut last);

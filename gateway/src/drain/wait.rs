@@ -1,4 +1,4 @@
-//! What a child that drains waits for: that workers have handled every event.
+//! The wait of a child that drains: until workers have handled every event.
 
 use tokio::time::{Instant, timeout_at};
 

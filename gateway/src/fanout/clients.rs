@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use meepo_node::stats::Slot;
 use meepo_proto::codes::CloseCode;
 use meepo_proto::id::ClientNumber;
 use meepo_proto::{ClientId, GatewayId};
@@ -11,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::client::handle::Client;
 use crate::fanout::client_registry::ClientRegistry;
+use crate::figures::GatewayFigures;
 
 /// The clients of this child.
 #[derive(Debug)]
@@ -21,12 +21,12 @@ pub(crate) struct Clients {
     last_number: AtomicU64,
     /// With what clients that still come are closed, once all others are. Set and read under the registry's lock.
     closing_all: OnceLock<CloseCode>,
-    stats: &'static Slot,
+    stats: &'static GatewayFigures,
 }
 
 impl Clients {
     /// No clients yet.
-    pub(crate) fn new(stats: &'static Slot) -> Self {
+    pub(crate) fn new(stats: &'static GatewayFigures) -> Self {
         Self {
             gateway: GatewayId::random(),
             registry: Mutex::default(),

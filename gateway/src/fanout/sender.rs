@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use meepo_node::stats::Slot;
 use tokio::sync::oneshot;
 
 use crate::client::handle::{Client, FlushBatch, Sent};
 use crate::config::limits::SlowClient;
 use crate::fanout::batch::Share;
 use crate::fanout::message::OutboundMessage;
+use crate::figures::GatewayFigures;
 
 /// Sends to clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sender {
     /// Where messages are counted.
-    pub(crate) stats: &'static Slot,
+    pub(crate) stats: &'static GatewayFigures,
     /// What happens to a client whose send buffer is full.
     pub(crate) slow_client: SlowClient,
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meepo_node::Acceptor;
-use meepo_node::stats::{Siblings, Slot};
+use meepo_node::stats::Siblings;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::figures::GatewayFigures;
 use crate::protocol::entrance::Entrance;
 use crate::protocol::service::Service;
 
@@ -29,7 +30,7 @@ pub(crate) async fn accept(
     tasks: TaskTracker,
     until: CancellationToken,
 ) {
-    let mut acceptor = Acceptor::new(listener, "clients", entrance.stats);
+    let mut acceptor = Acceptor::new(listener, "clients", &entrance.stats.common);
     loop {
         if holds_more_than_others(entrance.stats, &siblings) {
             tokio::time::sleep(LET_OTHERS).await;
@@ -54,7 +55,11 @@ fn set_up(stream: &TcpStream) {
 }
 
 /// Whether this child holds clearly more clients than the one that holds the fewest.
-fn holds_more_than_others(own: &Slot, siblings: &Siblings) -> bool {
-    let fewest = siblings.iter().map(|slot| slot.connections.get()).min().unwrap_or(0);
+fn holds_more_than_others(own: &GatewayFigures, siblings: &Siblings) -> bool {
+    let fewest = siblings
+        .iter()
+        .map(|slot| slot.view::<GatewayFigures>().connections.get())
+        .min()
+        .unwrap_or(0);
     own.connections.get() > fewest + 8 + fewest / 8
 }

@@ -1,9 +1,8 @@
-//! What client protocols need of this child to let clients in and to serve them.
+//! The entrance of a child: all that client protocols need to let clients in and to serve them.
 
 use std::sync::Arc;
 
 use meepo_node::quota::LogQuota;
-use meepo_node::stats::Slot;
 use meepo_proto::ClientId;
 use meepo_proto::link::Message;
 use tokio_util::sync::CancellationToken;
@@ -12,27 +11,30 @@ use crate::client::close::ClientClose;
 use crate::client::handle::Client;
 use crate::client::host::Host;
 use crate::config::limits::Limits;
+use crate::figures::GatewayFigures;
 use crate::router::dispatch::Dispatch;
 use crate::router::request_budget::RequestBudget;
 
 /// The side of this child that clients come in by.
 #[derive(Debug)]
 pub(crate) struct Entrance {
+    /// The limits of this child.
     pub(crate) limits: Limits,
     /// Where the events of clients and their requests go.
     pub(crate) dispatch: Arc<Dispatch>,
-    /// What forwarded requests may take.
+    /// The budget of all forwarded requests.
     pub(crate) budget: Arc<RequestBudget>,
     /// Log lines that clients can cause.
     pub(crate) refusals: LogQuota,
     /// Cancelled when the child drains: HTTP connections end.
     pub(crate) stopping: CancellationToken,
-    pub(crate) stats: &'static Slot,
+    /// The figures of this child.
+    pub(crate) stats: &'static GatewayFigures,
 }
 
 impl Entrance {
     /// The entrance of a child.
-    pub(crate) fn new(limits: Limits, dispatch: Arc<Dispatch>, stats: &'static Slot) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, dispatch: Arc<Dispatch>, stats: &'static GatewayFigures) -> Arc<Self> {
         Arc::new(Self {
             budget: RequestBudget::new(limits.max_requests, limits.request_memory),
             limits,
@@ -46,7 +48,7 @@ impl Entrance {
     /// The entrance of a child that is not there.
     #[cfg(test)]
     pub(crate) fn for_test(limits: Limits) -> Arc<Self> {
-        let stats = Box::leak(Box::<Slot>::default());
+        let stats = Box::leak(Box::<GatewayFigures>::default());
         let dispatch = Dispatch::new(&limits, stats);
         Self::new(limits, dispatch, stats)
     }

@@ -1,4 +1,4 @@
-//! What a listener serves: the client protocol with which its connections begin.
+//! The service of a listener: the client protocol with which its connections begin.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::protocol::http::offer::Offer;
 use crate::protocol::http::serve;
 use crate::protocol::line::begin;
 
-/// What a listener serves.
+/// The service of a listener.
 #[derive(Debug, Clone)]
 pub(crate) enum Service {
     /// HTTP: files, forwarded requests, and WebSockets.
@@ -24,7 +24,7 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    /// What a listener serves that is configured so; `assets` where it has no folder of its own.
+    /// The service of a listener with this configuration; `assets` where it has no folder of its own.
     pub(crate) fn new(listen: &ListenSettings, assets: &'static [Asset], base: &Path) -> Self {
         match listen.protocol {
             Protocol::Ws => Self::Http(Arc::new(Offer::new(listen, assets, base))),

@@ -39,7 +39,7 @@ impl Dispatch {
         (client, answer)
     }
 
-    /// Queues a message of a client, and those that `next` gives, until the client is to be held back.
+    /// Queues a message of a client, and the messages that `next` gives, until the client is to be held back.
     pub(crate) fn push_messages(&self, client: &Client, first: Message, mut next: impl FnMut() -> Option<Message>) {
         self.transition(|router, outputs, _| {
             // Its last event is pushed under this lock, after it was closed: nothing may follow that.

@@ -1,10 +1,10 @@
-//! The router behind its lock, and the one way to change it: lock, change, carry out, unlock, and do what is left.
+//! The router behind its lock, and the one way to change it: lock, change, carry out, unlock, and carry out the effects that
+//! had to wait for that.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use meepo_node::stats::Slot;
 use meepo_proto::codes;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{CloseCause, Closed};
@@ -16,6 +16,7 @@ use crate::client::close::ClientClose;
 use crate::client::handle::Client;
 use crate::config::limits::Limits;
 use crate::fanout::clients::Clients;
+use crate::figures::GatewayFigures;
 use crate::router::effects::{Deferred, Effects};
 use crate::router::rules::{Bounds, Output, Router};
 
@@ -26,7 +27,7 @@ pub(crate) struct Dispatch {
     pub(crate) clients: Clients,
     /// The send buffer of each client.
     pub(super) send_buffer: usize,
-    pub(super) stats: &'static Slot,
+    pub(super) stats: &'static GatewayFigures,
     pub(super) last_link: AtomicU64,
     state: Mutex<State>,
     /// Too much waits for workers: no client is read.
@@ -35,7 +36,7 @@ pub(crate) struct Dispatch {
     awaited: AtomicBool,
     /// Told when the last event is done; once somebody waits for that, after every transition.
     done: Notify,
-    /// For what has to be done later, if the child still runs then.
+    /// For effects that have to wait, if the child still runs then.
     this: Weak<Self>,
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct Dispatch {
 #[derive(Debug)]
 struct State {
     router: Router,
-    /// What the router has decided and is not carried out yet; kept for its memory.
+    /// Decisions of the router that are not carried out yet. Empty between transitions; kept for its memory.
     outputs: Vec<Output>,
     effects: Effects,
 }
@@ -59,7 +60,7 @@ const HOLD: Duration = Duration::from_secs(1);
 
 impl Dispatch {
     /// A router without links, and without clients.
-    pub(crate) fn new(limits: &Limits, stats: &'static Slot) -> Arc<Self> {
+    pub(crate) fn new(limits: &Limits, stats: &'static GatewayFigures) -> Arc<Self> {
         let bounds = Bounds {
             client_in_flight: limits.client_in_flight,
             link_in_flight_bytes: limits.link_in_flight,
@@ -110,7 +111,7 @@ impl Dispatch {
         result
     }
 
-    /// Looks at the router, or tells a link something, without a change of the router.
+    /// Looks at the router, or sends an event over a link, without a change of the router.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&Router, &Effects) -> R) -> R {
         let state = self.state.lock();
         look(&state.router, &state.effects)

@@ -1,4 +1,4 @@
-//! What the router's decisions reach: links, clients, and whoever waits for the response to a request.
+//! The effects of the router's decisions: on links, on clients, and on tasks that wait for the response to a request.
 
 use std::sync::{Arc, Weak};
 
@@ -19,32 +19,32 @@ use crate::router::rules::{LinkId, Output};
 /// Where a link's events go; the stream to the worker drains it whole.
 pub(crate) type Events = channel::Sender<Result<Event, Status>>;
 
-/// What the router's decisions reach.
+/// All that the router's decisions have an effect on.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    /// Links that are up, and those that are given no clients.
+    /// All links that are up, also links from outside, which the router does not know.
     pub(crate) links: HashMap<LinkId, Events>,
-    /// Clients of which the router has something, also closed ones.
+    /// Clients that the router still has, also closed ones.
     pub(crate) retained: HashMap<ClientNumber, Retained>,
-    /// Requests of which the router has something, also those whose client has gone.
+    /// Requests that the router still has, also of clients that have gone.
     pub(crate) requests: HashMap<RequestNumber, WaitingRequest>,
     /// Which workers were asked for last words.
     pub(crate) last_words: LastWords,
 }
 
-/// What is kept of a client until its last event is done: not its socket.
+/// The parts of a client that are kept until its last event is done: not its socket.
 #[derive(Debug)]
 pub(crate) struct Retained {
     profile: Arc<Profile>,
     client: Weak<Client>,
 }
 
-/// A request of which the router has something.
+/// A request that the router still has.
 #[derive(Debug)]
 pub(crate) struct WaitingRequest {
-    /// Tells whoever waits for the response. Taken by the first one.
+    /// Where the response goes. The first response takes it.
     pub(crate) response: Option<oneshot::Sender<Result<Respond, OverBudget>>>,
-    /// What the request takes of the budget.
+    /// The request's share of the budget.
     pub(crate) ticket: Arc<Ticket>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Deferred {
 }
 
 impl Retained {
-    /// What is kept of this client.
+    /// The parts of this client.
     pub(crate) fn of(client: &Arc<Client>) -> Self {
         Self {
             profile: Arc::clone(&client.profile),
@@ -138,7 +138,7 @@ impl Effects {
                 }
                 Output::Forget { client } => {
                     self.retained.remove(&client);
-                    // Whoever still waits for the response to a request learns that none comes.
+                    // A task that still waits for the response to the request learns that none comes.
                     self.requests.remove(&RequestNumber(client.0));
                 }
             }
@@ -151,14 +151,14 @@ impl Effects {
         self.retained.get(&number)?.client.upgrade()
     }
 
-    /// What a worker has to know of a client that it begins to serve.
+    /// The state of a client, for a worker that begins to serve it.
     fn attach(&self, client: ClientNumber) -> Option<Box<Attach>> {
         let retained = self.retained.get(&client)?;
         Some(Box::new(retained.profile.attach()))
     }
 }
 
-/// What an event is about. A request is a client of its own in the router, under its own number.
+/// The subject of an event. A request is a client of its own in the router, under its own number.
 fn subject(number: ClientNumber, body: &Body) -> Subject {
     match body {
         Body::Request(_) => Subject::RequestNumber(number.0),

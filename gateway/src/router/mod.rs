@@ -1,7 +1,7 @@
 //! Which worker gets which event: the rules, as pure state, and `dispatch`, the one way to change that state and to carry
 //! out what the rules decide.
 //!
-//! Called by all who have an event, a command or a request. It must not know sockets, HTTP, or the stream of a link.
+//! Called by every part that has an event, a command or a request. It must not know sockets, HTTP, or the stream of a link.
 
 mod clients;
 pub(crate) mod dispatch;

@@ -1,4 +1,4 @@
-//! The request budget: what all forwarded requests of a child together may take.
+//! The request budget: how many forwarded requests a child has at a time, and how many bytes of them.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What forwarded requests may still take.
+/// The budget that is left for forwarded requests.
 #[derive(Debug)]
 pub(crate) struct RequestBudget {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
-/// What one request takes, its response included. It is given back when the last clone of the `Arc` around it is dropped.
+/// The share of one request, its response included. It is given back when the last clone of the `Arc` around it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     budget: Arc<RequestBudget>,
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_request_takes_is_given_back_with_the_last_of_it() {
+    fn the_share_of_a_request_is_given_back_with_the_last_of_it() {
         let budget = RequestBudget::new(1, 100);
         let (ticket, other) = (budget.ticket(), budget.ticket());
         assert!(ticket.count().is_ok() && ticket.hold(60).is_ok());

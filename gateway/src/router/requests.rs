@@ -53,7 +53,7 @@ impl Dispatch {
         })
     }
 
-    /// A worker responds to a request. A response from another worker than the one that was asked last means nothing.
+    /// A worker responds to a request. A response counts only from the worker that was asked last.
     pub(crate) fn respond(&self, link: LinkId, mut respond: Respond) {
         self.transition(|router, outputs, effects| {
             let number = RequestNumber(respond.request_number);

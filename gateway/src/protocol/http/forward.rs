@@ -253,7 +253,7 @@ mod tests {
         let ask = || {
             dispatch
                 .ask(wire::Request::default(), entrance.budget.ticket())
-                .expect("there is room")
+                .expect("the budget has room")
         };
         let start = Instant::now();
         assert!(matches!(
@@ -288,7 +288,7 @@ mod tests {
         let ask = || {
             dispatch
                 .ask(wire::Request::default(), entrance.budget.ticket())
-                .expect("there is room")
+                .expect("the budget has room")
         };
         let (gone, stays) = (ask(), ask());
         drop(gone);
@@ -319,7 +319,7 @@ mod tests {
         for (size, fits) in [(100, true), (101, false)] {
             let mut asked = dispatch
                 .ask(request(), entrance.budget.ticket())
-                .expect("there is room");
+                .expect("the budget has room");
             let respond = wire::Respond {
                 request_number: asked.place.number.0,
                 status: 200,
@@ -330,30 +330,30 @@ mod tests {
             assert_eq!(
                 response_of(&entrance, &mut asked)
                     .await
-                    .expect("it is answered")
+                    .expect("the request has its response")
                     .is_ok(),
                 fits
             );
         }
         let mut asked = dispatch
             .ask(request(), entrance.budget.ticket())
-            .expect("there is room");
+            .expect("the budget has room");
         let respond = wire::Respond {
             request_number: asked.place.number.0,
             status: 200,
             ..wire::Respond::default()
         };
         dispatch.respond(link, respond);
-        // In one batch: who asked has had no time to go.
+        // At once: the client that made the request has had no time to go.
         dispatch.link_down(link, Ending::Died);
         let (events, mut stream) = channel::channel();
         dispatch.link_up(events, false);
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(stream.poll_recv(&mut cx).is_pending(), "it is answered");
+        assert!(stream.poll_recv(&mut cx).is_pending(), "the request has its response");
         assert!(
             response_of(&entrance, &mut asked)
                 .await
-                .expect("it is answered")
+                .expect("the request has its response")
                 .is_ok()
         );
     }
@@ -387,7 +387,7 @@ mod tests {
                 ("Keep-Alive", b"timeout=5"),
             ],
         )
-        .expect("it is valid");
+        .expect("the answer is valid");
         let left: Vec<_> = response.headers().iter().collect();
         assert!(
             left.iter().all(|(name, _)| **name == header::SET_COOKIE) && left.len() == 2,
@@ -406,7 +406,7 @@ mod tests {
             (200, &[("", b"1")], "``"),
             (200, &[("location", b"/\r\nset-cookie: a=1")], "`location`"),
         ] {
-            let why = made(status, headers).expect_err("it is refused");
+            let why = made(status, headers).expect_err("the answer is refused");
             assert!(why.contains(fault), "{why}");
         }
     }

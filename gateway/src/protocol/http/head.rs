@@ -1,4 +1,4 @@
-//! What the head of a request says.
+//! Facts from the head of a request.
 
 use std::net::SocketAddr;
 

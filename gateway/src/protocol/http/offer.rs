@@ -1,4 +1,4 @@
-//! What a `ws` listener offers: paths for WebSockets, paths for workers, and sites.
+//! The offer of a `ws` listener: paths for WebSockets, paths for workers, and sites.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,19 +9,20 @@ use crate::config::listen::{ListenSettings, name_of};
 use crate::protocol::http::files::{Asset, Files};
 use crate::protocol::http::sites::{Site, Sites};
 
-/// What a `ws` listener offers.
+/// The offer of a `ws` listener.
 #[derive(Debug, Default)]
 pub(crate) struct Offer {
     /// The paths on which a WebSocket may be opened.
     pub(crate) paths: Vec<String>,
-    /// The paths whose requests workers answer; one that ends in a slash stands for all that begin with it.
+    /// The paths whose requests workers answer; a path that ends in a slash stands for all paths
+    /// that begin with it.
     pub(crate) forwarded: Vec<String>,
     /// The files for everything else.
     pub(crate) sites: Sites,
 }
 
 impl Offer {
-    /// What a listener offers that is configured so; `assets` where it has no folder of its own.
+    /// The offer of a listener with this configuration; `assets` where it has no folder of its own.
     pub(crate) fn new(listen: &ListenSettings, assets: &'static [Asset], base: &Path) -> Self {
         let site = |dir: &Path, not_found: &Option<PathBuf>, error: &Option<PathBuf>| {
             let dir = base.join(dir);

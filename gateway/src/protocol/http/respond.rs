@@ -15,7 +15,7 @@ use crate::protocol::http::offer::Offer;
 use crate::protocol::ws;
 use crate::protocol::ws::upgrade::{PendingClient, Refusal, handshake_key};
 
-/// What a request comes to.
+/// The outcome of a request.
 pub(crate) enum Answer {
     /// A response, after which HTTP goes on.
     Response(Response<Body>),
@@ -79,7 +79,7 @@ async fn open(entrance: &Arc<Entrance>, request: &Request<Incoming>, peer: Socke
 
 fn refused(refusal: Refusal) -> Response<Body> {
     let mut response = answer::text(refusal.status, &refusal.reason);
-    response.headers_mut().extend(refusal.headers);
+    response.headers_mut().extend(refusal.header);
     response
 }
 

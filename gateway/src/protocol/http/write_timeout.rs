@@ -1,4 +1,4 @@
-//! A socket that is given up when its other end takes too little for too long.
+//! The write timeout of HTTP connections: a client that takes a response too slowly is given up.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// What has to be taken in each limit, as long as there is more: who takes a little now and then would hold for minutes what
-/// it was answered.
+/// Bytes that the client has to take within each limit while more wait: a client that takes a little now and then would
+/// hold the memory of its response for minutes.
 const LEAST: usize = 64 << 10;
 
-/// A socket whose writes fail once less than [`LEAST`] was taken within the limit.
+/// A socket whose writes fail once its other end took less than [`LEAST`] within the limit.
 #[derive(Debug)]
 pub(crate) struct WriteTimeout<S> {
     inner: S,
     limit: Duration,
-    /// Runs from when the socket was full until all is written.
+    /// Present from when the socket was full until everything is written.
     stalled: Option<Stalled>,
 }
 
@@ -28,6 +28,7 @@ struct Stalled {
 }
 
 impl<S> WriteTimeout<S> {
+    /// A socket with a limit for [`LEAST`] bytes.
     pub(crate) fn new(inner: S, limit: Duration) -> Self {
         Self {
             inner,
@@ -36,6 +37,7 @@ impl<S> WriteTimeout<S> {
         }
     }
 
+    /// The socket itself.
     pub(crate) fn into_inner(self) -> S {
         self.inner
     }
@@ -88,7 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Who writes flushes when it has nothing left to write.
+        // A writer flushes when it has nothing left to write.
         self.stalled = None;
         Pin::new(&mut self.inner).poll_flush(context)
     }
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    /// How long writes last whose other end takes so much every 4 s, five times, and how they end.
+    /// How long writes last whose other end takes this many bytes every 4 s, five times, and how they end.
     async fn ends(taken: usize) -> (io::ErrorKind, Duration) {
         let (ours, mut theirs) = duplex(taken);
         let mut ours = WriteTimeout::new(ours, Duration::from_secs(10));
@@ -127,14 +129,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_takes_enough_is_waited_for_and_one_that_takes_little_or_stops_is_not() {
+    async fn a_client_that_takes_enough_is_waited_for_and_one_that_takes_little_or_stops_is_not() {
         let timed_out = |after| (io::ErrorKind::TimedOut, Duration::from_secs(after));
         assert_eq!(ends(LEAST / 2).await, timed_out(30), "until it stops");
         assert_eq!(ends(LEAST / 4).await, timed_out(10), "at once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_not_hurried_when_there_is_nothing_to_write() {
+    async fn a_client_is_not_hurried_when_there_is_nothing_to_write() {
         let (ours, mut theirs) = duplex(10);
         let mut ours = WriteTimeout::new(ours, Duration::from_secs(10));
         for _ in 0..3 {
@@ -148,7 +150,7 @@ mod tests {
                     theirs.read_exact(&mut [0; 20]).await
                 }
             );
-            wrote.expect("all is taken in time");
+            wrote.expect("everything is taken in time");
             sleep(Duration::from_secs(60)).await;
         }
     }

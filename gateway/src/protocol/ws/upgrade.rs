@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use meepo_proto::link::{CloseCause, Handshake};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -22,10 +22,12 @@ use crate::protocol::ws::decoder::WsDecoder;
 /// Why a WebSocket is not opened.
 #[derive(Debug)]
 pub(crate) struct Refusal {
+    /// The status of the response.
     pub(crate) status: StatusCode,
+    /// Why, for the client to read.
     pub(crate) reason: Cow<'static, str>,
-    /// Further headers of the response.
-    pub(crate) headers: HeaderMap,
+    /// One more header of the response.
+    pub(crate) header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// A client whose handshake is not complete: it is closed if the connection ends first.
@@ -111,7 +113,7 @@ impl Refusal {
         Self {
             status,
             reason: reason.into(),
-            headers: HeaderMap::new(),
+            header: None,
         }
     }
 }
@@ -134,7 +136,7 @@ pub(crate) fn handshake_key<B>(request: &Request<B>) -> Result<&str, Refusal> {
     if version.map(|version| version.as_bytes().trim_ascii()) != Some(b"13") {
         let mut refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13.");
         let version = HeaderValue::from_static("13");
-        refusal.headers.insert(header::SEC_WEBSOCKET_VERSION, version);
+        refusal.header = Some((header::SEC_WEBSOCKET_VERSION, version));
         return Err(refusal);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY);

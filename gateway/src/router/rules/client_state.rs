@@ -35,7 +35,7 @@ pub(super) enum Readiness {
     /// It may.
     #[default]
     Free,
-    /// Its link has the client in its queue of those that wait for room, or of those with a suspect in front.
+    /// The link has the client in one of its queues: of clients that wait for room, or of clients with a suspect in front.
     Blocked,
     /// It is not to be tried for a while.
     Held,

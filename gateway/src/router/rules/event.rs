@@ -11,7 +11,7 @@ pub(super) struct Pending {
     pub(super) body: Body,
     /// The event's number among its client's events.
     pub(super) number: EventNumber,
-    /// What the event costs, in bytes.
+    /// Bytes that the event counts for.
     pub(super) bytes: usize,
     /// Workers that died while the event was in front of its client's events.
     pub(super) failed: u32,

@@ -1,17 +1,18 @@
-//! The delivery core: which worker link gets which event, what is in flight, and what happens to it when a link ends.
+//! The rules of delivery: which link gets which event, what is in flight, and what becomes of it when a link ends.
 //!
-//! Pure state without sockets or clocks. The caller tells what happened and carries out what comes back as [`Output`].
+//! Pure state without sockets or clocks. The caller says what happened, and carries out the decisions that come back as
+//! [`Output`].
 //!
 //! Rules:
-//! - A client's events are delivered in their order, all over one link; the client moves to another link only while
-//!   nothing of it is in flight.
-//! - An event stays here until the worker says `done`. When a link ends, what was in flight over it goes back to the
-//!   front of its client's queue and is delivered again, marked.
-//! - An event in front when workers died may be the cause: it is tried with a pause, then alone, then given up.
+//! - A client's events are delivered in their order, all over one link; the client moves to another link only while none of
+//!   its events is in flight.
+//! - An event stays here until the worker says `done`. When a link ends, the events in flight over it go back to the front
+//!   of their clients' queues and are delivered again, marked as redelivered.
+//! - An event that was in front when workers died may be the cause: it is tried after a pause, then alone, then given up.
 //! - News of a send buffer that no worker was sent yet vanishes with its opposite.
-//! - A draining link gets nothing new and is finished once nothing is in flight over it.
-//! - A request is a client of its own, with this one event: it goes to the link that has the least to do, and is forgotten
-//!   when it is done. One that must not be handled twice is forgotten when its link ends.
+//! - A draining link gets no new event, and is finished once none is in flight over it.
+//! - A forwarded request is a client of its own, with this one event: it goes to the link with the fewest events in flight,
+//!   and is forgotten when it is done. A request that must not be handled twice is forgotten when its link ends.
 
 use std::collections::VecDeque;
 
@@ -38,20 +39,20 @@ pub use output::{Flow, Output};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
-/// What the router holds back, and from when on.
+/// The bounds of the router.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Events of one client that a worker may have at a time.
     pub client_in_flight: usize,
     /// Bytes that one link may have in flight; one event may exceed it alone.
     pub link_in_flight_bytes: usize,
-    /// Bytes of one client that may wait before its reading is paused.
+    /// Bytes of one client's events that may wait before the client is held back.
     pub client_waiting_bytes: usize,
-    /// Bytes of all clients that may wait before those who add to it are paused.
+    /// Bytes of all clients' events that may wait before every client that adds to them is held back.
     pub waiting_bytes: usize,
-    /// After how many workers that died with it in front an event is given up.
+    /// Workers that may die with the same event in front: then it is given up.
     pub max_deliveries: u32,
-    /// The same, for links that ended in whatever way.
+    /// Links that may end, for whatever reason, with the same event in front: then it is given up.
     pub max_returns: u32,
 }
 
@@ -60,22 +61,22 @@ pub struct Bounds {
 pub enum Ending {
     /// The connection broke: the worker has died, and an event may be the cause.
     Died,
-    /// Only for one client: the worker drains, and leaves its events to others.
+    /// For one client only: the worker drains, and leaves the client's events to others.
     HandedBack,
-    /// It was not heard any more, or it went by itself: a network that is cut ends all links in turn.
+    /// The worker fell silent, or ended the link in good order: a cut of the network ends all links in turn.
     Silent,
 }
 
-/// See the module's head.
+/// Which link gets which event. The rules are in the module's documentation.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Router {
     bounds: Bounds,
     client_queues: HashMap<ClientNumber, ClientQueue>,
     links: HashMap<LinkId, Link>,
-    /// Clients that are not read.
+    /// Clients that are held back.
     paused: HashSet<ClientNumber>,
-    /// All waiting together is too much: nobody is read until half of it has gone.
+    /// The events of all clients together are too many: every client is held back until half of them have gone.
     full: bool,
     waiting_bytes: usize,
     waiting: usize,
@@ -109,7 +110,7 @@ impl Router {
         self.in_flight
     }
 
-    /// Clients that are not read.
+    /// Clients that are held back.
     pub fn held_back(&self) -> usize {
         self.paused.len()
     }
@@ -129,7 +130,7 @@ impl Router {
         self.waiting == 0 && self.in_flight == 0
     }
 
-    /// Whether nothing is left to do for anybody: nobody waits for what was dismissed.
+    /// Whether every event is done that somebody waits for. Nobody waits for what was dismissed.
     pub fn is_settled(&self) -> bool {
         !self
             .client_queues
@@ -137,7 +138,7 @@ impl Router {
             .any(|queue| !queue.standing.is_dismissed() && !queue.is_idle())
     }
 
-    /// Events that nobody has finished and somebody waits for.
+    /// Events that no worker has finished and somebody waits for.
     pub fn unfinished(&self) -> usize {
         let client_queues = self
             .client_queues
@@ -148,12 +149,12 @@ impl Router {
             .sum()
     }
 
-    /// The link that serves a client and has seen it.
+    /// The link that serves a client and knows it.
     pub fn link_of(&self, client: ClientNumber) -> Option<LinkId> {
         self.client_queues.get(&client).and_then(|queue| queue.place.attached())
     }
 
-    /// The worker of a client has forgotten it: it is to be told again what has to be known, with the next event.
+    /// A client's worker has forgotten the client: it is told again, with the next event, how the client came.
     pub fn forgotten(&mut self, client: ClientNumber) {
         if let Some(queue) = self.client_queues.get_mut(&client) {
             queue.place.detach();
@@ -186,7 +187,7 @@ impl Router {
         }
     }
 
-    /// Whether a client may be read, before it is.
+    /// Whether a client may be read.
     pub fn flow(&mut self, client: ClientNumber) -> Flow {
         if !self.full {
             return Flow::Go;
@@ -195,12 +196,12 @@ impl Router {
         Flow::Pause
     }
 
-    /// Whether all waiting together is too much.
+    /// Whether the events of all clients that wait are too many.
     pub fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Drops a client that no worker has let in and of which none knows. False if one may: then `closed` has to follow.
+    /// Drops a client that no worker has let in or knows. False if a worker may know it: then `closed` has to follow.
     pub fn abandon(&mut self, client: ClientNumber, out: &mut Vec<Output>) -> bool {
         let Some(queue) = self.client_queues.get(&client) else {
             return true;
@@ -215,7 +216,7 @@ impl Router {
         unseen
     }
 
-    /// A worker has rejected the client, or nobody waits for the answer to a request any more: there will be no `closed`,
+    /// A worker has rejected the client, or nobody waits for the response to a request any more: there will be no `closed`,
     /// and nothing is delivered again.
     pub fn dismiss(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
         let Some(queue) = self.client_queues.get_mut(&client) else {
@@ -228,7 +229,7 @@ impl Router {
         }
     }
 
-    /// Whether all that the client has sent is done. If not, [`Output::Settled`] follows.
+    /// Whether every event of the client is done. If not, [`Output::Settled`] follows.
     pub fn settle(&mut self, client: ClientNumber) -> bool {
         let Some(queue) = self.client_queues.get_mut(&client) else {
             return true;
@@ -257,7 +258,7 @@ impl Router {
         self.check_finished(link, out);
     }
 
-    /// A link has ended: what was in flight over it is delivered again.
+    /// A link has ended: the events in flight over it are delivered again.
     pub fn link_down(&mut self, link: LinkId, ending: Ending, out: &mut Vec<Output>) {
         let Some(state) = self.links.remove(&link) else { return };
         // Clients that have waited longest (the lowest numbers) are served first.
@@ -309,10 +310,11 @@ impl Router {
         self.check_resume(client, out);
     }
 
-    /// The worker has cut the handler of an event off, or hands it back: what it has of the client is delivered again.
+    /// The worker has cut the handler of an event off, or hands the event back: all events of the client that are in flight are
+    /// delivered again.
     pub fn undone(&mut self, link: LinkId, seq: Seq, handed_back: bool, out: &mut Vec<Output>) {
         let Some(state) = self.links.get_mut(&link) else { return };
-        // A link that stays would get the event again at once, for ever.
+        // A link that does not drain would get the event again at once, for ever.
         let ending = match handed_back && state.draining {
             true => Ending::HandedBack,
             false => Ending::Died,
@@ -345,7 +347,7 @@ impl Router {
         self.check_resume(client, out);
     }
 
-    // === how events move ===
+    // === How events move ===
 
     /// Puts a client's events in flight back to the front of its queue, after their link has ended.
     fn take_back(&mut self, client: ClientNumber, ending: Ending, out: &mut Vec<Output>) {
@@ -372,7 +374,7 @@ impl Router {
             if first.failed >= self.bounds.max_deliveries || first.returned >= self.bounds.max_returns {
                 lost = events.pop_front();
             } else if ending == Ending::Died && first.failed + 1 == self.bounds.max_deliveries {
-                // Workers that are killed together would each be the next one for it.
+                // Workers that are killed together would each be the next one to get it.
                 queue.readiness.hold();
                 out.push(Output::Hold { client });
             }
@@ -402,7 +404,7 @@ impl Router {
         }
     }
 
-    /// Lets paused clients go on once half of what stopped them has gone.
+    /// Lets held-back clients be read again, once half of what waited has gone.
     fn check_resume(&mut self, client: ClientNumber, out: &mut Vec<Output>) {
         let emptied = self.full && self.waiting_bytes <= self.bounds.waiting_bytes / 2;
         if emptied {
@@ -434,7 +436,7 @@ impl Router {
         self.in_flight -= queue.in_flight.len();
         self.paused.remove(&client);
         if let Some(state) = queue.place.link().and_then(|link| self.links.get_mut(&link)) {
-            // A worker that is out of order may say `closed` is done before what came earlier.
+            // A faulty worker may say that `closed` is done before earlier events are.
             state.remove(client, &queue);
         }
         out.push(Output::Forget { client });
