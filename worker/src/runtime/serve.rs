@@ -25,7 +25,7 @@ use crate::link::Identity;
 use crate::link::send_budget::SendBudget;
 use crate::settings::Limits;
 
-/// How long a child that starts waits for its first links before it says that it serves. It serves without them too.
+/// How long a child that starts waits for its first links before it says that it is ready. It serves without links too.
 const FIRST_LINKS: Duration = Duration::from_secs(1);
 /// The part of the time for a stop that is kept for `on_stop`.
 const STOP_SHARE: u32 = 4;
@@ -75,7 +75,7 @@ pub(crate) async fn serve<H: Handler>(
         version: worker.identity.hello.version.clone(),
         ..Node::default()
     };
-    // It leaves the registry as soon as it begins to drain.
+    // The child leaves the registry as soon as it begins to drain.
     let announced = membership.announce(node, child.stop.token().clone());
     worker.run(nodes, announced, || child.ready()).await
 }
@@ -93,7 +93,7 @@ pub(crate) struct Worker<H> {
 }
 
 impl<H: Handler> Worker<H> {
-    /// Starts, serves and drains. It says `ready` once it serves; `announced` runs meanwhile.
+    /// Starts, serves and drains. `ready` is called once the child serves; `announced` runs meanwhile.
     pub(crate) async fn run(
         self,
         nodes: watch::Receiver<BTreeMap<u64, Node>>,
@@ -160,7 +160,7 @@ impl<H: Handler> Worker<H> {
                 let events = self.stats.events_in_flight.get();
                 tracing::warn!(
                     events,
-                    "drain takes too long, what is in flight is left to other workers"
+                    "drain takes too long, events in flight are left to other workers"
                 );
                 cut.cancel();
                 let _ = links.await;

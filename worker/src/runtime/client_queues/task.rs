@@ -120,7 +120,7 @@ pub(super) struct Rules {
 impl TaskKind {
     pub(super) fn rules(&self, limit: Duration) -> Rules {
         let (limit, event) = match self {
-            // It limits itself: it goes on after a run that was cut off.
+            // A timer limits each run itself: it goes on after a run that was cut off.
             Self::Timer(_) => (Duration::MAX, false),
             Self::LastWords(last_words) => (last_words.left().min(limit), false),
             Self::Refused(_) => (Duration::MAX, false),
