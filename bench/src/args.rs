@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::stamp;
+use crate::measure::stamp;
 
 /// Puts load on a realtime gateway, and says what it cost.
 #[derive(Debug, Parser)]
@@ -23,7 +23,7 @@ pub struct Cli {
 pub enum Command {
     /// Every connection sends messages and gets each back
     Echo(Echo),
-    /// Every connection joins one room, and one of them publishes; or so in many groups
+    /// Every connection joins one room, and one of them publishes; or many groups do so in turn
     Fanout(Fanout),
     /// Large messages, and small ones of other connections beside them
     Large(Large),
@@ -44,7 +44,7 @@ pub enum Command {
     Worker(Rest),
 }
 
-/// What goes to a master.
+/// The command line that a master gets.
 #[derive(Debug, Args)]
 pub struct Rest {
     /// A command of the master and its options
@@ -52,7 +52,7 @@ pub struct Rest {
     pub args: Vec<OsString>,
 }
 
-/// What all runs have.
+/// Options of all runs.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
     /// Where to connect: ws://HOST:PORT/PATH or line://HOST:PORT, or a peer's nats+ws: or nchan+ws:; with several, connections take turns
@@ -75,7 +75,7 @@ pub struct Common {
 /// Options of all loads with messages.
 #[derive(Debug, Clone, Args)]
 pub struct Load {
-    /// What all runs have.
+    /// Options of all runs.
     #[command(flatten)]
     pub common: Common,
     /// Payload bytes of a message
@@ -98,14 +98,14 @@ pub struct Load {
 /// Options of `echo`.
 #[derive(Debug, Clone, Args)]
 pub struct Echo {
-    /// What all loads with messages have.
+    /// Options of all loads with messages.
     #[command(flatten)]
     pub load: Load,
     /// Further connections that are held meanwhile and do nothing
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub held: usize,
-    /// A shell command that is run in the middle of the measured time; latencies until a second after its end are also
-    /// told apart, beside those from before it
+    /// A shell command that is run in the middle of the measured time; latencies from its start until a second after
+    /// its end are also reported apart, beside those from before it
     #[arg(long, value_name = "COMMAND")]
     pub halfway: Option<String>,
 }
@@ -113,19 +113,19 @@ pub struct Echo {
 /// Options of `fanout`.
 #[derive(Debug, Clone, Args)]
 pub struct Fanout {
-    /// What all loads with messages have.
+    /// Options of all loads with messages.
     #[command(flatten)]
     pub load: Load,
     /// Further members of the one room, held by other processes
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "groups")]
     pub held: usize,
-    /// So many groups in place of the one room; they take turns
+    /// Number of groups in place of the one room; publishes go to them in turn
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "members")]
     pub groups: Option<usize>,
-    /// Members of each of them
+    /// Members of each group
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "groups")]
     pub members: Option<usize>,
-    /// So many members of the one room publish in turn, each to all but itself
+    /// Number of members of the one room that publish in turn, each to all but itself
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["groups", "held"])]
     pub talkers: Option<usize>,
 }
@@ -133,7 +133,7 @@ pub struct Fanout {
 /// Options of `large`.
 #[derive(Debug, Clone, Args)]
 pub struct Large {
-    /// What all loads with messages have; they are those of the large ones.
+    /// Options of all loads with messages; here they are for the large ones.
     #[command(flatten)]
     pub load: Load,
     /// Connections with small messages
@@ -147,7 +147,7 @@ pub struct Large {
 /// Options of `hold`.
 #[derive(Debug, Clone, Args)]
 pub struct Hold {
-    /// What all runs have.
+    /// Options of all runs.
     #[command(flatten)]
     pub common: Common,
     /// The number of the first connection
@@ -161,16 +161,16 @@ pub struct Hold {
 /// Options of `idle`.
 #[derive(Debug, Clone, Args)]
 pub struct Idle {
-    /// What all runs have.
+    /// Options of all runs.
     #[command(flatten)]
     pub common: Common,
     /// Connections that are being opened at the same time
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub opening: usize,
-    /// After the held time, every connection sends one message of so many bytes and gets it back, a few at a time
+    /// After the held time, every connection sends one message of this size and gets it back, a few at a time
     #[arg(long, value_name = "BYTES", value_parser = payload_size)]
     pub large: Option<usize>,
-    /// How long nothing is sent after that, in seconds, before memory is looked at again
+    /// Seconds without a message after that, before memory is measured again
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     pub quiet: Duration,
     /// Unused: all loads can be started with the same options
@@ -187,7 +187,7 @@ pub struct Limit {
     /// Processes that a message passes: 1, or 2 with a Unix socket between them
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub hops: u8,
-    /// Be the second process, linked by the standard input
+    /// Be the second process; the standard input is the link
     #[arg(long, hide = true)]
     pub back: bool,
 }
@@ -204,7 +204,7 @@ pub struct Table {
     /// Only these loads; some are run only if they are named
     #[arg(long, value_name = "LOAD", num_args = 1..)]
     pub only: Vec<String>,
-    /// Also with so many gateway children, whose number must not matter to a load
+    /// Measure Meepo with this number of gateway children as well
     #[arg(long, value_name = "N", num_args = 1..)]
     pub gateways: Vec<usize>,
     /// Another build of this program, whose cluster is measured as well
@@ -213,7 +213,7 @@ pub struct Table {
     /// A program that serves as a peer does; see `bench/peers`
     #[arg(long, value_name = "PROGRAM")]
     pub peer: Vec<PathBuf>,
-    /// A folder of such programs, of which those are measured whose servers are installed
+    /// A folder of such programs; those whose servers are installed are measured
     #[arg(long, value_name = "FOLDER")]
     pub peers: Option<PathBuf>,
     /// Options for all loads, after `--`: they stand behind those of the table

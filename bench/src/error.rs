@@ -4,13 +4,13 @@ use std::io;
 
 use tokio_tungstenite::tungstenite;
 
-/// Why a run could not be made. A run that was made tells its errors in its report.
+/// Why a run could not be made. The report of a run that was made counts its errors.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address that is none.
+    /// A text that is not a URL of a server.
     #[error("{url}: {reason}")]
     Url {
-        /// As it was given.
+        /// The text.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -20,15 +20,15 @@ pub enum Error {
     Open {
         /// Counted from 1.
         number: usize,
-        /// Where it was to go.
+        /// The server's URL.
         url: String,
-        /// What happened.
+        /// Why it is not open.
         failure: Failure,
     },
     /// The system's limit does not allow so many connections.
     #[error("{wanted} open files are needed, and the limit is {limit} (see `ulimit -Hn`)")]
     TooManyFiles {
-        /// What the run needs.
+        /// Open files that the run needs.
         wanted: u64,
         /// The hard limit.
         limit: u64,
@@ -36,19 +36,19 @@ pub enum Error {
     /// Members of the room that did not confirm that they have joined.
     #[error("{missing} of {members} connections got no answer after they had joined the room")]
     Join {
-        /// How many did not answer.
+        /// Members without an answer.
         missing: usize,
-        /// How many there are.
+        /// All members.
         members: usize,
     },
     /// A load that a server cannot take.
     #[error("a channel of nchan has no echo to the sender alone")]
     NoEcho,
-    /// Groups that are larger than all connections.
+    /// Groups that would have more members than there are connections.
     #[error("a group cannot have {0} members: there are not so many connections")]
     TooManyMembers(usize),
-    /// Who talks to all others needs others.
-    #[error("there is nobody to talk to: it takes 2 connections at least")]
+    /// A talker needs another member to talk to.
+    #[error("a talker needs another member: at least 2 connections")]
     NobodyElse,
     /// A process that was to be watched is not there.
     #[error("process {0} is not running")]
@@ -60,25 +60,25 @@ pub enum Error {
         pid: u32,
         /// The file below `/proc/PID`.
         file: &'static str,
-        /// Why.
+        /// Why the file cannot be read.
         source: io::Error,
     },
-    /// The command that was to run meanwhile.
+    /// A command that a run starts has failed.
     #[error("`{command}`: {reason}")]
     Command {
-        /// As it was given.
+        /// The command line.
         command: String,
-        /// What happened.
+        /// How it failed.
         reason: String,
     },
-    /// Something was asked for by a name that nothing has.
+    /// A name on the command line that nothing has.
     #[error("there is no {what} {name}: there are {known}")]
     Unknown {
-        /// What was asked for.
+        /// The kind of thing that was named.
         what: &'static str,
         /// The name.
         name: String,
-        /// The names that there are.
+        /// All names of that kind.
         known: String,
     },
     /// The operating system refused.
@@ -95,7 +95,7 @@ pub enum Failure {
     /// The server did not answer in time.
     #[error("not open in time")]
     Timeout,
-    /// The server answered something else than an upgrade to WebSocket.
+    /// The server's answer is not an upgrade to WebSocket.
     #[error("the WebSocket handshake was answered with: {0}")]
     Refused(String),
     /// The server closed the WebSocket.
@@ -104,10 +104,10 @@ pub enum Failure {
     /// The server ended the stream.
     #[error("the server ended the connection")]
     Eof,
-    /// Bytes that are no frames.
+    /// The server sent bytes that are not a frame.
     #[error(transparent)]
     Frame(#[from] tungstenite::Error),
-    /// Frames that this generator does not take.
+    /// The server sent something that this generator does not read.
     #[error("{0}")]
     Unsupported(&'static str),
 }

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use meepo_bench::args::{Cli, Command};
 use meepo_bench::error::Error;
+use meepo_bench::loads::{echo, fanout, hold, idle, large};
 use meepo_bench::report::Report;
-use meepo_bench::{cluster, echo, fanout, hold, idle, large, limit, table};
+use meepo_bench::{cluster, limit, table};
 use meepo_node::Allocator;
 
 /// Messages are many small allocations.

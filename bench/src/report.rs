@@ -1,11 +1,10 @@
-//! What a run prints: one line of JSON. The README says what each field means.
+//! The report of a run: one line of JSON. The README says what each field means.
 
 use serde::Serialize;
 
 use crate::args::{Common, Load};
-use crate::hold::Missed;
-use crate::pool::Pool;
-use crate::stats::{Latencies, Measured, Usage};
+use crate::connections::pool::Pool;
+use crate::measure::meter::{Latencies, Measured, Usage};
 
 /// Above this share of a core, the generator is what was measured.
 const BUSY_CLIENT: f64 = 0.9;
@@ -15,30 +14,30 @@ const BUSY_CLIENT: f64 = 0.9;
 pub struct Report {
     /// The load.
     pub command: &'static str,
-    /// Where the connections went.
+    /// The servers' URLs.
     pub urls: Vec<String>,
-    /// How many there were.
+    /// Connections.
     pub conns: usize,
-    /// What the messages were; `idle` has none.
+    /// The messages that were sent; `idle` has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<Offered>,
-    /// How long the measured time was.
+    /// The measured time, in seconds.
     pub secs: f64,
-    /// What came back in it: answers, deliveries, or opened connections.
+    /// Answers, deliveries, or opened connections in the measured time.
     pub messages: u64,
-    /// The same per second.
+    /// `messages` per second.
     pub rate: f64,
-    /// Half of the messages were not later than this, in milliseconds.
+    /// The median latency, in milliseconds.
     pub p50_ms: Option<f64>,
-    /// Nine of ten.
+    /// The latency that 90 % of the messages did not exceed.
     pub p90_ms: Option<f64>,
-    /// Ninety-nine of a hundred.
+    /// The latency that 99 % of the messages did not exceed.
     pub p99_ms: Option<f64>,
-    /// All.
+    /// The largest latency.
     pub max_ms: Option<f64>,
     /// The sum of all faults.
     pub errors: u64,
-    /// What they were.
+    /// The faults by kind.
     #[serde(flatten)]
     pub faults: Faults,
     /// Processor time of the watched processes per message, in microseconds.
@@ -47,106 +46,115 @@ pub struct Report {
     pub server_cores: Option<f64>,
     /// Processor time of this program per second.
     pub client_cores: f64,
-    /// This program was busy, so that the server is not what was measured.
+    /// This program was busy: it was measured, not the server.
     pub client_bottleneck: bool,
     /// Publishes that all members got in the measured time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publishes: Option<u64>,
-    /// What connections cost while they are held.
+    /// Of `idle`: what connections cost while they are held.
     #[serde(flatten)]
     pub held: Option<Held>,
-    /// How large messages and small ones got on.
+    /// Of `large`: the throughput of large messages, and the latency of small ones beside them.
     #[serde(flatten)]
     pub beside: Option<Beside>,
-    /// How late messages were while something was done to the servers.
+    /// With `--halfway`: latencies before and during the command.
     #[serde(flatten)]
     pub disturbed: Option<Disturbed>,
 }
 
-/// What a run asked for.
+/// The messages that a run sent.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Offered {
     /// Payload bytes of a message.
     pub size: usize,
-    /// Of a closed loop: messages in flight.
+    /// Messages in flight, if the loop is closed.
     pub inflight: Option<usize>,
-    /// Of an open loop: messages a second.
+    /// Messages a second, if the loop is open.
     pub rate: Option<f64>,
 }
 
-/// What went wrong.
+/// The faults of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Faults {
     /// Messages that had not come when the drain time was over.
     pub lost: u64,
-    /// Messages that were not the next one of their connection.
+    /// Messages out of their connection's order: each gap, repetition or late message.
     pub reordered: u64,
     /// Messages that came back changed.
     pub corrupt: u64,
     /// Connections that ended during the run.
     pub ended: u64,
-    /// Why the first of them did.
+    /// Why the first of these connections ended.
     pub first_failure: Option<String>,
+}
+
+/// What connections that other processes hold have missed.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// Messages that have not come.
+    pub(crate) messages: u64,
+    /// Connections that have ended.
+    pub(crate) connections: u64,
 }
 
 /// What connections cost while they do nothing.
 #[derive(Debug, Clone, Serialize)]
 pub struct Held {
-    /// How fast connections were opened.
+    /// Connections opened per second.
     pub connections_per_s: f64,
-    /// Growth of the servers' memory, by connection.
+    /// Growth of the servers' memory in bytes, divided by the connections.
     pub server_bytes_per_connection: Option<f64>,
     /// The servers' memory with all connections open.
     pub server_memory_bytes: Option<u64>,
     /// Processor time of the watched processes per second, while connections are held.
     pub server_cores_idle: Option<f64>,
-    /// How long connections were held.
+    /// How long connections were held, in seconds.
     pub held_secs: f64,
-    /// Growth of the servers' memory, by connection, after a large message on each and a quiet time.
+    /// The same after a large message on each connection and a quiet time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_bytes_per_connection_after_large: Option<f64>,
 }
 
-/// How large messages and small ones of other connections got on.
+/// The throughput of large messages, and the latency of small ones of other connections beside them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Beside {
-    /// Large messages per second, by their size.
+    /// Throughput of the large messages one way, in MiB per second.
     pub mib_per_s: f64,
-    /// Half of the small messages alone were not later than this, in milliseconds.
+    /// The small messages' median latency without large ones, in milliseconds.
     pub small_quiet_p50_ms: Option<f64>,
-    /// Ninety-nine of a hundred.
+    /// Their 99th percentile.
     pub small_quiet_p99_ms: Option<f64>,
-    /// The same beside the large ones.
+    /// Their median latency beside large ones.
     pub small_p50_ms: Option<f64>,
-    /// Ninety-nine of a hundred.
+    /// Their 99th percentile beside large ones.
     pub small_p99_ms: Option<f64>,
-    /// How many times the quiet one `small_p99_ms` is.
+    /// `small_p99_ms` divided by `small_quiet_p99_ms`.
     pub small_p99_times: Option<f64>,
 }
 
-/// How late messages were before and during a disturbance.
+/// Latencies before and during a disturbance.
 #[derive(Debug, Clone, Serialize)]
 pub struct Disturbed {
-    /// How long its command took, in seconds.
+    /// How long the command took, in seconds.
     pub command_s: f64,
-    /// Half of the messages that were due before it were not later than this, in milliseconds.
+    /// The median latency of messages that were due before the command, in milliseconds.
     pub quiet_p50_ms: Option<f64>,
-    /// Ninety-nine of a hundred.
+    /// Their 99th percentile.
     pub quiet_p99_ms: Option<f64>,
-    /// All.
+    /// Their largest latency.
     pub quiet_max_ms: Option<f64>,
-    /// The same for those that were due from its start until a second after its end.
+    /// The median latency of messages that were due from its start until a second after its end.
     pub disturbed_p50_ms: Option<f64>,
-    /// Ninety-nine of a hundred.
+    /// Their 99th percentile.
     pub disturbed_p99_ms: Option<f64>,
-    /// All.
+    /// Their largest latency.
     pub disturbed_max_ms: Option<f64>,
-    /// How many times the quiet one `disturbed_p99_ms` is.
+    /// `disturbed_p99_ms` divided by `quiet_p99_ms`.
     pub disturbed_p99_times: Option<f64>,
 }
 
 impl Faults {
-    /// What the connections have seen, beside what the messages tell.
+    /// The faults that the messages show, and the connections that have ended.
     pub(crate) fn of(pool: &Pool, lost: u64, reordered: u64, corrupt: u64) -> Self {
         Self {
             lost,
@@ -157,7 +165,7 @@ impl Faults {
         }
     }
 
-    /// With what connections in other processes have missed.
+    /// Adds what connections in other processes have missed.
     pub(crate) fn and(mut self, missed: &Missed) -> Self {
         self.lost += missed.messages;
         self.ended += missed.connections;
@@ -170,7 +178,7 @@ impl Faults {
 }
 
 impl Report {
-    /// The report of a run that is told by its messages.
+    /// The report of a run with messages.
     pub(crate) fn new(command: &'static str, common: &Common, measured: &Measured, faults: Faults) -> Self {
         Self::of(
             command,
@@ -236,7 +244,7 @@ impl From<&Load> for Offered {
     }
 }
 
-/// Three digits after the point: microseconds of what is told in milliseconds.
+/// Three digits after the point: microseconds of a figure in milliseconds.
 pub(crate) fn rounded(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }

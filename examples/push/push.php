@@ -1,5 +1,5 @@
 <?php
-// Pushes to a group, and asks how many are in it.
+// Sends a message to a group, and asks how many members it has.
 
 function push(string $call, array $fields): array
 {
@@ -16,7 +16,7 @@ function push(string $call, array $fields): array
         throw new RuntimeException("$url cannot be reached");
     }
     $answer = json_decode($body, true, 512, JSON_THROW_ON_ERROR);
-    // Of what is wrong there is a `status`.
+    // A reply has no `status`; the description of an error has.
     if (isset($answer['status'])) {
         throw new RuntimeException(($answer['field'] ?? $call) . ': ' . $answer['detail']);
     }

@@ -1,4 +1,4 @@
-"""Pushes to a group, and asks who is in it."""
+"""Sends a message to a group, and asks for its members."""
 
 import json
 import os
@@ -24,6 +24,6 @@ def push(call, **fields):
 
 sent = push("send", to={"groups": ["lobby"]}, text="tea is ready")
 if sent["missing"]:
-    print("these gateways may not have it:", sent["missing"])
+    print("these gateways may not have sent the message:", sent["missing"])
 for client in push("query/select", filter={"groups": ["lobby"]}, uid=True)["clients"]:
     print(client["id"], client["uid"])

@@ -1,4 +1,4 @@
-"""Pushes to a group over gRPC, and asks how many are in it."""
+"""Sends a message to a group over gRPC, and asks how many members it has."""
 
 import os
 

@@ -1,7 +1,7 @@
 """The chat of examples/chat in Python: the same groups, sessions and messages, so both can serve one room together.
 
-Nothing is kept here between two events: name and room live in the client's session at its gateway, and whoever is to be
-told something is in a group.
+This program keeps nothing between two events. A client's name and room are in its session, which the gateway keeps; what
+several clients are told goes to a group.
 """
 
 import json
@@ -11,18 +11,19 @@ import unicodedata
 import meepo
 
 MAX_NAME, MAX_TEXT = 24, 2000
-REPLACED = 4001  # the close code of a connection whose user is back on another one
+REPLACED = 4001  # the close code of a client whose user is back with another client
 HELP = "There are /name NAME, /join ROOM, /rooms, /who, /to NAME TEXT and /help"
-ASKS = {"join": 3, "name": 1, "room": 1, "say": 1, "to": 2, "who": 0, "rooms": 0}  # with so many texts
+# The commands, and how many texts each has.
+COMMANDS = {"join": 3, "name": 1, "room": 1, "say": 1, "to": 2, "who": 0, "rooms": 0}
 
 
 class Complaint(Exception):
-    """What a client is told, not the log."""
+    """A mistake of the user: the client is told of it, and it is not logged."""
 
 
 class Chat(meepo.App):
     async def on_connect(self, client, hello):
-        # A page asks its user for a name first. A telnet user is in at once, as a guest.
+        # A page asks its user for a name first. A telnet user joins at once, as a guest.
         while hello.protocol == "line" and not who_is(client.session):
             try:
                 await appear(client, f"guest-{random.randint(1000, 65535)}", "lobby")
@@ -45,28 +46,28 @@ class Chat(meepo.App):
 async def carry_out(client, text):
     if not isinstance(text, str):
         raise Complaint("Only text is understood")
-    ask, *texts = from_line(text) if client.hello.protocol == "line" else from_json(text)
+    command, *texts = from_line(text) if client.hello.protocol == "line" else from_json(text)
     me = who_is(client.session)
-    if ask == "join":
+    if command == "join":
         name, room, key = texts
         client.set("key", key)
         await appear(client, name, room)
     elif me is None:
         raise Complaint("Say who you are first: join")
-    elif ask == "name":
+    elif command == "name":
         await appear(client, texts[0], me["room"])
-    elif ask == "room":
+    elif command == "room":
         await appear(client, me["name"], texts[0])
-    elif ask == "say":
+    elif command == "say":
         tell(client, f"room/{me['room']}", "message", me, checked("A message", texts[0], MAX_TEXT))
-    elif ask == "to":
+    elif command == "to":
         name, text = texts[0], checked("A message", texts[1], MAX_TEXT)
         found = [one for one in await people(client, named(name)) if named(one["name"]) == named(name)]
         if not found:
             raise Complaint(f"Nobody here is called {name}")
         tell(client, named(name), "private", me, found[0], text)
         reply(client, "private", me, found[0], text)
-    elif ask == "who":
+    elif command == "who":
         reply(client, "people", await people(client, "everyone"))
     else:
         groups = known(client, await client.cluster.group_sizes())
@@ -75,7 +76,7 @@ async def carry_out(client, text):
 
 
 async def appear(client, name, room):
-    """Makes the client known by this name, in this room: as it comes, takes another name or goes to another room."""
+    """Gives the client a name and a room: when it joins, takes another name or goes to another room."""
     name, room = checked("A name", name, MAX_NAME), checked("A room", room, MAX_NAME).lower()
     was, now = who_is(client.session), {"name": name, "room": room}
     old, new = groups(client, was) if was else set(), groups(client, now)
@@ -92,7 +93,7 @@ async def appear(client, name, room):
 
 
 async def take_name(client, name):
-    """Claims a name first and looks who else has it then. It is no lock: see examples/chat."""
+    """Joins the group of a name, then looks for other clients in it. It is no lock: see examples/chat."""
     claim = named(name)
     client.join(claim)
     holders = (await client.cluster.members(claim)).value
@@ -106,7 +107,7 @@ async def take_name(client, name):
 
 
 def groups(client, person):
-    """The places where a person is found, and each by protocol, where he is told things."""
+    """The groups in which a person is found, and for each one by protocol, to which messages are sent."""
     places = ["everyone", f"room/{person['room']}", named(person["name"])]
     return {*places, *(f"{client.hello.protocol}:{place}" for place in places)}
 
@@ -132,21 +133,21 @@ def who_is(session):
     return None
 
 
-def tell(client, place, event, *what):
-    """Tells all in a place. A page is told what its own user did, too; a telnet user has seen what he typed."""
-    client.cluster.group(f"ws:{place}").send(as_json(event, *what))
-    client.cluster.group(f"line:{place}").excluding(client.id).send(as_line(event, *what))
+def tell(client, place, event, *values):
+    """Sends an event to a place. A page is sent what its own user did, too; a telnet user has seen the typed line."""
+    client.cluster.group(f"ws:{place}").send(as_json(event, *values))
+    client.cluster.group(f"line:{place}").excluding(client.id).send(as_line(event, *values))
 
 
-def reply(client, event, *what):
-    client.send(as_line(event, *what) if client.hello.protocol == "line" else as_json(event, *what))
+def reply(client, event, *values):
+    client.send(as_line(event, *values) if client.hello.protocol == "line" else as_json(event, *values))
 
 
-def checked(what, text, limit):
-    """A message may have several lines; a name has one."""
+def checked(subject, text, limit):
+    """The text without spaces at its ends. A message may have several lines, a name has one."""
     text = text.strip()
     if not 1 <= len(text) <= limit or limit <= MAX_NAME and any(map(is_control, text)):
-        raise Complaint(f"{what} has 1 to {limit} characters")
+        raise Complaint(f"{subject} has 1 to {limit} characters")
     return text
 
 
@@ -156,19 +157,19 @@ def is_control(char):
 
 def from_json(text):
     try:
-        ask = json.loads(text)
-        # A text that JSON can say and UTF-8 cannot is an error, too.
-        json.dumps(ask, ensure_ascii=False).encode()
+        command = json.loads(text)
+        # A text that JSON can express and UTF-8 cannot, such as half a surrogate pair, is an error too.
+        json.dumps(command, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Complaint(f"Not understood: {error}") from None
-    if isinstance(ask, str):
-        ask = {ask: []}
-    if isinstance(ask, dict) and len(ask) == 1:
-        [(name, texts)] = ask.items()
+    if isinstance(command, str):
+        command = {command: []}
+    if isinstance(command, dict) and len(command) == 1:
+        [(name, texts)] = command.items()
         texts = texts if isinstance(texts, list) else [texts]
-        if ASKS.get(name) == len(texts) and all(isinstance(one, str) for one in texts):
+        if COMMANDS.get(name) == len(texts) and all(isinstance(one, str) for one in texts):
             return name, *texts
-    raise Complaint("Not understood: there are " + ", ".join(ASKS))
+    raise Complaint("Not understood: there are " + ", ".join(COMMANDS))
 
 
 def from_line(line):
@@ -188,15 +189,15 @@ def from_line(line):
     raise Complaint(HELP)
 
 
-def as_json(event, *what):
-    return json.dumps({event: what[0] if len(what) == 1 else what}, ensure_ascii=False)
+def as_json(event, *values):
+    return json.dumps({event: values[0] if len(values) == 1 else values}, ensure_ascii=False)
 
 
-def as_line(event, *what):
+def as_line(event, *values):
     if event == "you":
-        line = f"* You are {what[0]['name']} in {what[0]['room']}. Try /help"
+        line = f"* You are {values[0]['name']} in {values[0]['room']}. Try /help"
     elif event == "presence":
-        was, now = what
+        was, now = values
         if now is None:
             line = f"* {was['name'] if was else 'Somebody'} left"
         elif was is None:
@@ -206,16 +207,16 @@ def as_line(event, *what):
         else:
             line = f"* {was['name']} is now {now['name']}"
     elif event == "message":
-        line = f"{what[0]['name']}: {what[1]}"
+        line = f"{values[0]['name']}: {values[1]}"
     elif event == "private":
-        line = f"{what[0]['name']} to {what[1]['name']}, privately: {what[2]}"
+        line = f"{values[0]['name']} to {values[1]['name']}, privately: {values[2]}"
     elif event == "people":
-        line = "* " + ", ".join(f"{who['name']} in {who['room']}" for who in what[0])
+        line = "* " + ", ".join(f"{who['name']} in {who['room']}" for who in values[0])
     elif event == "rooms":
-        line = "* " + ", ".join(f"{room} ({size})" for room, size in what[0].items())
+        line = "* " + ", ".join(f"{room} ({size})" for room, size in values[0].items())
     else:
-        line = f"* {what[0]}"
-    # One event is one line, and nobody sends control sequences to another's terminal.
+        line = f"* {values[0]}"
+    # One event is one line, and no user can send control sequences to the terminal of another.
     return "".join(" " if is_control(char) else char for char in line)
 
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use meepo_gateway::router::{Bounds, LinkId, Output, Router};
+use meepo_proto::id::ClientNumber;
 use meepo_proto::link::event::Body;
 use meepo_proto::link::{Message, Opened};
 
@@ -38,7 +39,7 @@ fn push_and_done(criterion: &mut Criterion) {
         let (mut router, mut out) = (Router::new(bounds()), Vec::new());
         router.link_up(LINK, &mut out);
         for client in 1..=clients {
-            router.push(client, Body::Opened(Opened {}), &mut out);
+            router.push(ClientNumber(client), Body::Opened(Opened {}), &mut out);
         }
         finish(&mut router, &mut out);
         group.throughput(Throughput::Elements(100));
@@ -49,7 +50,7 @@ fn push_and_done(criterion: &mut Criterion) {
                 for client in turns.by_ref().take(100) {
                     let payload = payload.clone();
                     let body = Body::Message(Message { payload, binary: false });
-                    router.push(client, body, &mut out);
+                    router.push(ClientNumber(client), body, &mut out);
                 }
                 finish(&mut router, &mut out)
             });

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use meepo_proto::link::{Handshake, Target};
 
-use crate::client::{Client, Turn};
-use crate::encode::Outgoing;
-use crate::frames::{Frames, Received};
-use crate::publish::Publish;
-use crate::roster::Roster;
-use crate::settings::Protocol;
+use crate::client::handle::{Client, FlushBatch};
+use crate::fanout::batch::Batch;
+use crate::fanout::client_registry::ClientRegistry;
+use crate::fanout::message::OutboundMessage;
+use crate::protocol::ws;
+use crate::protocol::ws::frames::{Frames, Received};
 
 /// A WebSocket client's input.
 #[derive(Debug)]
@@ -35,49 +35,49 @@ impl Decoder {
 
 /// The frame of a text.
 pub fn encode(payload: Bytes) -> Bytes {
-    Outgoing::new(payload, false).encoded(Protocol::Ws).clone()
+    OutboundMessage::new(payload, false).encoded(&ws::CODEC).clone()
 }
 
 /// A group whose members have no sockets: what is measured ends where the system would take the bytes.
 #[derive(Debug)]
 pub struct Group {
-    roster: Roster,
+    registry: ClientRegistry,
     to: Target,
 }
 
 impl Group {
     /// A group with so many members.
     pub fn new(members: u64) -> Self {
-        let mut roster = Roster::default();
+        let mut registry = ClientRegistry::default();
         let name = "room";
         for number in 1..=members {
-            let (client, _) = Client::new(number, Protocol::Ws, &Handshake::default(), None, 1 << 20);
-            roster.insert(client);
-            roster
-                .join(number, name, 1)
+            let (client, _) = Client::new(number.into(), &ws::CODEC, &Handshake::default(), None, 1 << 20);
+            registry.insert(client);
+            registry
+                .join(number.into(), name, 1)
                 .expect("it is there, and in no other group");
         }
         let to = Target {
             groups: vec![name.into()],
             ..Target::default()
         };
-        Self { roster, to }
+        Self { registry, to }
     }
 
-    /// Encodes a message, and sends it to each member, as the last of a turn.
+    /// Encodes a message, and sends it to each member, as the last of a flush.
     pub fn publish(&self, payload: Bytes) -> usize {
-        let publish = Publish::new(Box::new(self.to.clone()), Outgoing::new(payload, false));
-        let mut turn = Turn::default();
-        turn.nothing_follows = true;
+        let batch = Batch::new(Box::new(self.to.clone()), OutboundMessage::new(payload, false));
+        let mut flush = FlushBatch::default();
+        flush.is_last = true;
         let mut members = Vec::new();
-        self.roster
-            .each(publish.to(), |client| members.push(Arc::clone(client)));
-        let left_out = publish.left_out(&self.roster);
+        self.registry
+            .each(batch.target(), |client| members.push(Arc::clone(client)));
+        let left_out = batch.left_out(&self.registry);
         for client in &members {
-            let share = publish.share(client.number, &left_out);
-            client.send(share.encoded(client.protocol), None, &mut turn);
+            let share = batch.share(client.number, &left_out);
+            client.send(share.encoded(client.codec), None, &mut flush);
         }
-        turn.flush();
+        flush.flush();
         members.len()
     }
 }

@@ -17,23 +17,37 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
 
-use crate::accept::{self, Service};
-use crate::farewell::Farewell;
-use crate::hub::Hub;
-use crate::link::LinkService;
-use crate::settings::GatewaySettings;
+use crate::config::limits::Limits;
+use crate::config::settings::GatewaySettings;
+use crate::drain::close_all::CloseAll;
+use crate::drain::last_words::last_words;
+use crate::drain::wait;
+use crate::fanout::sender::Sender;
+use crate::listen::accept;
+use crate::protocol::entrance::Entrance;
+use crate::protocol::service::Service;
+use crate::router::dispatch::Dispatch;
+use crate::worker_link::context::LinkContext;
+use crate::worker_link::stream::LinkService;
 
-/// HTTP/2 windows of a link: what may be on its way to a slow reader.
+/// HTTP/2 windows of a link: bytes that may be on their way to a slow reader.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// What a command may have around its payload.
-const MESSAGE_SLACK: u64 = 1 << 20;
-/// How often an address that cannot be told yet is tried again.
+/// Bytes that a command may have around its payload.
+const MESSAGE_SLACK: usize = 1 << 20;
+/// How often the advertised address is looked for again while there is no way to the registry.
 const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs until it has drained.
-pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services: Vec<Service>) -> Result<(), BoxError> {
-    let hub = Hub::new(settings, child.stats);
+/// Runs until the child has drained.
+pub(crate) async fn serve(
+    mut child: Child,
+    settings: GatewaySettings,
+    limits: Limits,
+    services: Vec<Service>,
+) -> Result<(), BoxError> {
+    let dispatch = Dispatch::new(&limits, child.stats);
+    let gateway = dispatch.clients.gateway;
+    let entrance = Entrance::new(limits.clone(), Arc::clone(&dispatch), child.stats);
     let accepting = CancellationToken::new();
     let gone = CancellationToken::new();
     let clients = TaskTracker::new();
@@ -42,7 +56,7 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     let inner = TcpListener::from_std(own)?;
     let bound = inner.local_addr()?;
     warn_if_open("gateway", bound, &child.node.secret);
-    let local = match hub.settings.local.then(|| local::listen(hub.id.0)) {
+    let local = match settings.local.then(|| local::listen(gateway.0)) {
         Some(Ok(local)) => Some(local),
         Some(Err(error)) => {
             tracing::warn!(%error, "no Unix socket for workers of this host: they take TCP");
@@ -50,22 +64,25 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
         }
         None => None,
     };
-    let server = tokio::spawn(serve_links(
-        Arc::clone(&hub),
-        inner,
-        local,
-        child.node.secret.clone(),
-        gone.clone(),
-    ));
+    let links = LinkContext {
+        dispatch: Arc::clone(&dispatch),
+        sender: Sender {
+            stats: child.stats,
+            slow_client: limits.slow_client,
+        },
+        limits: limits.clone(),
+    };
+    let secret = child.node.secret.clone();
+    let server = tokio::spawn(serve_links(links, inner, local, secret, gone.clone()));
 
     let mut accepts = Vec::new();
-    // Taken, not copied: a listener is closed as soon as nobody accepts on it.
+    // Taken, not copied: a listener is closed as soon as no task accepts on it.
     for (listener, service) in child.shared.drain(..).zip(services) {
         let listener = TcpListener::from_std(listener)?;
         let until = accepting.clone();
         let siblings = child.siblings.clone();
         accepts.push(tokio::spawn(accept::accept(
-            Arc::clone(&hub),
+            Arc::clone(&entrance),
             listener,
             service,
             siblings,
@@ -74,11 +91,11 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
         )));
     }
 
-    let address = address(&child, &hub, bound).await?;
+    let address = address(&child, &settings, bound).await?;
     let node = Node {
-        id: hub.id.0,
+        id: gateway.0,
         kind: Kind::Gateway.into(),
-        address,
+        address: Some(address),
         name: "gateway".into(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -93,45 +110,45 @@ pub(crate) async fn serve(mut child: Child, settings: GatewaySettings, services:
     child.stop.requested().await;
 
     // Off the registry's list, and no new clients. Workers that come may help to finish.
-    node.send_modify(|node| node.set_state(State::Leaving));
+    node.send_modify(|node| node.set_state(State::Draining));
     accepting.cancel();
-    hub.stopping.cancel();
+    entrance.stopping.cancel();
     for accept in accepts {
         let _ = accept.await;
     }
     let deadline = Instant::now() + child.stop.timeout();
     let drained = tokio::time::timeout_at(deadline, async {
         let reload = child.stop.reason() == Some(StopReason::Reload);
-        hub.part(reload, child.stop.timeout()).await;
-        Farewell::new(&hub.settings, child.stop.reason(), child.stop.timeout())
-            .say(&hub)
+        last_words(&dispatch, reload, child.stop.timeout()).await;
+        CloseAll::new(&limits, child.stop.reason(), child.stop.timeout())
+            .run(&dispatch)
             .await;
         clients.close();
         clients.wait().await;
-        hub.drained().await;
+        wait::drained(&dispatch).await;
     });
     let in_time = drained.await.is_ok();
-    if hub.is_done() {
-        node.send_modify(|node| node.set_state(State::Done));
+    if wait::is_done(&dispatch) {
+        node.send_modify(|node| node.set_state(State::Drained));
     }
     gone.cancel();
     let _ = announcement.await;
-    if !in_time || hub.unfinished() > 0 {
+    if !in_time || wait::unfinished(&dispatch) > 0 {
         tracing::warn!(
             clients = clients.len(),
-            events = hub.unfinished(),
+            events = wait::unfinished(&dispatch),
             "stopped before all was handled"
         );
     }
-    hub.end_links();
+    dispatch.end_links();
     // A worker that does not answer does not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     Ok(())
 }
 
-/// What workers are told to dial. It waits for the network if it has to.
-async fn address(child: &Child, hub: &Hub, bound: SocketAddr) -> Result<String, BoxError> {
-    let configured = advertise_of(&hub.settings.advertise, hub.settings.inner.port(), bound.port());
+/// The address that workers are told to dial. Waits for the network if it has to.
+async fn address(child: &Child, settings: &GatewaySettings, bound: SocketAddr) -> Result<String, BoxError> {
+    let configured = advertise_of(&settings.advertise, settings.inner.port(), bound.port());
     let mut logged = false;
     loop {
         let registries = child.node.registry.clone();
@@ -169,22 +186,23 @@ fn advertise_of(configured: &str, inner: u16, bound: u16) -> Option<String> {
     Some(mapped.unwrap_or_else(|| configured.to_owned()))
 }
 
-/// Serves links to workers. Once it is cancelled it takes no new ones and ends with the last.
+/// Serves links to workers. Once `until` is cancelled it takes no new links, and ends with the last one.
 async fn serve_links(
-    hub: Arc<Hub>,
+    links: LinkContext,
     listener: TcpListener,
     local: Option<UnixListener>,
     secret: String,
     until: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let limit = usize::try_from(hub.settings.max_message.as_u64() + MESSAGE_SLACK).unwrap_or(usize::MAX);
-    let incoming = rpc::incoming(listener, hub.stats);
+    let limit = links.limits.max_message.saturating_add(MESSAGE_SLACK);
+    let stats = links.sender.stats;
+    let incoming = rpc::incoming(listener, stats);
     let local = match local {
-        Some(local) => rpc::incoming_local(local, hub.stats).left_stream(),
+        Some(local) => rpc::incoming_local(local, stats).left_stream(),
         None => stream::pending().right_stream(),
     };
     let service = LinkServer::new(LinkService {
-        hub,
+        context: Arc::new(links),
         tasks: TaskTracker::new(),
         max_command: limit,
     })
@@ -200,34 +218,38 @@ async fn serve_links(
 
 #[cfg(test)]
 mod tests {
-    use meepo_proto::batch;
+    use meepo_link::channel;
     use meepo_proto::link::Handshake;
     use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::protocol::line;
     use crate::router::Ending;
-    use crate::settings::Protocol;
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_waits_a_while_for_a_worker_that_comes() {
-        let hub = Hub::new(GatewaySettings::default(), Box::leak(Box::default()));
-        hub.drained().await;
+        let dispatch = Dispatch::new(&Limits::default(), Box::leak(Box::default()));
+        wait::drained(&dispatch).await;
         let start = Instant::now();
-        hub.open(Protocol::Line, Handshake::default(), None);
-        hub.drained().await;
-        assert_eq!(start.elapsed(), Duration::from_secs(3), "nobody comes");
+        dispatch.open(&line::CODEC, &Handshake::default(), None);
+        wait::drained(&dispatch).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3), "no worker comes");
 
-        let (events, _stream) = batch::channel();
+        let (events, _stream) = channel::channel();
         let comes = async {
             sleep(Duration::from_secs(2)).await;
-            let link = hub.link_up(events, false);
+            let link = dispatch.link_up(events, false);
             sleep(Duration::from_secs(60)).await;
-            hub.link_down(link, Ending::Died);
+            dispatch.link_down(link, Ending::Died);
         };
         let start = Instant::now();
-        let drained = timeout(Duration::from_secs(600), hub.drained());
+        let drained = timeout(Duration::from_secs(600), wait::drained(&dispatch));
         assert!(tokio::join!(drained, comes).0.is_ok());
-        assert_eq!(start.elapsed(), Duration::from_secs(65), "as long as it is there");
+        assert_eq!(
+            start.elapsed(),
+            Duration::from_secs(65),
+            "as long as the worker is there"
+        );
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! What the master runs.
+//! The gateway as an instance that a master runs.
 
 use std::rc::Rc;
 
-use bytesize::ByteSize;
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
 
-use crate::accept::Service;
-use crate::assets::Asset;
-use crate::settings::{GatewaySettings, ListenSettings};
-use crate::{child, listeners};
+use crate::child;
+use crate::config::listen::ListenSettings;
+use crate::config::settings::GatewaySettings;
+use crate::protocol::http::files::Asset;
+use crate::protocol::service::Service;
 
 /// The gateway, for a master to run.
 #[derive(Debug, Clone, Default)]
@@ -37,17 +37,17 @@ impl Instance for GatewayInstance {
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
         let settings = config.section::<GatewaySettings>("gateway")?.resolve();
-        check(&settings, config)?;
+        let limits = settings.check(config)?;
         let listen = |(index, listen): (usize, &ListenSettings)| Listen {
             label: listen.protocol.name().into(),
             address: listen.address,
             key: format!("gateway.listen[{index}].address"),
-            page: listeners::has_page(listen, self.assets).then(|| ("http", "/".into())),
+            page: listen.has_page(!self.assets.is_empty()).then(|| ("http", "/".into())),
         };
         let services: Rc<[Service]> = settings
             .listen
             .iter()
-            .map(|listen| listeners::service(listen, self.assets, config.base_dir()))
+            .map(|listen| Service::new(listen, self.assets, config.base_dir()))
             .collect();
         Ok(Plan {
             children: settings.children,
@@ -61,40 +61,9 @@ impl Instance for GatewayInstance {
             }),
             effective: toml::Table::try_from(&settings).map_err(|error| config.invalid("gateway", error))?,
             further: toml::Table::new(),
-            serve: Rc::new(move |child| Box::pin(child::serve(child, settings.clone(), services.to_vec()))),
+            serve: Rc::new(move |child| {
+                Box::pin(child::serve(child, settings.clone(), limits.clone(), services.to_vec()))
+            }),
         })
     }
 }
-
-fn check(settings: &GatewaySettings, config: &Config) -> Result<(), ConfigError> {
-    let at_least_one = [
-        ("children", settings.children),
-        ("threads", settings.threads),
-        ("client_in_flight", settings.client_in_flight),
-        ("max_requests", settings.max_requests),
-        ("listen", settings.listen.len()),
-    ];
-    for (key, number) in at_least_one {
-        if number == 0 {
-            return Err(config.invalid(&format!("gateway.{key}"), "there must be at least one"));
-        }
-    }
-    if settings.max_message == ByteSize(0) || settings.max_message > MAX_MAX_MESSAGE {
-        let why = format!("must be from 1 B to {MAX_MAX_MESSAGE}");
-        return Err(config.invalid("gateway.max_message", why));
-    }
-    if settings.heartbeat_timeout <= settings.ping_interval {
-        return Err(config.invalid("gateway.heartbeat_timeout", "must be longer than `ping_interval`"));
-    }
-    if settings.request_memory < settings.max_message {
-        return Err(config.invalid("gateway.request_memory", "must be at least `max_message`"));
-    }
-    settings
-        .listen
-        .iter()
-        .enumerate()
-        .try_for_each(|(index, listen)| listeners::check(index, listen, config))
-}
-
-/// What a link can carry in one message, with room for what is around it.
-const MAX_MAX_MESSAGE: ByteSize = ByteSize::mib(64);

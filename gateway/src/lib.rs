@@ -21,43 +21,21 @@
 //!
 //! In this order: dispatch (`hub`), roster, a client's session, a client's state. None is held over an await.
 
-mod accept;
-mod allowance;
-mod assets;
-mod bell;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
-mod changes;
 mod child;
 mod client;
-mod commands;
-mod connection;
-mod dispatch;
-mod encode;
-mod end;
-mod ending;
-mod farewell;
-mod frames;
-mod heart;
-mod http;
-mod hub;
-mod index;
+mod config;
+mod drain;
+mod fanout;
 mod instance;
-mod line;
-mod link;
-mod listeners;
-mod outbox;
-mod outgoing;
-mod parting;
-mod patience;
-mod publish;
-mod queries;
-mod requests;
-mod roster;
+mod listen;
+mod protocol;
 pub mod router;
-pub mod settings;
-mod sites;
-mod ws;
+mod worker_link;
 
+pub use config::limits::SlowClient;
+pub use config::listen::{ListenSettings, Protocol, SiteSettings};
+pub use config::settings::GatewaySettings;
 pub use instance::{GatewayInstance, instance};

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use meepo_node::stats::FigureInfo;
 use meepo_node::{BoxError, Child, Config, ConfigError, Instance, Listen, Master, Plan};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,11 +43,37 @@ impl Default for Settings {
     }
 }
 
+meepo_node::figures! {
+    /// The figures of an echo child.
+    struct EchoFigures {
+        /// Clients that are connected.
+        connections: FigureInfo::gauge("echo_connections", "Clients that are connected.").column("conns"),
+        /// Clients that came.
+        connections_total: FigureInfo::counter("echo_connections_total", "Clients that came.").column("in all"),
+        /// Messages received.
+        messages_in: FigureInfo::counter("echo_messages_total", "Messages received.").column("msgs in"),
+        /// Bytes received.
+        bytes_in: FigureInfo::counter("echo_bytes_total", "Bytes received.").column("bytes in").bytes(),
+    }
+}
+
+meepo_node::figures! {
+    /// The figures of the clock's child.
+    struct ClockFigures {
+        /// Seconds counted.
+        ticks: FigureInfo::counter("clock_ticks_total", "Seconds counted.").column("ticks"),
+    }
+}
+
 struct Echo;
 
 impl Instance for Echo {
     fn name(&self) -> &'static str {
         "echo"
+    }
+
+    fn figures(&self) -> &'static [FigureInfo] {
+        EchoFigures::TABLE
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
@@ -90,7 +117,7 @@ async fn serve(mut child: Child, settings: Settings) -> Result<(), BoxError> {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((mut stream, _)) = accepted else { continue };
-                let (greeting, stop, stats) = (settings.greeting.clone(), child.stop.clone(), child.stats);
+                let (greeting, stop, stats) = (settings.greeting.clone(), child.stop.clone(), child.stats.view::<EchoFigures>());
                 clients.spawn(async move {
                     stats.connections.add(1);
                     stats.connections_total.add(1);
@@ -117,11 +144,7 @@ async fn serve(mut child: Child, settings: Settings) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn echo(
-    stream: &mut TcpStream,
-    greeting: &str,
-    stats: &meepo_node::Slot,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn echo(stream: &mut TcpStream, greeting: &str, stats: &EchoFigures) -> Result<(), Box<dyn Error + Send + Sync>> {
     stream
         .write_all(format!("{greeting} {}\n", std::process::id()).as_bytes())
         .await?;
@@ -143,6 +166,10 @@ struct Clock;
 impl Instance for Clock {
     fn name(&self) -> &'static str {
         "clock"
+    }
+
+    fn figures(&self) -> &'static [FigureInfo] {
+        ClockFigures::TABLE
     }
 
     fn stop_order(&self) -> u8 {
@@ -168,7 +195,7 @@ async fn tick(child: Child) -> Result<(), BoxError> {
         .await
         .is_err()
     {
-        child.stats.messages_out.add(1);
+        child.stats.view::<ClockFigures>().ticks.add(1);
     }
     tracing::debug!(left_ms = child.stop.timeout().as_millis(), "the clock stops");
     Ok(())

@@ -1,4 +1,4 @@
-//! Accepting connections, also when no file descriptor is free: then those that come wait, and the others are served on.
+//! Accepting connections, also when no file descriptor is free: then new connections wait, and the others are served on.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::time::Instant;
 use tokio_util::net::Listener;
 
-use crate::stats::Slot;
+use crate::observe::stats::CommonFigures;
 
 /// How long to wait when no file descriptor is free.
 const EXHAUSTED: Duration = Duration::from_millis(200);
@@ -19,17 +19,17 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Acceptor<L> {
     listener: L,
-    /// Who comes here, for the log.
+    /// The kind of peers that connect here, for the log.
     whom: &'static str,
-    stats: &'static Slot,
-    /// It is counted among the listeners that accept nobody.
+    stats: &'static CommonFigures,
+    /// Whether it is counted among the blocked listeners.
     blocked: bool,
     logged: Option<Instant>,
 }
 
 impl<L: Listener> Acceptor<L> {
-    /// Accepts on a listener.
-    pub fn new(listener: L, whom: &'static str, stats: &'static Slot) -> Self {
+    /// Accepts on a listener. `whom` names the kind of peers in log lines.
+    pub fn new(listener: L, whom: &'static str, stats: &'static CommonFigures) -> Self {
         Self {
             listener,
             whom,
@@ -43,7 +43,7 @@ impl<L: Listener> Acceptor<L> {
     pub async fn accept(&mut self) -> (L::Io, L::Addr) {
         loop {
             let accepted = if self.blocked {
-                // If nobody waits, nobody suffers from the shortage any more.
+                // If no connection waits, the shortage is over for this listener.
                 self.listener.accept().now_or_never()
             } else {
                 Some(self.listener.accept().await)
@@ -94,7 +94,7 @@ fn descriptor_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
-/// The peer gave up while it waited.
+/// Whether the failure is that of one peer, which gave up while it waited.
 fn is_about_one_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,78 +1,53 @@
-//! What every Meepo node shares.
+//! What every Meepo node shares: the command line, the configuration, a master and its children, and the cluster around them.
 //!
 //! A program's `main` gives a [`Master`] its instances and runs it; all else is behind the command line.
 //!
-//! # Layout
+//! # Layout, in the order of a node's life
 //!
-//! - [`program`]: [`Master`], what a program is made of; `cli` reads its arguments.
-//! - [`instance`]: what a node type (registry, gateway, worker) tells its master, and what a child is given.
-//! - [`config`]: `meepo.toml`, environment variables, and errors that say where; `setup` reads all of it.
-//! - `master`: listeners, children, signals, reload, stop. `child`: the other side of the fork.
-//! - `daemon`, `pidfile`, `control`: a start in the background, the lock that says who runs, the socket that answers.
-//! - `commands`: what `stop`, `status`, `reload`, `restart` and `kill` do with a node that is `running`.
-//! - [`stats`]: figures of all children in memory that the master shares with them; [`status`] shows them, with
-//!   `problems` in words; `metrics` has them for Prometheus, `exporter` serves that.
+//! - `process`: the command line, the commands behind it, and the master, which forks children. [`program`] is what a program
+//!   is made of, [`instance`] what an instance tells its master and what a child is given.
+//! - [`config`]: `meepo.toml` and environment variables; sections that become checked values once.
 //! - [`stop`]: how a child learns that it is to drain.
-//! - [`membership`]: how a node makes itself known to the registries, and learns who else is there; `roster` puts their words
-//!   together, `backoff` paces the attempts.
-//! - [`lease`]: a name that one holder in the cluster has at a time, asked for at the registries; [`claim`] has its rules,
-//!   [`clock`] what it is counted by. [`turn`]: what only one child of an address does at a time.
-//! - [`advertise`]: the address that a node tells others.
-//! - [`Acceptor`]: accepts connections, also when descriptors run out.
-//! - [`rpc`] and [`secret`]: gRPC between nodes, and the secret that they share; [`local`]: between those of one host.
-//! - [`quota`]: a bound on log lines that a stranger can cause.
-//! - `logs`: one line an event. `heap`: memory that goes back to the system. `sys`: all that is unsafe.
+//! - `observe`: [`stats`] (figures of all children, in memory that the master shares with them), the log, [`quota`] (a bound on
+//!   log lines that a stranger can cause), [`status`], and the metrics for Prometheus.
+//! - `cluster`: [`membership`] (the registries, and the nodes that they know), [`advertise`] (the address that a node tells
+//!   others), [`lease`] (a name that one holder in the cluster has at a time; [`claim`] has its rules, [`clock`] its time),
+//!   [`election_lock`] (the same among the children of one listener), [`rpc`], [`secret`] and [`local`] (connections between
+//!   nodes).
+//! - [`Acceptor`]: accepts connections, also when descriptors run out. [`Backoff`]: pauses between attempts. [`error_text`]: an
+//!   error with its causes.
+//! - `sys`: all that is unsafe.
 //!
 //! # Invariants
 //!
 //! - The master has one thread, and no runtime, and opens everything before it forks.
-//! - Nothing but the lock of the pid file says whether a node runs; nothing but the master's own list says what its children
-//!   are.
+//! - Only the lock of the pid file says whether a node runs; only the master's own list says what its children are.
 //! - A child ends when its master is gone.
 
 mod acceptor;
-pub mod advertise;
 mod backoff;
-mod child;
-pub mod claim;
-mod cli;
-pub mod clock;
-mod commands;
+mod cluster;
 pub mod config;
-mod control;
-mod daemon;
-mod exporter;
-mod heap;
-pub mod instance;
-pub mod lease;
-pub mod local;
-mod logs;
-mod master;
-pub mod membership;
-mod metrics;
-mod pidfile;
-mod problems;
-pub mod program;
-pub mod quota;
-mod roster;
-pub mod rpc;
-mod running;
-pub mod secret;
-mod setup;
-pub mod stats;
-pub mod status;
+pub mod error_text;
+mod observe;
+mod process;
+mod random;
 pub mod stop;
 mod sys;
-pub mod turn;
-mod usage;
 
 pub use acceptor::Acceptor;
+
+pub use backoff::Backoff;
+pub use cluster::lease::{HeldLease, Lease};
+pub use cluster::membership::Membership;
+pub use cluster::{advertise, claim, clock, election_lock, lease, local, membership, rpc, secret};
 pub use config::{Config, ConfigError, NodeSection};
-pub use instance::{BoxError, Child, Instance, Listen, Plan};
-pub use lease::{Held, Lease};
-pub use membership::Membership;
 /// An allocator that a program may choose as its global one: what it keeps goes back to the system while a child is quiet.
 pub use mimalloc::MiMalloc as Allocator;
-pub use program::Master;
-pub use stats::{Figure, Figures, Siblings, Slot};
+pub use observe::stats::{Figure, Siblings, Slot};
+pub use observe::{quota, stats, status};
+pub use process::instance::{self, BoxError, Child, Instance, Listen, Plan};
+pub use process::program::{self, Master};
 pub use stop::{Stop, StopReason};
+#[doc(hidden)]
+pub use sys::RowOf;

@@ -26,7 +26,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A signal that has not come yet. A drain may take this long if whoever gives the signal does not say otherwise.
+    /// A signal that has not come yet. A drain may take this long unless the signal comes with another time.
     pub fn new(timeout: Duration) -> Self {
         Self {
             token: CancellationToken::new(),
@@ -64,7 +64,7 @@ impl Stop {
         self.given.get().map(|(reason, _)| *reason)
     }
 
-    /// The token behind the signal, for those who want to derive others from it.
+    /// The token behind the signal, to derive other tokens from.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }

@@ -1,15 +1,13 @@
-//! The only module with `unsafe`: thin, safe wrappers of system calls that neither `std` nor `nix` offers safely.
+//! The only module with `unsafe`: thin, safe wrappers of calls that no library offers safely.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr::NonNull;
-use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal};
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::ForkResult;
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
@@ -30,7 +28,7 @@ pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count())
 }
 
-/// Sets a signal to be ignored or to do what it does by default.
+/// Sets a signal to be ignored, or to have its default effect.
 pub(crate) fn dispose(signal: Signal, ignore: bool) {
     let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
     // SAFETY: no handler of our own is installed, so nothing has to be async-signal-safe.
@@ -46,16 +44,16 @@ pub(crate) fn exit_now(code: i32) -> ! {
 
 /// Watches a socket for one kind of readiness.
 pub(crate) fn watch(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
-    // SAFETY: the socket is given away, and is the same open descriptor until it is dropped with what watches it.
+    // SAFETY: the socket is given away, and stays the same open descriptor until it is dropped together with its watcher.
     unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(Into::into)
 }
 
-/// Receives from a socket into what a buffer has left; 0 bytes if that is nothing, or the other end is done.
+/// Receives from a socket into the room that a buffer has left. Returns 0 if there is no room, or the other end is done.
 pub(crate) fn receive(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-    // SAFETY: nothing is taken out of the bytes that are not initialized, and the system only writes to them.
+    // SAFETY: no byte that is not initialized is read, and the system only writes to them.
     let room = unsafe { buffer.unfilled_mut() };
     let read = SockRef::from(socket).recv(room)?;
-    // SAFETY: the system has written as many.
+    // SAFETY: the system has written this number of bytes.
     unsafe { buffer.assume_init(read) };
     buffer.advance(read);
     Ok(read)
@@ -65,7 +63,7 @@ pub(crate) fn receive(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> io::Resul
 /// that of mimalloc.
 pub(crate) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the allocator takes its own locks, and what it gives back is nobody's.
+    // SAFETY: the allocator takes its own locks, and gives back only memory that nobody uses.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -112,63 +110,65 @@ pub(crate) fn shared_at<T: Zeroed>(start: NonNull<u8>, length: usize, offset: us
 /// Types that consist of atomics only, for which zeroes are a valid value.
 pub(crate) trait Zeroed: Sync + 'static {}
 
-/// A descriptor that stands for a process, and for no later one with the same number.
-#[derive(Debug)]
-pub(crate) struct PidFd(OwnedFd);
+/// A type that lies in memory as a row of items, and of nothing else.
+///
+/// # Safety
+///
+/// The type is `repr(C)`, and its fields are [`RowOf::COUNT`] items one after the other.
+pub unsafe trait RowOf<Item>: Sized {
+    /// The number of items.
+    const COUNT: usize;
+}
 
-impl PidFd {
-    /// Opens the descriptor of a process that runs.
-    pub(crate) fn open(pid: Pid) -> io::Result<Self> {
-        // SAFETY: the call takes two numbers and gives a new descriptor or -1.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-        // SAFETY: the descriptor is new, so nobody else owns it.
-        RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).map_or_else(
-            || Err(io::Error::last_os_error()),
-            |fd| Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) })),
-        )
-    }
+/// The first items of a longer row as a type with names for them.
+///
+/// # Panics
+///
+/// If there are too few items.
+pub(crate) fn view<Item, Row: RowOf<Item>>(items: &[Item]) -> &Row {
+    assert!(Row::COUNT <= items.len(), "the row is long enough");
+    // SAFETY: by the contract of `RowOf` the type is as many items as were just counted, so it lies within the slice and is
+    // aligned as they are. The reference lives as long as that to the items.
+    unsafe { &*items.as_ptr().cast::<Row>() }
+}
 
-    /// Sends a signal to that process, or fails if it is gone.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        let no_info: *const libc::siginfo_t = std::ptr::null();
-        // SAFETY: the descriptor is open; a null pointer asks for the plain information of `kill`.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.0.as_raw_fd(),
-                signal as libc::c_int,
-                no_info,
-                0,
-            )
-        };
-        if done == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
+/// Declares a struct whose first field is a row of items itself, and whose other fields are one item each.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! row_of {
+    ($(#[$meta:meta])* $item:ty => $vis:vis struct $row:ident {
+        $first_name:ident: $first:ty,
+        $($(#[$doc:meta])* $name:ident,)*
+    }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        $vis struct $row {
+            /// The row that this one begins with.
+            $vis $first_name: $first,
+            $($(#[$doc])* $vis $name: $item,)*
         }
-    }
 
-    /// Waits until that process has ended, or the time is over: then it says `false`.
-    pub(crate) fn wait(&self, limit: Duration) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        use std::os::fd::AsFd;
-        let deadline = std::time::Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(0) if left.is_zero() => return false,
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return true,
-                Err(_) => return false,
-            }
+        // SAFETY: `repr(C)`; the first field is a row of items, as the count asks for, and each other field is an item.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::RowOf<$item> for $row {
+            const COUNT: usize = <$first as $crate::RowOf<$item>>::COUNT + [$(stringify!($name)),*].len();
         }
-    }
+    };
+}
+
+/// A row without items.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct NoItems;
+
+// SAFETY: it has no field.
+unsafe impl<Item> RowOf<Item> for NoItems {
+    const COUNT: usize = 0;
 }
 
 /// Closes descriptors.
 ///
-/// Whatever owned them must never be used or dropped again: this is for a child that ends without returning.
+/// Their owners must never be used or dropped again: this is for a child that ends without returning.
 pub(crate) fn close(descriptors: &[RawFd]) {
     for fd in descriptors {
         // SAFETY: closing touches no memory, and by the contract nothing uses the descriptor any more.
@@ -176,10 +176,11 @@ pub(crate) fn close(descriptors: &[RawFd]) {
     }
 }
 
-/// Closes what the program was started with beside the standard descriptors, such as a pipe that somebody reads to its end.
+/// Closes the descriptors that the program was started with beside the standard ones, such as a pipe that another process
+/// reads to its end.
 ///
-/// What the program itself has opened is not touched: `std`, and all else that is written for threads, sets the mark
-/// close-on-exec, and what was inherited does not have it.
+/// Descriptors that the program itself has opened are not touched: `std`, and all libraries that are written for threads, set
+/// the mark close-on-exec, which inherited descriptors do not have.
 pub(crate) fn close_inherited() {
     for fd in open_descriptors().into_iter().filter(|fd| *fd > 2) {
         // SAFETY: the call takes a number, and fails if no descriptor has it.
@@ -202,7 +203,7 @@ fn open_descriptors() -> Vec<RawFd> {
 
 /// Takes up a descriptor that was handed on by its number, such as from the binary before this one.
 ///
-/// Says nothing if it is not open. The number must have been handed on for this: nobody else may own it.
+/// An error if it is not open. The number must have been handed on for this: nobody else may own it.
 pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the call takes a number, and fails if no descriptor has it.
     if fd <= 2 || unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
@@ -225,52 +226,9 @@ pub(crate) fn take_variable(name: &str) -> Option<std::ffi::OsString> {
     Some(value)
 }
 
-/// A number that nobody can guess.
-pub(crate) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // SAFETY: the buffer is ours and as long as is said.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got == 8 {
-        u64::from_ne_bytes(bytes)
-    } else {
-        // Before the kernel's generator is ready nothing of ours runs; this is for completeness.
-        u64::from(std::process::id()) ^ (&raw const bytes as u64)
-    }
-}
-
-/// How many clock ticks, as in `/proc/<pid>/stat`, a second has.
-pub(crate) fn ticks_per_second() -> f64 {
-    // SAFETY: the call takes a number and gives a number.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    if ticks > 0 { ticks as f64 } else { 100.0 }
-}
-
-/// The bytes in a page of memory.
-pub(crate) fn page_size() -> u64 {
-    // SAFETY: the call takes a number and gives a number.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).unwrap_or(4096)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_descriptor_tells_of_the_end() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
-        let pidfd = PidFd::open(Pid::from_raw(child.id().cast_signed())).unwrap();
-        assert!(!pidfd.wait(Duration::ZERO));
-        pidfd.signal(Signal::SIGKILL).unwrap();
-        assert!(pidfd.wait(Duration::from_secs(10)));
-        child.wait().unwrap();
-        assert!(pidfd.signal(Signal::SIGKILL).is_err());
-    }
-
-    #[test]
-    fn random_numbers_differ() {
-        assert_ne!(random(), random());
-    }
 
     #[test]
     fn shared_memory_is_zeroed() {

@@ -1,11 +1,11 @@
-//! The table of close codes: what a client is told when it is closed, and whether it should come back.
+//! The table of close codes: the code and the reason that a client is sent when it is closed, and whether it should reconnect.
 
-/// What a client should do after a close.
+/// Whether a client should reconnect after a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reconnect {
-    /// The same would happen again.
+    /// No: it would be closed again for the same cause.
     No,
-    /// At once, or after a short random time.
+    /// Yes: at once, or after a short random pause.
     Yes,
 }
 
@@ -16,7 +16,7 @@ pub struct CloseCode {
     pub code: u16,
     /// The reason on the wire.
     pub reason: &'static str,
-    /// What the client should do.
+    /// Whether the client should reconnect.
     pub reconnect: Reconnect,
 }
 
@@ -28,28 +28,28 @@ const fn close(code: u16, reason: &'static str, reconnect: Reconnect) -> CloseCo
     }
 }
 
-/// A worker closed the client and named no code.
+/// A worker has closed the client and named no code.
 pub const NORMAL: CloseCode = close(1000, "", Reconnect::No);
 /// The gateway stops.
 pub const GOING_AWAY: CloseCode = close(1001, "gateway stops", Reconnect::Yes);
-/// The client broke the protocol.
+/// The client has broken the protocol.
 pub const PROTOCOL_ERROR: CloseCode = close(1002, "protocol error", Reconnect::No);
-/// A text message was not UTF-8.
+/// A text message of the client was not UTF-8.
 pub const INVALID_TEXT: CloseCode = close(1007, "text is not UTF-8", Reconnect::No);
-/// A worker rejected a client that another worker had let in.
+/// A worker has rejected a client that another worker had accepted.
 pub const POLICY: CloseCode = close(1008, "rejected", Reconnect::No);
-/// The client did not read what it was sent.
+/// The client has not read the messages that it was sent: its send buffer is full.
 pub const SLOW_CLIENT: CloseCode = close(1008, "slow client", Reconnect::Yes);
-/// The client was silent for longer than the heartbeat limit.
+/// The client was silent for longer than its heartbeat allows.
 pub const HEARTBEAT_LOST: CloseCode = close(1008, "heartbeat lost", Reconnect::Yes);
-/// A message was over the limit.
+/// A message of the client was larger than the limit.
 pub const TOO_BIG: CloseCode = close(1009, "message too big", Reconnect::No);
-/// An event of the client ended several workers in turn.
+/// An event of the client was given up, since several links ended while it was in flight.
 pub const GIVEN_UP: CloseCode = close(1011, "message could not be handled", Reconnect::Yes);
-/// The gateway is being replaced.
+/// The gateway restarts: its next generation is there.
 pub const RESTART: CloseCode = close(1012, "gateway restarts", Reconnect::Yes);
 
-/// All of them, in the order of their numbers.
+/// All close codes that Meepo sends, in the order of their numbers.
 pub const ALL: [CloseCode; 10] = [
     NORMAL,
     GOING_AWAY,

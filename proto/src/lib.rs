@@ -1,11 +1,13 @@
 //! The wire protocols of Meepo: the code generated from the `.proto` files, identifiers and close codes.
 //!
+//! The generated code is in `src/generated`; `cargo run -p meepo-proto-generate` writes it anew.
+//!
 //! # Layout
 //!
 //! - [`link`]: events and commands between a gateway child and a worker child.
 //! - [`registry`]: how nodes announce themselves and find each other.
 //! - [`etcd`]: the part of etcd's API that the registry uses.
-//! - [`push`]: what any program can ask a worker's push API.
+//! - `push` (with the feature of that name): what any program can ask a worker's push API.
 //! - [`id`]: identifiers of clients, gateways and workers.
 //! - [`codec`]: how messages are encoded into streams.
 //! - [`codes`]: the table of close codes.
@@ -14,26 +16,22 @@
 pub mod codec;
 pub mod codes;
 pub mod id;
+#[cfg(feature = "push")]
 pub mod push;
+pub mod registry;
 
 pub use id::{ClientId, ClientNumber, EventNumber, GatewayId, QueryId, RequestNumber, Seq, WorkerId};
 
 /// Events and commands between a gateway child and a worker child.
 #[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
 pub mod link {
-    tonic::include_proto!("meepo.link.v1");
-}
-
-/// How nodes announce themselves and find each other.
-#[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
-pub mod registry {
-    tonic::include_proto!("meepo.registry.v1");
+    include!("generated/meepo.link.v1.rs");
 }
 
 /// The part of etcd's API that the registry uses.
 #[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
 pub mod etcd {
-    tonic::include_proto!("etcdserverpb");
+    include!("generated/etcdserverpb.rs");
 }
 
 /// The gRPC metadata in which a node shows the shared secret.

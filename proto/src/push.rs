@@ -1,4 +1,5 @@
-//! Pushing to clients, and asking about them, from any program: the calls of the push API, over gRPC and in JSON.
+//! The messages of the push API, over gRPC and as JSON: the code generated from `push.proto`, and how JSON is read and written
+//! where serde alone would do it differently. `json.rs` of the build script names these functions.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,12 +14,15 @@ pub use generated::*;
 
 #[allow(clippy::all, missing_debug_implementations, unreachable_pub)]
 mod generated {
-    tonic::include_proto!("meepo.push.v1");
+    include!("generated/meepo.push.v1.rs");
 }
 
-/// A message that is written as an object. Types that are derived would take a list of the fields' values as well.
+/// A message that is a JSON object. What serde derives would also take an array of the fields' values.
 #[derive(Debug)]
-pub struct Object<T>(pub T);
+pub struct Object<T>(
+    /// The message.
+    pub T,
+);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -40,17 +44,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// A field that is a message.
 fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     Object::deserialize(from).map(|object| Some(object.0))
 }
 
-/// A field that may be left out, and is not `null`.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+/// An optional field: it may be left out, but `null` is refused.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-/// A whole number, also one that is written with a fraction of zero, as JSON Schema has it.
-fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+/// A whole number; also one that is written with a fraction of zero, which JSON Schema counts as whole.
+fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     struct Whole;
 
     impl Visitor<'_> for Whole {
@@ -76,8 +81,8 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     from.deserialize_any(Whole).map(Some)
 }
 
-/// A list that is not empty: such a one would mean everyone at one place and nobody at another.
-fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+/// A list with at least one entry: an empty one would mean all clients in a filter and no client in a target.
+fn non_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let list = Vec::deserialize(from)?;
     match list.is_empty() {
         true => Err(D::Error::custom("the list is empty")),
@@ -85,6 +90,7 @@ fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     }
 }
 
+/// Bytes, which are base64 in JSON.
 fn base64<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
     let text = String::deserialize(from)?;
     match BASE64.decode(text.as_bytes()) {
@@ -93,6 +99,7 @@ fn base64<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error>
     }
 }
 
+/// The name of a delivery in place of its number.
 fn delivery<S: Serializer>(number: &Option<i32>, to: S) -> Result<S::Ok, S::Error> {
     let delivery = number.and_then(|number| Delivery::try_from(number).ok());
     delivery.unwrap_or_default().serialize(to)

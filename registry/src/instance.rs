@@ -1,17 +1,19 @@
-//! What the master has to know of a registry.
+//! What the master is told of a registry: its listener, its children and their settings.
 
 use std::rc::Rc;
 
+use meepo_node::stats::FigureInfo;
 use meepo_node::{Config, ConfigError, Instance, Listen, Plan};
 
-use crate::serve;
+use crate::child;
+use crate::figures::RegistryFigures;
 use crate::settings::RegistrySection;
 
-/// The registry, for a master to run.
+/// The node type `registry`, for a [`Master`](meepo_node::Master) to run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RegistryInstance(());
 
-/// The registry, for a master to run.
+/// The node type `registry`, for a [`Master`](meepo_node::Master) to run.
 pub fn instance() -> RegistryInstance {
     RegistryInstance(())
 }
@@ -21,22 +23,34 @@ impl Instance for RegistryInstance {
         "registry"
     }
 
+    fn figures(&self) -> &'static [FigureInfo] {
+        RegistryFigures::TABLE
+    }
+
+    fn stop_order(&self) -> u8 {
+        // Until they have drained, gateways and workers find each other here.
+        2
+    }
+
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
-        let settings = RegistrySection::read(config)?;
-        let effective = toml::Table::try_from(&settings).map_err(|error| config.invalid("registry", error))?;
+        let section: RegistrySection = config.section("registry")?;
+        let settings = section
+            .check()
+            .map_err(|invalid| config.invalid(invalid.key, invalid.reason))?;
+        let effective = toml::Table::try_from(&section).map_err(|error| config.invalid("registry", error))?;
         Ok(Plan {
-            children: settings.children,
+            children: section.children,
             threads: 1,
             shared: vec![Listen {
                 label: "registry".into(),
-                address: settings.address,
+                address: section.address,
                 key: "registry.address".into(),
                 page: None,
             }],
             own: None,
             effective,
             further: toml::Table::new(),
-            serve: Rc::new(move |child| Box::pin(serve::child(child, settings.clone()))),
+            serve: Rc::new(move |child| Box::pin(child::run(child, settings.clone()))),
         })
     }
 }

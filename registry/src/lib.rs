@@ -1,37 +1,32 @@
-//! The registry of a Meepo cluster: it tracks which nodes are alive, and tells those who ask.
+//! The registry of a Meepo cluster: which gateways and workers are alive, and who holds which lease.
 //!
-//! # Layout
+//! # Layout, in the order in which an announcement passes
 //!
-//! - [`settings`]: the section `[registry]`.
-//! - [`store`]: what keeps the nodes, as a trait; [`memory`] is the one that a registry has alone, [`etcd`] the one that
-//!   several share. `feed`: what watchers of either are sent.
-//! - [`grants`]: names that one holder has at a time, as the store `memory` knows them.
-//! - `service`: the gRPC calls over a store.
-//! - `serve`: a child, from its listener to its drain.
+//! - `instance`: what the master is told of a registry; [`settings`]: the section `[registry]`, declared and checked.
+//! - `child`: one child, from its listener to its drain. It chooses the store.
+//! - `service`: the gRPC calls. A node's stream of announcements is checked there, and its heartbeats are watched.
+//! - [`store`]: the trait [`Store`], which keeps nodes and leases, and tells watchers of changes. Each implementation has a
+//!   folder: `store/memory` for a registry that shares with nobody, `store/etcd` for several that share.
 //!
 //! # Invariants
 //!
-//! - What is kept is soft state: a registry that starts again has nobody, and the nodes come back by themselves.
+//! - What is kept is soft state: a registry that starts again knows no node, and the nodes register again by themselves.
 //! - A registration lasts as long as its stream, or until its heartbeats stop.
-//! - Two nodes are never at one address: the later one takes it, and keeps it.
-//! - A registry that stops says of no node that it has left.
-//! - A name is granted to nobody as long as another may have it, be it from an earlier registry at the same address.
+//! - Two nodes never have one address: the later one takes it, and keeps it.
+//! - A registry that stops tells no watcher that a node has left.
+//! - A lease is granted to no holder as long as another may have it, be it from an earlier registry at the same address.
 
-pub mod etcd;
-mod feed;
-pub mod grants;
+mod child;
+mod figures;
 mod instance;
-pub mod memory;
-mod serve;
 mod service;
 pub mod settings;
 pub mod store;
 #[cfg(test)]
 mod tests;
 
-pub use etcd::Etcd;
-pub use grants::{Grant, Grants};
 pub use instance::{RegistryInstance, instance};
-pub use memory::Memory;
 pub use settings::{EtcdSection, RegistrySection};
-pub use store::{Lease, Refused, Store};
+pub use store::etcd::EtcdStore;
+pub use store::memory::MemoryStore;
+pub use store::{Registration, Store, StoreError};

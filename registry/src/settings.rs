@@ -1,15 +1,17 @@
-//! The section `[registry]`.
+//! The section `[registry]`: its keys, their defaults and limits, and the checked settings that a child works with.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use meepo_node::{Config, ConfigError};
 use serde::{Deserialize, Serialize};
 
-/// Each has a lease and a watch at etcd.
-const MAX_CHILDREN: usize = 64;
+/// How many children there may be: each has a lease and a watch at etcd.
+const CHILDREN: RangeInclusive<usize> = 1..=64;
+/// How long the time between two heartbeats may be.
+const HEARTBEAT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
-/// The section `[registry]`.
+/// The section `[registry]`, as the configuration has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrySection {
@@ -18,12 +20,12 @@ pub struct RegistrySection {
     /// Child processes, at most 64. Default: 1, and the store `memory` allows no other number, since children share no
     /// memory.
     pub children: usize,
-    /// What keeps the nodes. Default: `memory`.
+    /// Where nodes and leases are kept. Default: `memory`.
     pub store: StoreKind,
     /// How often a node says that it is alive, from 100 ms to 60 s. Default: `2s`.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
-    /// A node that was not heard of for this long has gone; at least two heartbeats. A node whose process ends is gone
+    /// A node that has sent nothing for this long counts as gone; at least two heartbeats. A node whose process ends is gone
     /// at once, so this is for hosts that crash and networks that break. Default: `8s`.
     #[serde(with = "humantime_serde")]
     pub expiry: Duration,
@@ -32,25 +34,16 @@ pub struct RegistrySection {
 }
 
 /// The section `[registry.etcd]`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EtcdSection {
-    /// The members of etcd, host and port. Default: `127.0.0.1:2379`.
+    /// The members of etcd, host and port each. Default: `127.0.0.1:2379`.
     pub endpoints: Vec<String>,
     /// What all keys begin with: clusters that share an etcd need different ones. Default: `/meepo`.
     pub prefix: String,
 }
 
-impl Default for EtcdSection {
-    fn default() -> Self {
-        Self {
-            endpoints: vec!["127.0.0.1:2379".into()],
-            prefix: "/meepo".into(),
-        }
-    }
-}
-
-/// What keeps the nodes.
+/// Where nodes and leases are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
@@ -58,6 +51,33 @@ pub enum StoreKind {
     Memory,
     /// etcd, which several registries share.
     Etcd,
+}
+
+/// What a child works with: values of a [`RegistrySection`] that was checked.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistrySettings {
+    /// How often nodes send a heartbeat.
+    pub(crate) heartbeat: Duration,
+    /// How long a node may be silent.
+    pub(crate) expiry: Duration,
+    /// Where nodes and leases are kept.
+    pub(crate) store: StoreSettings,
+}
+
+/// The store of a registry, with the settings that it alone has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StoreSettings {
+    Memory,
+    Etcd(EtcdSection),
+}
+
+/// A value of the section that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InvalidSetting {
+    /// The whole key.
+    pub(crate) key: &'static str,
+    /// What the value has to be.
+    pub(crate) reason: &'static str,
 }
 
 impl Default for RegistrySection {
@@ -73,51 +93,68 @@ impl Default for RegistrySection {
     }
 }
 
-impl RegistrySection {
-    /// Reads and checks the section.
-    pub fn read(config: &Config) -> Result<Self, ConfigError> {
-        let section: Self = config.section("registry")?;
-        match section.problem() {
-            Some((key, why)) => Err(config.invalid(key, why)),
-            None => Ok(section),
+impl Default for EtcdSection {
+    fn default() -> Self {
+        Self {
+            endpoints: vec!["127.0.0.1:2379".into()],
+            prefix: "/meepo".into(),
         }
-    }
-
-    /// The setting that cannot be used, and why.
-    fn problem(&self) -> Option<(&'static str, &'static str)> {
-        if !(1..=MAX_CHILDREN).contains(&self.children) {
-            return Some(("registry.children", "must be from 1 to 64"));
-        }
-        if self.children != 1 && self.store == StoreKind::Memory {
-            return Some(("registry.children", "the store `memory` needs exactly 1 child"));
-        }
-        if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.heartbeat) {
-            return Some(("registry.heartbeat", "must be from 100ms to 60s"));
-        }
-        if self.expiry < self.heartbeat * 2 {
-            return Some(("registry.expiry", "must be at least two heartbeats"));
-        }
-        if self.etcd.endpoints.is_empty() {
-            return Some(("registry.etcd.endpoints", "names no member of etcd"));
-        }
-        if self.etcd.endpoints.iter().any(|endpoint| !is_endpoint(endpoint)) {
-            return Some((
-                "registry.etcd.endpoints",
-                "must be host and port each, as in `10.0.0.1:2379`",
-            ));
-        }
-        if self.etcd.prefix.trim_matches('/').is_empty() {
-            return Some(("registry.etcd.prefix", "must not be empty"));
-        }
-        None
     }
 }
 
-/// Host and port, and nothing else.
-fn is_endpoint(text: &str) -> bool {
-    let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+impl RegistrySection {
+    /// Checks each value against its limits.
+    pub(crate) fn check(&self) -> Result<RegistrySettings, InvalidSetting> {
+        let invalid = |key, reason| Err(InvalidSetting { key, reason });
+        if !CHILDREN.contains(&self.children) {
+            return invalid("registry.children", "must be from 1 to 64");
+        }
+        if self.children != 1 && self.store == StoreKind::Memory {
+            return invalid("registry.children", "the store `memory` needs exactly 1 child");
+        }
+        if !HEARTBEAT.contains(&self.heartbeat) {
+            return invalid("registry.heartbeat", "must be from 100ms to 60s");
+        }
+        if self.expiry < self.heartbeat * 2 {
+            return invalid("registry.expiry", "must be at least two heartbeats");
+        }
+        // Also where it is not used, so that a mistake shows before the store is changed.
+        let etcd = self.etcd.check()?;
+        Ok(RegistrySettings {
+            heartbeat: self.heartbeat,
+            expiry: self.expiry,
+            store: match self.store {
+                StoreKind::Memory => StoreSettings::Memory,
+                StoreKind::Etcd => StoreSettings::Etcd(etcd.clone()),
+            },
+        })
+    }
+}
+
+impl EtcdSection {
+    fn check(&self) -> Result<&Self, InvalidSetting> {
+        let invalid = |key, reason| Err(InvalidSetting { key, reason });
+        if self.endpoints.is_empty() {
+            return invalid("registry.etcd.endpoints", "names no member of etcd");
+        }
+        if self.endpoints.iter().any(|endpoint| !is_host_and_port(endpoint)) {
+            return invalid(
+                "registry.etcd.endpoints",
+                "must be host and port each, as in `10.0.0.1:2379`",
+            );
+        }
+        if self.prefix.trim_matches('/').is_empty() {
+            return invalid("registry.etcd.prefix", "must not be empty");
+        }
+        Ok(self)
+    }
+}
+
+/// Whether a text is host and port, and nothing else.
+fn is_host_and_port(text: &str) -> bool {
+    let is_of_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
     text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && host.chars().all(is_host) && port.parse::<u16>().is_ok_and(|port| port != 0)
+        !host.is_empty() && host.chars().all(is_of_host) && port.parse::<u16>().is_ok_and(|port| port != 0)
     })
 }
 
@@ -125,12 +162,10 @@ fn is_endpoint(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The key that a section's text is refused for.
+    /// The key for which a section is refused.
     fn refused(text: &str) -> Option<&'static str> {
-        toml::from_str::<RegistrySection>(text)
-            .unwrap()
-            .problem()
-            .map(|(key, _)| key)
+        let section: RegistrySection = toml::from_str(text).unwrap();
+        section.check().err().map(|invalid| invalid.key)
     }
 
     #[test]

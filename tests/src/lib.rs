@@ -1,68 +1,42 @@
-//! The end-to-end tests' harness: real masters as processes, and clients with deadlines.
+//! The harness of the end-to-end tests: real masters as processes, and clients with deadlines.
 //!
 //! # Layout
 //!
-//! - [`binaries`]: finds the programs under test, and builds them once.
-//! - [`host`]: a loopback address of a test's own, so that every port is free.
-//! - [`node`]: a master with its own folder and `meepo.toml`.
-//! - [`processes`]: the processes of a node, and signals to them.
-//! - [`status`]: `status --json` as types.
-//! - [`events`]: what the test worker wrote down; [`jobs`]: what its job did.
-//! - [`ws`], [`raw`], [`mod@line`]: clients; `raw` can break the protocol.
-//! - [`browser`]: a real browser.
-//! - [`http`]: plain requests; [`scrape`]: metrics, read strictly.
-//! - [`network`]: a network of a test's own, whose packets can be dropped; [`disk`]: a small disk.
-//! - [`etcd`]: a cluster of etcd of a test's own.
-//! - [`endpoint`]: an HTTP endpoint for the webhook worker; [`hooked`]: a cluster with such a worker.
-//! - [`played`]: a gateway, and workers that the test plays.
-//! - [`web`]: the example of that name, from its own file.
+//! - [`machine`]: the programs under test; addresses, networks, disks and processes of a test's own.
 //! - [`wait`]: conditions with a deadline.
-//! - [`cluster`]: a cluster under test, [`load`]: clients that number what they send, and [`checker`]: what was lost,
-//!   repeated or reordered.
+//! - [`clients`]: WebSocket, lines, HTTP, and a load of clients that number their messages.
+//! - [`checking`]: events, status, metrics; what was lost, repeated or reordered.
+//! - [`nodes`]: masters, and clusters of them.
+//! - [`servers`]: programs beside the nodes: etcd, an endpoint, a browser.
 //!
 //! A test fails by panicking; the nodes that are dropped then print their logs.
 
-pub mod binaries;
-pub mod browser;
-pub mod checker;
-pub mod cluster;
-pub mod disk;
-pub mod endpoint;
-pub mod etcd;
-pub mod events;
-pub mod hooked;
-pub mod host;
-pub mod http;
-pub mod jobs;
-pub mod line;
-pub mod load;
-pub mod network;
-pub mod node;
-pub mod played;
-pub mod processes;
-pub mod raw;
-pub mod scrape;
-pub mod status;
+pub mod checking;
+pub mod clients;
+pub mod machine;
+pub mod nodes;
+pub mod servers;
 pub mod wait;
-pub mod web;
-pub mod ws;
 
-pub use checker::Verdict;
-pub use cluster::Cluster;
-pub use disk::Disk;
-pub use endpoint::{Endpoint, Post, Reply};
-pub use etcd::Etcd;
-pub use events::{Events, Record};
-pub use hooked::Hooked;
-pub use host::Host;
-pub use http::Http;
-pub use jobs::{Jobs, Step};
-pub use line::Line;
-pub use load::{Life, Load};
-pub use network::Network;
-pub use node::{Builder, Finished, Node};
-pub use raw::{Frame, Raw};
-pub use scrape::Scrape;
-pub use status::Status;
+pub use checking::checker::Verdict;
+pub use checking::events::{Events, Record};
+pub use checking::jobs::{Jobs, Step};
+pub use checking::scrape::Scrape;
+pub use checking::status::{self, Status};
+pub use clients::http::{self, Http};
+pub use clients::line::Line;
+pub use clients::load::{Life, Load};
+pub use clients::raw::{self, Frame, Raw};
+pub use clients::ws::{Incoming, Ws};
+pub use machine::disk::Disk;
+pub use machine::host::Host;
+pub use machine::network::{self, Network};
+pub use machine::{binaries, processes};
+pub use nodes::cluster::Cluster;
+pub use nodes::node::{Builder, Finished, Node};
+pub use nodes::webhook_cluster::WebhookCluster;
+pub use nodes::{played, web};
+pub use servers::browser;
+pub use servers::endpoint::{Endpoint, Post, Reply};
+pub use servers::etcd::Etcd;
 pub use wait::{DEADLINE, in_time, wait_for, wait_until};
-pub use ws::{Incoming, Ws};

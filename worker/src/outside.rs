@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meepo_node::secret::SecretHeader;
-use meepo_node::stats::Slot;
 use meepo_node::{Membership, NodeSection};
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::registry::{Kind, Node};
@@ -16,6 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::cluster::leader_jobs::LeaderJobs;
+use crate::figures::WorkerFigures;
 use crate::link::Identity;
 use crate::link::send_budget::SendBudget;
 use crate::runtime::client_queues::ClientQueues;
@@ -97,7 +97,7 @@ impl Outside {
         };
         let limits = WorkerSection::default().limits();
         // The figures live as long as the links' tasks do; a program joins a cluster once.
-        let stats: &'static Slot = Box::leak(Box::default());
+        let stats: &'static WorkerFigures = Box::leak(Box::default());
         let budget = SendBudget::new(usize::MAX, None, stats);
         let until = CancellationToken::new();
         let guard = until.clone().drop_guard();

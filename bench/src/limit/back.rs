@@ -1,4 +1,4 @@
-//! The worker's part: reads what there is, and answers it in one write.
+//! The back, which has the worker's part: reads all records that are there, and answers them in one write.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;

@@ -8,13 +8,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) stream: TcpStream,
-    /// The handshake is through.
+    /// The handshake is done.
     open: bool,
-    /// The beginning of what has not come whole yet.
+    /// The beginning of a frame that is not complete yet.
     partial: Vec<u8>,
     out: Vec<u8>,
     written: usize,
-    /// It is on the list of those to be written.
+    /// It is on the list of clients to be written to.
     pub(super) listed: bool,
 }
 
@@ -30,7 +30,7 @@ impl Client {
         }
     }
 
-    /// Reads all that is there, and gives each message. An error is the client's end.
+    /// Reads all messages that are there. An error ends the client.
     pub(super) fn read(&mut self, scratch: &mut [u8], mut on: impl FnMut(&[u8])) -> io::Result<()> {
         loop {
             let length = match self.stream.read(scratch) {
@@ -86,12 +86,12 @@ impl Client {
         Ok(used)
     }
 
-    /// Adds to what is to be written.
+    /// Appends a frame to those that are to be written.
     pub(super) fn push(&mut self, frame: &[u8]) {
         self.out.extend_from_slice(frame);
     }
 
-    /// Writes a frame now, if nothing is in front of it.
+    /// Writes a frame now, unless others wait before it.
     pub(super) fn write(&mut self, frame: &[u8]) {
         if self.out.is_empty() {
             let written = self.stream.write(frame).unwrap_or(0);
@@ -101,7 +101,7 @@ impl Client {
         }
     }
 
-    /// Writes as much as the socket takes. A client that is broken is found by reading.
+    /// Writes as much as the socket takes. A broken socket is noticed when it is read.
     pub(super) fn flush(&mut self) {
         while self.written < self.out.len() {
             match self.stream.write(&self.out[self.written..]) {
@@ -134,8 +134,8 @@ pub(super) fn frame(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// The payload of the frame at the beginning, and the frame's length, if it is all there. It has to be a data frame with
-/// a mask.
+/// The payload of the frame at the beginning, and the frame's length, if the frame is complete. It has to be a masked data
+/// frame.
 fn unmask(input: &mut [u8]) -> Option<(&[u8], usize)> {
     let (length, start) = match *input.get(1)? & 0x7f {
         126 => (u16::from_be_bytes(*input.get(2..)?.first_chunk()?) as usize, 4),

@@ -1,4 +1,4 @@
-//! The gateway's part: the clients' sockets and the groups.
+//! The front, which has the gateway's part: the clients' sockets and the groups.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,14 +18,14 @@ const BUFFER: usize = 256 << 10;
 
 struct Front {
     clients: Vec<Option<Client>>,
-    /// Members by group. Those that have gone stay in it: no number is used twice.
+    /// Members by group. Clients that have gone stay members: no number is used twice.
     groups: HashMap<Box<[u8]>, Vec<usize>>,
-    /// Clients that have something to be written at the end of the turn.
+    /// Clients with frames to be written at the end of the turn.
     listed: Vec<usize>,
     frame: Vec<u8>,
 }
 
-/// The other process, if there is one.
+/// The stream to the back.
 struct Link {
     stream: UnixStream,
     input: Vec<u8>,
@@ -52,7 +52,7 @@ pub(super) fn run(address: SocketAddr, back: Option<net::UnixStream>) -> io::Res
     };
     let mut events = Events::with_capacity(1024);
     let mut scratch = vec![0; BUFFER];
-    // What clients have sent, if there is no other process.
+    // The clients' messages, if there is no back.
     let mut records = Vec::new();
     loop {
         match poll.poll(&mut events, None) {
@@ -170,7 +170,7 @@ impl Link {
         })
     }
 
-    /// Reads all that is there, and gives each record. The end of the other process is an error.
+    /// Reads all records that are there. Error: the back has ended.
     fn read(&mut self, scratch: &mut [u8], mut on: impl FnMut(Kind, u32, &[u8])) -> io::Result<()> {
         loop {
             let length = match self.stream.read(scratch) {

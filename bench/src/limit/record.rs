@@ -1,8 +1,8 @@
-//! What goes over the link: a length, a client's number, what to do, and the payload.
+//! Records of the link between front and back: a length, a client's number, a kind, and the payload.
 
 const HEAD: usize = 9;
 
-/// What a record is about.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// From the front: a client's message. From the back: a message to that client.
@@ -11,7 +11,7 @@ pub(super) enum Kind {
     Join,
     /// A message to all members of a group.
     Publish,
-    /// The same, but not to the client.
+    /// A message to all members of a group but the client.
     Others,
 }
 
@@ -23,7 +23,7 @@ pub(super) fn push(out: &mut Vec<u8>, kind: Kind, client: u32, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Gives each whole record, and says how many bytes they took.
+/// Gives each complete record to `on`, and returns how many bytes they had.
 pub(super) fn each(input: &[u8], mut on: impl FnMut(Kind, u32, &[u8])) -> usize {
     let mut used = 0;
     while let Some((head, rest)) = input[used..].split_first_chunk::<HEAD>() {
@@ -42,7 +42,7 @@ pub(super) fn each(input: &[u8], mut on: impl FnMut(Kind, u32, &[u8])) -> usize 
     used
 }
 
-/// The group that is to be joined or published to; the one room has no name.
+/// The name of the group that a client's message joins or publishes to; that of the one room is empty.
 pub(super) fn group(payload: &[u8]) -> &[u8] {
     match payload {
         [b'J', name @ ..] => name,
@@ -51,7 +51,7 @@ pub(super) fn group(payload: &[u8]) -> &[u8] {
     }
 }
 
-/// What is to be done with a client's message.
+/// What a client's message asks for.
 pub(super) fn decide(payload: &[u8]) -> Kind {
     match payload.first() {
         Some(b'J') => Kind::Join,

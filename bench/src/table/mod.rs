@@ -1,4 +1,6 @@
-//! The whole table: every workload on every server, in turn, several rounds, side by side.
+//! The table: every workload on every server in turn, for several rounds, side by side.
+//!
+//! It starts the servers and runs the loads as commands of this program; how a load works is unknown here.
 
 mod result;
 mod server;
@@ -12,11 +14,12 @@ use server::Server;
 use workload::Workload;
 
 use crate::args;
+use crate::connections::pool;
+use crate::connections::wire::Target;
 use crate::error::Error;
-use crate::pool;
-use crate::wire::Target;
 
-/// Runs the table and prints it as Markdown. What is going on is told on the standard error.
+/// Runs the table and prints it as Markdown; progress goes to the standard error. Errors: an unknown workload, a peer that
+/// cannot be started.
 pub fn run(args: &args::Table) -> Result<(), Error> {
     let mut servers = server::chosen(args)?;
     let (installed, absent) = match &args.peers {
@@ -28,7 +31,7 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
     let mut results: BTreeMap<(usize, usize), Results> = BTreeMap::new();
     for round in 0..args.rounds {
         for (row, workload) in workloads.iter().enumerate() {
-            // Whoever comes first in one round comes later in the next: what the machine does meanwhile hits all.
+            // The server that is first in one round comes later in the next, so that other work of the machine disturbs all alike.
             for turn in 0..servers.len() {
                 let column = (turn + round) % servers.len();
                 let server = &servers[column];
@@ -62,7 +65,7 @@ pub fn run(args: &args::Table) -> Result<(), Error> {
     Ok(())
 }
 
-/// One load on a server that is started for it; nothing if that server has no such thing.
+/// Runs one load on a server that is started for it; none if the server cannot take the load.
 fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<Option<Run>, Error> {
     if workload.crowd.is_some() && !server.takes_crowds() {
         return Ok(None);
@@ -88,7 +91,8 @@ fn measure(server: &Server, workload: &Workload, args: &args::Table) -> Result<O
     })
 }
 
-/// Gateway children for so many connections: each with a little less than a process can have, as they never share evenly.
+/// Gateway children for this number of connections: each may have a little less than a process can, as children never share
+/// evenly.
 fn gateways(conns: usize) -> Result<usize, Error> {
     Ok(conns.div_ceil(pool::most()? * 7 / 8))
 }

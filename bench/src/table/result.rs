@@ -1,4 +1,4 @@
-//! The figures: what runs have measured, and how it is told.
+//! The figures of runs, and how the table shows them.
 
 use std::fs;
 
@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::server::{Peer, Server};
 use crate::args;
+use crate::connections::pool;
 use crate::error::Error;
-use crate::pool;
 
-/// What one run has measured.
+/// The figures of one run, from its report.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Run {
@@ -31,9 +31,9 @@ pub(super) struct Run {
 #[derive(Debug, Default)]
 pub(super) struct Results {
     runs: Vec<Run>,
-    /// Runs that could not be made.
+    /// Runs without a report.
     pub(super) failed: usize,
-    /// The server has no such thing.
+    /// The server cannot take the load.
     pub(super) cannot: bool,
 }
 
@@ -48,7 +48,7 @@ impl Results {
         self.runs.push(run);
     }
 
-    /// What keeps the figures from being taken at their word.
+    /// Reasons to doubt the figures.
     pub(super) fn notes(&self) -> String {
         let errors: u64 = self.runs.iter().map(|run| run.errors).sum();
         let busy = self.runs.iter().filter(|run| run.client_bottleneck).count();
@@ -84,8 +84,8 @@ impl Results {
         }
     }
 
-    /// The median, and the range if there were several runs.
-    pub(super) fn told(&self, figure: impl Fn(&Run) -> Option<f64>) -> String {
+    /// The median, and the range if there were several runs, as the table shows them.
+    pub(super) fn shown(&self, figure: impl Fn(&Run) -> Option<f64>) -> String {
         let Some(median) = self.median(&figure) else {
             return "–".into();
         };
@@ -95,7 +95,7 @@ impl Results {
         }
     }
 
-    /// Medians, compared.
+    /// The median divided by that of the limit server.
     pub(super) fn ratio(&self, limit: &Self, figure: impl Fn(&Run) -> Option<f64>) -> String {
         match (self.median(&figure), limit.median(&figure)) {
             (Some(ours), Some(limit)) if limit > 0.0 => format!("{:.2}", ours / limit),
@@ -104,7 +104,7 @@ impl Results {
     }
 }
 
-/// Three digits that count, and thousands told apart.
+/// Three significant digits, and commas between thousands.
 fn short(figure: f64) -> String {
     let decimals = match figure.abs() {
         100.0.. => 0,
@@ -118,7 +118,7 @@ fn short(figure: f64) -> String {
     groups.join(",") + rest
 }
 
-/// Where and how it was measured.
+/// The head of the table: the machine, the command line and the servers.
 pub(super) fn header(args: &args::Table, servers: &[Server], absent: &[Peer]) -> Result<String, Error> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo
@@ -158,7 +158,7 @@ fn total_memory() -> Result<f64, Error> {
     Ok(kib.unwrap_or_default() * 1024.0)
 }
 
-/// How this program was called, without the folder that it is in.
+/// The command line of this run, without the program's folder.
 fn command() -> String {
     let mut words: Vec<String> = std::env::args().collect();
     if let Some(program) = words.first_mut() {
@@ -198,11 +198,11 @@ mod tests {
             }
         };
         let (ours, limit) = (results(&[9.0, 3.0, 6.0]), results(&[2.0, 1.0]));
-        assert_eq!(ours.told(|run| run.p99_ms), "6.00 (3.00–9.00)");
-        assert_eq!(limit.told(|run| run.p99_ms), "1.50 (1.00–2.00)");
-        assert_eq!(results(&[4.0]).told(|run| run.p99_ms), "4.00");
+        assert_eq!(ours.shown(|run| run.p99_ms), "6.00 (3.00–9.00)");
+        assert_eq!(limit.shown(|run| run.p99_ms), "1.50 (1.00–2.00)");
+        assert_eq!(results(&[4.0]).shown(|run| run.p99_ms), "4.00");
         assert_eq!(ours.ratio(&limit, |run| run.p99_ms), "4.00");
         let cpu = |run: &Run| run.server_cpu_us_per_message;
-        assert_eq!((ours.told(cpu), ours.ratio(&limit, cpu)), ("–".into(), "–".into()));
+        assert_eq!((ours.shown(cpu), ours.ratio(&limit, cpu)), ("–".into(), "–".into()));
     }
 }

@@ -19,8 +19,8 @@ use crate::args;
 use crate::error::Error;
 
 /// How long a server may take to serve, or to end.
-const PATIENCE: Duration = Duration::from_secs(20);
-const LOOK: Duration = Duration::from_millis(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A kind of server.
 #[derive(Debug)]
@@ -43,11 +43,11 @@ pub(super) enum Server {
 pub(super) struct Peer {
     name: String,
     program: PathBuf,
-    /// What it says that it is; nothing if what it needs is not installed.
+    /// Its answer to `--version`; none if what it needs is not installed.
     version: Option<String>,
 }
 
-/// A server that serves. It ends when this is dropped, and all that it has started with it.
+/// A server that serves. It and all its children end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Running {
     process: Child,
@@ -55,7 +55,7 @@ pub(super) struct Running {
     _dir: TempDir,
 }
 
-/// The limit comes first: others are compared with it.
+/// The servers that the options name. The limit server comes first: others are compared with it.
 pub(super) fn chosen(args: &args::Table) -> Result<Vec<Server>, Error> {
     let mut servers = vec![
         Server::Limit,
@@ -85,7 +85,7 @@ pub(super) fn chosen(args: &args::Table) -> Result<Vec<Server>, Error> {
     Ok(servers)
 }
 
-/// All peers of a folder: those that are installed, and those that are not.
+/// All peers of a folder: those that are installed, and the others.
 pub(super) fn found(folder: &Path) -> io::Result<(Vec<Peer>, Vec<Peer>)> {
     let mut programs = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -146,12 +146,12 @@ impl Server {
         }
     }
 
-    /// Whether it can have more connections than a process may have open files.
+    /// Whether the server can have more connections than a process may have open files.
     pub(super) fn takes_crowds(&self) -> bool {
         matches!(self, Self::Meepo { .. })
     }
 
-    /// Starts it with at least so many gateway children, and waits until it serves.
+    /// Starts the server with at least this number of gateway children, and waits until it serves.
     pub(super) fn start(&self, least: usize) -> Result<Running, Error> {
         let dir = tempfile::tempdir()?;
         let port = free_port()?;
@@ -219,7 +219,7 @@ impl Running {
     }
 
     fn wait_until_it_serves(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let authority = self.url.split('/').nth(2).unwrap_or_default().to_owned();
         loop {
             let tried = match self.url.starts_with("ws:") {
@@ -238,7 +238,7 @@ impl Running {
             if Instant::now() > deadline {
                 return Err(format!("it does not serve at {}: {error}", self.url));
             }
-            sleep(LOOK);
+            sleep(PAUSE);
         }
     }
 }
@@ -247,11 +247,11 @@ impl Drop for Running {
     fn drop(&mut self) {
         let group = Pid::from_raw(self.process.id().cast_signed());
         let _ = killpg(group, Signal::SIGTERM);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
-            sleep(LOOK);
+            sleep(PAUSE);
         }
-        // What has not ended, or was left behind by what has.
+        // Processes that have not ended, also those whose parent has.
         let _ = killpg(group, Signal::SIGKILL);
         let _ = self.process.wait();
     }

@@ -1,29 +1,30 @@
-//! The rows: what is measured, and how it is printed.
+//! The rows of the table: the load of each, and how its figures are printed.
 
 use std::fmt::Write;
 
 use super::result::Results;
+use crate::connections::wire::Target;
 use crate::error::Error;
-use crate::wire::Target;
 
-/// A load, and what it is to show.
+/// A row: a load and its title.
 #[derive(Debug)]
 pub(super) struct Workload {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub(super) name: &'static str,
     title: &'static str,
     /// The load's command line.
     pub(super) load: &'static [&'static str],
-    /// When it is run.
+    /// Whether it is run without being named.
     when: When,
-    /// More connections than a process may have open files: servers of one process with sockets have no figures.
+    /// The connections of a row that has more of them than a process may have open files. Servers that hold all sockets in one
+    /// process have no figures there.
     pub(super) crowd: Option<usize>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum When {
     Always,
-    /// It takes long, or asks for much of the machine.
+    /// Only when it is named: it takes long, or much of the machine.
     Named,
 }
 
@@ -181,7 +182,7 @@ const WORKLOADS: &[Workload] = &[
     ),
 ];
 
-/// The rows that are asked for: all that have these names, else all that are always run.
+/// The rows with these names; without names, those that are always run. Error: an unknown name.
 pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Workload>, Error> {
     match names.is_empty() {
         true => Ok(WORKLOADS.iter().filter(|row| row.when == When::Always).collect()),
@@ -200,7 +201,7 @@ fn named(name: &str) -> Result<&'static Workload, Error> {
     })
 }
 
-/// What stands in a column, of a server's results and the first server's.
+/// The text of a cell, from a server's results and the limit server's.
 type Cell = fn(&Results, &Results) -> String;
 
 impl Workload {
@@ -208,17 +209,17 @@ impl Workload {
         self.load[0] != "fanout" && self.load[0] != "idle" || self.load.contains(&"--large")
     }
 
-    /// Whether it is a matter of more than the one room, which all servers have.
+    /// Whether the load needs groups beside the one room, which all servers have.
     fn needs_groups(&self) -> bool {
         self.load.contains(&"--groups")
     }
 
-    /// Whether publishes go to all but their sender.
+    /// Whether the load needs publishes that leave out their sender.
     fn needs_to_leave_out(&self) -> bool {
         self.load.contains(&"--talkers")
     }
 
-    /// Whether a server can do it.
+    /// Whether a server can take the load.
     pub(super) fn suits(&self, target: &Target) -> bool {
         (!self.needs_echo() || target.echoes())
             && (!self.needs_groups() || target.has_groups())
@@ -233,11 +234,11 @@ impl Workload {
         };
         let large = self.load[0] == "large";
         let mut columns: Vec<(String, Cell)> = vec![
-            (format!("{what}/s"), |ours, _| ours.told(|run| Some(run.rate))),
-            ("p50 ms".into(), |ours, _| ours.told(|run| run.p50_ms)),
-            ("p99 ms".into(), |ours, _| ours.told(|run| run.p99_ms)),
+            (format!("{what}/s"), |ours, _| ours.shown(|run| Some(run.rate))),
+            ("p50 ms".into(), |ours, _| ours.shown(|run| run.p50_ms)),
+            ("p99 ms".into(), |ours, _| ours.shown(|run| run.p99_ms)),
             (format!("CPU µs a {each}"), |ours, _| {
-                ours.told(|run| run.server_cpu_us_per_message)
+                ours.shown(|run| run.server_cpu_us_per_message)
             }),
             ("CPU to limit".into(), |ours, limit| {
                 ours.ratio(limit, |run| run.server_cpu_us_per_message)
@@ -246,36 +247,36 @@ impl Workload {
         match large {
             false => columns.push(("p99 to limit".into(), |ours, limit| ours.ratio(limit, |run| run.p99_ms))),
             true => columns.extend::<[(String, Cell); 6]>([
-                ("MiB/s".into(), |ours, _| ours.told(|run| run.mib_per_s)),
+                ("MiB/s".into(), |ours, _| ours.shown(|run| run.mib_per_s)),
                 ("limit's MiB/s to it".into(), |ours, limit| {
                     limit.ratio(ours, |run| run.mib_per_s)
                 }),
                 ("small: quiet p99 ms".into(), |ours, _| {
-                    ours.told(|run| run.small_quiet_p99_ms)
+                    ours.shown(|run| run.small_quiet_p99_ms)
                 }),
-                ("small: p99 ms".into(), |ours, _| ours.told(|run| run.small_p99_ms)),
+                ("small: p99 ms".into(), |ours, _| ours.shown(|run| run.small_p99_ms)),
                 ("small: p99 to limit".into(), |ours, limit| {
                     ours.ratio(limit, |run| run.small_p99_ms)
                 }),
                 ("small: p99 to quiet".into(), |ours, _| {
-                    ours.told(|run| run.small_p99_times)
+                    ours.shown(|run| run.small_p99_times)
                 }),
             ]),
         }
         if self.load[0] == "idle" {
             columns.push(("bytes a connection".into(), |ours, _| {
-                ours.told(|run| run.server_bytes_per_connection)
+                ours.shown(|run| run.server_bytes_per_connection)
             }));
         }
         if self.load.contains(&"--large") {
             columns.push(("bytes after it".into(), |ours, _| {
-                ours.told(|run| run.server_bytes_per_connection_after_large)
+                ours.shown(|run| run.server_bytes_per_connection_after_large)
             }));
         }
         columns
     }
 
-    /// Its part of the table: a line for each server, ratios to the first of them.
+    /// The row's part of the table: a line for each server, with ratios to the first server.
     pub(super) fn print(&self, servers: &[(&str, &Results)]) -> String {
         let columns = self.columns();
         let limit = servers[0].1;

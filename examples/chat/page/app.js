@@ -10,14 +10,14 @@ const MAX_LOG = 500; // entries kept of each conversation
 const LOBBY = "lobby";
 const STATES = { connecting: "Connecting…", open: "Connected", waiting: "Reconnecting…", closed: "Disconnected" };
 
-// Who we are. The key proves to the server that a connection which still bears our name is our own, cut off.
+// Our own name, room and key. The key proves to the server that a connection which still has our name is our own old one, cut off.
 const me = { name: "", room: LOBBY, key: tab.get("key") ?? randomKey() };
 tab.set("key", me.key);
 const isMe = name => fold(name) === fold(me.name);
 
 let inside = false; // The server has let us in on this connection.
 let people = new Map(); // Folded name to { name, room }: everyone who is online.
-let late = null; // What happened since we asked who is online: the answer may be older than that.
+let late = null; // The presence events since we asked who is online: the answer may be older than they are.
 const conversations = new Map(); // By id: { id, room or name, log, unread, last }
 let shown = null; // The conversation on the screen
 const unheard = []; // Messages that were sent, and have not come back yet.
@@ -29,7 +29,7 @@ const connection = new Connection(`${location.protocol === "https:" ? "wss" : "w
   message: receive,
 });
 
-// A message is an object with one entry: what has happened, and to whom.
+// A message is an object with one entry: the kind of the event, and its content.
 function receive(message) {
   for (const [type, what] of Object.entries(message)) handlers[type]?.(what);
   render();
@@ -80,13 +80,13 @@ const handlers = {
   },
 };
 
-// What somebody was and is, null before he came and after he left. Doing it twice is the same as once.
+// A person as before and as now: null before the person came and after the person left. Applying an event twice is the same as once.
 function apply([was, now]) {
   if (was) people.delete(fold(was.name));
   if (now) people.set(fold(now.name), now);
 }
 
-// Says in words what has changed, where it is of interest. `before` is how we knew the person.
+// Tells a change in words, in the conversations for which it is of interest. `before` is the person as we knew it.
 function announce(before, now, was) {
   const { name } = was ?? now;
   const inRoom = text => notice(conversation({ room: me.room }), name, text);
@@ -136,7 +136,7 @@ function heard(from, text) {
   if (isMe(from) && unheard[0] === text) unheard.shift();
 }
 
-// What was sent as the connection broke goes back into the box, for the person to decide.
+// Text that was sent as the connection broke goes back into the box, for the person to send again or not.
 function giveBack() {
   if (unheard.length) toast("Your last message may not have arrived.");
   if (unheard.length && !$("say").value) $("say").value = unheard.join("\n");
@@ -219,7 +219,7 @@ function show(where) {
   render();
 }
 
-// The keyboard goes to the box, but an on-screen one does not pop up unasked.
+// The keyboard focus goes to the box, but an on-screen keyboard does not pop up unasked.
 function writeHere() {
   if (!matchMedia("(pointer: coarse)").matches) $("say").focus();
 }
@@ -390,7 +390,7 @@ $("shade").addEventListener("click", closeSide);
 addEventListener("keydown", event => event.key === "Escape" && closeSide());
 matchMedia("(min-width: 48rem)").addEventListener("change", closeSide);
 
-// Back from sleep or on another network: is the connection still there?
+// After a sleep, or on another network, the connection may be dead: ask.
 function wake() {
   if (document.hidden) return;
   if (inside) askWho();

@@ -1,12 +1,12 @@
-// A WebSocket that comes back by itself, and knows when it should not.
+// A WebSocket that reconnects by itself, except after close codes that would only come again.
 
 const FIRST_DELAY = 500; // milliseconds; doubles with each failure
 const LONGEST_DELAY = 15_000;
 const OPEN_LIMIT = 10_000; // a connection that does not open in this time has failed
-const PROBE_LIMIT = 5_000; // a connection that says nothing in this time after a question has failed
+const PROBE_LIMIT = 5_000; // a connection without an answer for this long after a probe has failed
 const STEADY = 10_000; // a connection that stood this long sets the delay back
 
-// Close codes after which a new connection would end in the same way; after all others it is worth a try. Codes from
+// Close codes after which a new connection would end in the same way; after all other codes a new connection is worth a try. Codes from
 // 3000 on are the application's own: here, the server closed this client on purpose.
 const FINAL = new Set([1000, 1002, 1003, 1007, 1009, 1010]);
 const isFinal = code => FINAL.has(code) || code >= 3000;
@@ -16,10 +16,10 @@ export class Connection {
   #on;
   #socket = null;
   #failures = 0;
-  #timer = 0; // runs while it waits, and not after it has ended for good
+  #timer = 0; // runs while a new attempt is due, and not after the connection has ended for good
   #deadline = 0;
 
-  // `on.state(state, detail)` is called with "connecting", "open", "waiting" (detail.until: when it tries again) or
+  // `on.state(state, detail)` is called with "connecting", "open", "waiting" (detail.until: time of the next attempt) or
   // "closed" (detail.code, detail.reason: for good); `on.message(value)` with each message.
   constructor(url, on) {
     this.#url = url;
@@ -30,7 +30,7 @@ export class Connection {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  // Connects now, whatever was planned. Does nothing if a connection stands or is being made.
+  // Connects now, also if an attempt is due later. Does nothing if a connection stands or is being made.
   open() {
     if (this.#socket) return;
     clearTimeout(this.#timer);
@@ -55,7 +55,7 @@ export class Connection {
     };
   }
 
-  // Connects now if it would have done so later. What has ended for good stays so, until a person wants it.
+  // Connects now if an attempt is due later. A connection that has ended for good stays ended, until `open` is called.
   hurry() {
     if (this.#timer) this.open();
   }
@@ -67,8 +67,8 @@ export class Connection {
     return true;
   }
 
-  // Sends something that has an answer, and takes the connection for dead if none comes. A phone that slept, or changed
-  // its network, would otherwise wait for minutes to be told.
+  // Sends a message that has an answer, and takes the connection for dead if no answer comes. A phone that slept, or changed
+  // its network, would otherwise learn of the dead connection minutes later.
   probe(question) {
     if (this.send(question)) this.#expect(PROBE_LIMIT);
   }

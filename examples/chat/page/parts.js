@@ -1,4 +1,4 @@
-// Small parts of the page that know nothing of the chat.
+// Small parts of the page that do not depend on the chat.
 
 export const $ = id => document.getElementById(id);
 
@@ -20,7 +20,7 @@ export const byName = new Intl.Collator(undefined, { numeric: true }).compare;
 export const plural = (number, one, many) => `${number} ${number === 1 ? one : many}`;
 export const clock = (date, timeStyle) => date.toLocaleTimeString([], { timeStyle });
 
-// What the browser keeps: for this tab, or for all. It is only a convenience, so it may fail.
+// Values that the browser keeps, for this tab or for all tabs. They are only a convenience, so storing them may fail.
 const storage = area => ({
   get: key => { try { return area().getItem(key); } catch { return null; } },
   set: (key, value) => { try { area().setItem(key, value); } catch { /* private mode */ } },
@@ -42,7 +42,7 @@ export function avatar(element, name) {
   return element;
 }
 
-// A number at the end of an entry, with a word for those who hear the page.
+// A number at the end of an entry, with a word for people who have the page read to them.
 export function count(className, number, what) {
   const element = el("span", className, number || "");
   if (number) element.append(el("span", "hidden", ` ${what}`));

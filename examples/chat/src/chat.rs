@@ -1,7 +1,7 @@
 //! The rules of the chat.
 //!
-//! Nothing is kept here between two events: name and room live in the client's session at its gateway, and whoever is to
-//! be told something is in a group. So any worker on any machine can handle any event, and can be replaced at any time.
+//! The handler keeps no state between two events: name and room live in the client's session at its gateway, and people who are to
+//! be told something are in a group. So any worker on any machine can handle any event, and can be replaced at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub(crate) struct Chat;
 
 impl Handler for Chat {
     async fn on_connect(&self, client: &Client, hello: &Hello) -> Result<(), Reject> {
-        // A page asks its user for a name first. A telnet user is in at once, as a guest.
+        // A page asks its user for a name first. A telnet user comes in at once, as a guest.
         if hello.protocol() == "line" {
             let guest = || format!("guest-{}", fastrand::u16(1000..));
             while appear(client, &guest(), "lobby").await.is_err() {}
@@ -78,7 +78,7 @@ async fn carry_out(client: &Client, message: &Message) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the client known by this name, in this room: as it comes, takes another name or goes to another room.
+/// Makes the person known by this name, in this room: when the person comes, takes another name or goes to another room.
 async fn appear(client: &Client, name: &str, room: &str) -> Result<(), String> {
     let name = checked("A name", name, MAX_NAME)?;
     let room = checked("A room", room, MAX_NAME)?.to_lowercase();
@@ -97,8 +97,8 @@ async fn appear(client: &Client, name: &str, room: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Claims a name first and looks who else has it then, so of two who want it in the same instant one gets it, or neither
-/// and both are told so. It is no lock: on a gateway that does not answer now there may be a namesake.
+/// Claims the name first, and looks after that for others who have claimed it. So of two people who want a name in the same instant, one gets
+/// it, or neither does and both are told so. The claim is no lock: a gateway that does not reply now may have a namesake.
 async fn take_name(client: &Client, name: &str) -> Result<(), String> {
     let (cluster, claim) = (client.cluster(), named(name));
     client.join(&claim);
@@ -114,8 +114,8 @@ async fn take_name(client: &Client, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The groups of a person: the places where he is found, and each by protocol, where he is told things. For a message to a
-/// group is the same for all its members, but a page and a telnet user want it in different words.
+/// The groups of a person: the places where others find the person, and the same places by client protocol, where the person is told things.
+/// A message to a group is the same for all its members, but a page and a telnet user need it in different words.
 fn groups(client: &Client, person: &Person) -> BTreeSet<String> {
     let protocol = client.hello().protocol();
     let places = ["everyone".into(), format!("room/{}", person.room), named(&person.name)];
@@ -132,7 +132,7 @@ async fn people(client: &Client, place: &str) -> Vec<Person> {
     members.iter().filter_map(|member| who_is(&member.session)).collect()
 }
 
-/// What the gateways know, with a word to the client if some did not answer.
+/// The value of an answer. The client is told if some gateways did not reply.
 fn known<T>(client: &Client, answer: Answer<T>) -> T {
     if !answer.is_complete() {
         reply(client, &Event::Error("Some gateways do not answer".into()));
@@ -145,7 +145,7 @@ fn who_is(session: &BTreeMap<String, String>) -> Option<Person> {
     name.zip(room).map(|(name, room)| Person { name, room })
 }
 
-/// Tells all in a place. A page is told what its own user did, too; a telnet user has seen what he typed.
+/// Tells all people in a place. A page is told what its own user did, too; a telnet user has seen the own line.
 fn tell(client: &Client, place: &str, event: &Event) {
     let group = |protocol| client.cluster().group(format!("{protocol}:{place}"));
     group("ws").send(event.json());
@@ -157,7 +157,7 @@ fn reply(client: &Client, event: &Event) {
     client.send(if line { event.line() } else { event.json() });
 }
 
-/// A message may have several lines; a name has one.
+/// Trims a text and checks its length. A message may have several lines; a name has one.
 fn checked(what: &str, text: &str, limit: usize) -> Result<String, String> {
     let (text, complaint) = (text.trim(), format!("{what} has 1 to {limit} characters"));
     let fits = (1..=limit).contains(&text.chars().count());

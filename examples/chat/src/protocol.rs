@@ -1,14 +1,14 @@
-//! What is said between the chat and its users: JSON with a page, lines of text with a telnet user.
+//! The messages between the chat and its users: JSON with a page, lines of text with a telnet user.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a user asks for. As JSON: `{"say":"hello"}`, `{"to":["Ada","hello"]}`, `"who"`.
+/// A request of a user. As JSON: `{"say":"hello"}`, `{"to":["Ada","hello"]}`, `"who"`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ask {
-    /// To come in: a name, a room, and a key that tells the user from others when his connection was cut and he is back.
+    /// To come in: a name, a room, and a key, which proves after a cut connection that the same user is back.
     Join(String, String, String),
     Name(String),
     Room(String),
@@ -18,12 +18,12 @@ pub(crate) enum Ask {
     Rooms,
 }
 
-/// What a user is told. As JSON: `{"message":[{"name":"Ada","room":"lobby"},"hello"]}`.
+/// A message to a user. As JSON: `{"message":[{"name":"Ada","room":"lobby"},"hello"]}`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Event {
     You(Person),
-    /// Who somebody was and is: nobody before he came, nobody after he left.
+    /// A person as before and as now: nobody before the person came, nobody after the person left.
     Presence(Option<Person>, Option<Person>),
     Message(Person, String),
     Private(Person, Person, String),
@@ -41,7 +41,7 @@ pub(crate) struct Person {
 impl Ask {
     pub(crate) fn from_line(line: &str) -> Result<Self, String> {
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
-        // In "/to", a name with spaces stands in quotes.
+        // In "/to", a name with spaces is in quotes.
         let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
         match (command, quoted.or(rest.split_once(' '))) {
             ("/name", _) => Ok(Self::Name(rest.into())),
@@ -73,7 +73,7 @@ impl Event {
             Self::Rooms(rooms) => list(rooms.iter().map(|(room, people)| format!("{room} ({people})"))),
             Self::Error(text) => format!("* {text}"),
         };
-        // One event is one line, and nobody sends control sequences to another's terminal.
+        // One event is one line, and no user can send control sequences to the terminal of another.
         line.replace(char::is_control, " ")
     }
 }

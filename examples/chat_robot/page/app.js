@@ -1,4 +1,4 @@
-// One WebSocket, one conversation. It comes back by itself; a robot at a new connection does not know the old one.
+// One WebSocket is one conversation. The page reconnects by itself; on a new connection the robot does not know the old conversation.
 
 const FIRST_DELAY = 500; // milliseconds; doubles with each failure
 const LONGEST_DELAY = 15_000;

@@ -1,6 +1,6 @@
-//! The robot: one person and it, by themselves.
+//! The robot, which talks with each person alone.
 //!
-//! What it remembers of a person is in the client's session, so any worker can give the next answer.
+//! What the robot remembers of a person is in the client's session, so any worker can give the next answer.
 
 use meepo_worker::{Client, Handler, Hello, Message, Reject, Result};
 

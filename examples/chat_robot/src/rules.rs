@@ -1,6 +1,6 @@
-//! What the robot answers.
+//! The robot's answers.
 //!
-//! The first rule whose key is in the sentence, word for word, answers. `*` in its answer is what followed the key, said
+//! The first rule whose key is in the sentence, word for word, gives the answer. `*` in an answer stands for the words after the key, said
 //! from the robot's side: "my cat" becomes "your cat".
 
 struct Rule {
@@ -45,7 +45,7 @@ const RULES: &[Rule] = &[
     rule("no", &["Not at all, or not yet?"]),
 ];
 
-/// When no rule is right; `*` is what the person spoke of before.
+/// Answers for a sentence that no rule fits; `*` is the topic that the person spoke of before.
 const REMINDERS: &[&str] = &["Earlier you spoke of your *. Does this have to do with it?"];
 const OTHERWISE: &[&str] = &["Go on.", "I see. And then?", "Can you give me an example?"];
 
@@ -66,13 +66,13 @@ const fn rule(key: &'static str, answers: &'static [&'static str]) -> Rule {
     Rule { key, answers }
 }
 
-/// The answer to a sentence, in its turn: rules with several answers take them one after the other.
+/// The answer to a sentence. Rules with several answers give them in turn.
 pub(crate) fn answer(text: &str, topic: Option<&str>, turn: usize) -> String {
     let words = words(text);
     for rule in RULES {
         let Some(rest) = after(&words, rule.key) else { continue };
         let rest = swapped(rest);
-        // An answer that quotes needs something to quote.
+        // An answer with `*` needs words after the key.
         let fits = |answer: &&&str| !rest.is_empty() || !answer.contains('*');
         let answers: Vec<_> = rule.answers.iter().filter(fits).collect();
         if !answers.is_empty() {
@@ -85,7 +85,7 @@ pub(crate) fn answer(text: &str, topic: Option<&str>, turn: usize) -> String {
     }
 }
 
-/// What the person speaks of: what follows "my".
+/// The topic of a sentence: the words after "my".
 pub(crate) fn topic(text: &str) -> Option<String> {
     let words = words(text);
     let rest = swapped(after(&words, "my")?);
@@ -104,7 +104,7 @@ fn words(text: &str) -> Vec<String> {
     words.filter(|word| !word.is_empty()).map(Into::into).collect()
 }
 
-/// The words that follow these.
+/// The words after a key.
 fn after<'a>(words: &'a [String], key: &str) -> Option<&'a [String]> {
     let key: Vec<_> = key.split(' ').collect();
     let at = words.windows(key.len()).position(|part| part == key)?;

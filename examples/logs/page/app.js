@@ -1,8 +1,8 @@
-// Shows lines as they come. After a lost connection it comes back by itself, with its filter.
+// Shows lines as they come. After a lost connection the page reconnects by itself, with its filter.
 
 const FIRST_DELAY = 500; // milliseconds; doubles with each failure
 const LONGEST_DELAY = 15_000;
-const MOST_LINES = 1000; // older ones go
+const MOST_LINES = 1000; // older lines are removed
 
 const [state, log, form, filter] = ["state", "log", "form", "filter"].map(id => document.getElementById(id));
 let socket;
@@ -18,7 +18,7 @@ function show({ machine, file, lines }) {
     log.append(item);
   }
   while (log.childElementCount > MOST_LINES) log.firstElementChild.remove();
-  if (atEnd) log.scrollTop = log.scrollHeight; // who reads further up is not disturbed
+  if (atEnd) log.scrollTop = log.scrollHeight; // a reader who has scrolled up is not disturbed
 }
 
 function connect() {

@@ -1,4 +1,4 @@
-//! Follows files, and sends what is appended to a gateway.
+//! The agent: follows files, and sends the lines that are appended to a gateway.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::batch::{Batch, OK, PREFIX, REFUSED};
 use crate::tail::Tail;
 
 const PAUSE: Duration = Duration::from_millis(200);
-/// A gateway that has not answered by then is given up. It is longer than a worker may be away in a reload.
+/// A connection on which no answer came for this long is given up. The time is longer than a worker may be away in a reload.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(8);
@@ -36,7 +36,7 @@ pub(crate) struct Agent {
 type Connection = BufReader<TcpStream>;
 
 impl Agent {
-    /// Runs until it is killed, or cannot begin.
+    /// Runs until the process is killed, or returns at once if a file cannot be followed.
     pub(crate) fn run(self) -> ExitCode {
         let mut tails = Vec::new();
         for path in &self.files {
@@ -48,7 +48,7 @@ impl Agent {
                 }
             }
         }
-        // Whoever started it may not read this.
+        // The output may be closed.
         let _ = writeln!(io::stdout(), "following {} files", tails.len());
         let mut connection = None;
         loop {
@@ -63,7 +63,7 @@ impl Agent {
                         if !*complained {
                             eprintln!("logs agent: {}: {error}", tail.path().display());
                         }
-                        // Once, not at every look.
+                        // The error is printed once, not at every look.
                         *complained = true;
                         continue;
                     }
@@ -85,7 +85,7 @@ impl Agent {
         }
     }
 
-    /// Sends a batch until it is answered. Meanwhile nothing is read: the files keep what comes.
+    /// Sends a batch until it is answered. Meanwhile no file is read: the files keep the lines that are appended.
     fn deliver(&self, connection: &mut Option<Connection>, batch: &Batch) {
         let mut delay = FIRST_DELAY;
         loop {
@@ -94,7 +94,7 @@ impl Agent {
                 Err(error) => eprintln!("logs agent: {}: {error}, trying again", self.to),
             }
             *connection = None;
-            // Half of it is random, so that many agents do not come back in one wave.
+            // Half of the delay is random, so that many agents do not come back in one wave.
             sleep(delay.mul_f64(0.5 + fastrand::f64() / 2.0));
             delay = LONGEST_DELAY.min(delay * 2);
         }

@@ -1,12 +1,12 @@
-//! What an agent sends, and a page gets: lines of one file.
+//! A batch, which an agent sends and a page gets: lines of one file.
 
 use serde::{Deserialize, Serialize};
 
-/// What a line of an agent begins with.
+/// The beginning of each line that an agent sends.
 pub(crate) const PREFIX: &str = "/lines ";
-/// What an agent is answered when its lines have been passed on.
+/// The answer to an agent whose lines have been passed on.
 pub(crate) const OK: &str = "ok";
-/// What it is answered when they cannot be.
+/// The beginning of the answer to an agent whose lines cannot be passed on.
 pub(crate) const REFUSED: &str = "refused: ";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ impl Batch {
         serde_json::to_string(self).expect("texts can be written as JSON")
     }
 
-    /// The lines that have this text, which is in small letters, in them or in the name of their machine or file.
+    /// The lines that contain this text, which is in small letters, or whose machine or file has it in its name.
     pub(crate) fn matching(&self, filter: &str) -> Self {
         let Self { machine, file, lines } = self;
         let has = |text: &str| text.to_lowercase().contains(filter);

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         return match agent::Agent::try_parse_from(std::env::args_os().skip(1)) {
             Ok(agent) => agent.run(),
             Err(error) => {
-                // Where it is read by nobody there is nothing to do about it.
+                // If the output is closed, there is no other way to tell the user.
                 let _ = error.print();
                 if error.use_stderr() {
                     ExitCode::from(WRONG_USAGE)

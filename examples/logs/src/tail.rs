@@ -5,11 +5,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Most that is read at once. As JSON it is six times as long at worst, and still below the gateway's `max_message`.
+/// The most bytes that are read at once. As JSON they are six times as many at worst, and still below the gateway's `max_message`.
 const MOST: u64 = 64 << 10;
-/// A longer line is given in pieces.
+/// A line of more bytes comes in pieces.
 const MAX_LINE: usize = 8 << 10;
-/// After a rotation, so many looks at the old file must find nothing new: its writer may not know of the new one yet.
+/// The number of looks at a rotated file that must find nothing new: its writer may not have opened the new file yet.
 const LAST_LOOKS: u32 = 5;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct Open {
 }
 
 impl Tail {
-    /// Follows a file from its present end. One that is not there yet is followed from its beginning.
+    /// Follows a file from its present end. A file that is not there yet is followed from its beginning.
     pub(crate) fn new(path: &Path) -> io::Result<Self> {
         let mut tail = Self {
             path: path.into(),
@@ -52,7 +52,7 @@ impl Tail {
         &self.path
     }
 
-    /// The lines that are new.
+    /// The lines that were appended since the last look.
     pub(crate) fn look(&mut self) -> io::Result<Vec<String>> {
         let Some(open) = &mut self.open else {
             let file = there(File::open(&self.path))?;
@@ -71,7 +71,7 @@ impl Tail {
         }
         let here = open.file.metadata()?;
         if here.len() < open.position {
-            // It was truncated: what it has now is new.
+            // The file was truncated: all that it has now is new.
             open.file.seek(SeekFrom::Start(0))?;
             open.position = 0;
             return Ok(self.rest());
@@ -97,7 +97,7 @@ impl Tail {
         lines
     }
 
-    /// What stands without an end, as a line.
+    /// The bytes after the last line end, as a line.
     fn rest(&mut self) -> Vec<String> {
         let partial = std::mem::take(&mut self.partial);
         let line = String::from_utf8_lossy(&partial);
@@ -132,7 +132,7 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    /// All that comes while nothing is written.
+    /// All lines that come while nothing is appended.
     fn looks(tail: &mut Tail) -> Vec<String> {
         (0..LAST_LOOKS + 3).flat_map(|_| tail.look().unwrap()).collect()
     }

@@ -1,14 +1,14 @@
-//! Passes lines on to the viewers whose filter they meet.
+//! The handler: passes lines on to the viewers whose filter they meet.
 //!
 //! Viewers with the same filter are a group. So a worker learns from the gateways which filters there are, and keeps
-//! nothing itself.
+//! no list itself.
 
 use meepo_worker::{Client, Handler, Hello, Message, Reject, Result};
 use serde_json::json;
 
 use crate::batch::{Batch, OK, PREFIX, REFUSED};
 
-/// So that the name of the group, in UTF-8, stays below its limit of 255 bytes.
+/// The longest filter, in characters: the name of its group, in UTF-8, stays below the limit of 255 bytes.
 const MAX_FILTER: usize = 60;
 /// The filter that all lines meet.
 const ALL: &str = "*";
@@ -61,7 +61,7 @@ fn view(client: &Client, filter: &str) {
 
 async fn pass_on(client: &Client, batch: &Batch) {
     let cluster = client.cluster();
-    // Viewers at a gateway that does not answer miss these lines, as if they had come a moment later.
+    // Viewers at a gateway that does not reply miss these lines, as if the viewers had come a moment later.
     for group in cluster.group_sizes().await.value.into_keys() {
         let Some((protocol, filter)) = group.split_once(':') else {
             continue;
@@ -80,12 +80,12 @@ async fn pass_on(client: &Client, batch: &Batch) {
 }
 
 fn group(protocol: &str, filter: &str) -> String {
-    // A letter can become two when it is made small.
+    // A capital letter can become two small ones.
     let small = filter.to_lowercase().chars().take(MAX_FILTER).collect::<String>();
     format!("{protocol}:{small}")
 }
 
-/// Lines for a terminal, which nobody's log sends control sequences to.
+/// Lines for a terminal, without the control sequences that a log may have.
 fn plain(batch: &Batch) -> String {
     let line = |line: &String| format!("{} {}: {line}", batch.machine, batch.file).replace(char::is_control, " ");
     batch.lines.iter().map(line).collect::<Vec<_>>().join("\n")

@@ -1,12 +1,12 @@
 // Hosts side by side: their history when the page opens, then each sample as it comes. After a lost connection the page
-// comes back by itself and asks for the history again.
+// reconnects by itself and asks for the history again.
 
 import { draw } from "./chart.js";
 
 const FIRST_DELAY = 500; // milliseconds; doubles with each failure
 const LONGEST_DELAY = 15_000;
-const SILENT = 10_000; // without a sample for so long, a host counts as silent
-const POINTS = 300; // of a history
+const SILENT = 10_000; // without a sample for this long, a host counts as silent
+const POINTS = 300; // points of a history
 
 const [state, count, list, empty, spans, template] = ["state", "count", "hosts", "empty", "spans", "host"].map(id =>
   document.getElementById(id),
@@ -33,7 +33,7 @@ function host(name) {
 
 function add({ host: name, samples }) {
   const known = host(name);
-  // By their time: what comes twice is there once.
+  // Samples by their time: a sample that comes twice is there once.
   for (const [at, cpu, used, total] of samples) known.samples.set(at, [at, cpu, used, total]);
   known.points = [...known.samples.values()].sort((a, b) => a[0] - b[0]);
   return known;
@@ -113,7 +113,7 @@ spans.addEventListener("click", event => {
   if (!chosen) return;
   span = 1000 * Number(chosen.dataset.span);
   for (const button of spans.children) button.setAttribute("aria-pressed", button === chosen);
-  // The pictures of two spans have other points.
+  // The charts of two spans have different points.
   for (const known of hosts.values()) [known.samples, known.points] = [new Map(), []];
   ask();
 });

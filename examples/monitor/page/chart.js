@@ -2,7 +2,7 @@
 
 const RIGHT = 30; // room for the scale
 const BELOW = 14; // room for the times
-const ABOVE = 7; // half a figure of the scale
+const ABOVE = 7; // half a digit of the scale
 
 /** Points are `[milliseconds, percent]` in order. A longer pause than `gap` is left open. */
 export function draw(canvas, points, { now, span, gap, color }) {

@@ -1,4 +1,4 @@
-//! Measures this host, and sends that to a gateway.
+//! The agent: measures this host, and sends the samples to a gateway.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,11 +14,11 @@ use crate::backlog::Backlog;
 use crate::measure::Measure;
 use crate::sample::{LATER, OK, PREFIX, REFUSED, Samples};
 
-/// A gateway that has not answered by then is given up. It is longer than a worker may be away in a reload.
+/// A connection on which no answer came for this long is given up. The time is longer than a worker may be away in a reload.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(8);
-/// The kernel counts processor time in steps of a hundredth of a second: of less than this, nothing can be said.
+/// The shortest time between two samples: the kernel counts processor time in steps of a hundredth of a second.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Measures processor and memory of this host and sends them to a gateway.
@@ -39,7 +39,7 @@ pub(crate) struct Agent {
 type Connection = BufReader<TcpStream>;
 
 impl Agent {
-    /// Runs until it is killed, or cannot begin.
+    /// Runs until the process is killed, or returns at once if this host cannot be measured.
     pub(crate) fn run(mut self) -> ExitCode {
         match self.begin() {
             Ok((host, backlog)) => loop {
@@ -63,7 +63,7 @@ impl Agent {
         thread::Builder::new().name("measure".into()).spawn(move || {
             let mut next = Instant::now();
             loop {
-                // What a frozen host has missed is not made up for.
+                // Samples that a frozen host has missed are not made up for.
                 next = (next + every).max(Instant::now());
                 sleep(next - Instant::now());
                 match measure.look() {
@@ -72,7 +72,7 @@ impl Agent {
                 }
             }
         })?;
-        // Whoever started it may not read this.
+        // The output may be closed.
         let _ = writeln!(
             io::stdout(),
             "measuring {host} every {}",
@@ -81,7 +81,7 @@ impl Agent {
         Ok((host, backlog))
     }
 
-    /// Sends what comes, until the connection fails and beyond.
+    /// Sends the samples of the backlog for ever, over a new connection whenever one has failed.
     fn deliver(&self, host: &str, backlog: &Backlog) {
         let mut delay = FIRST_DELAY;
         let mut connection = None;
@@ -99,13 +99,13 @@ impl Agent {
                 Err(error) => eprintln!("monitor agent: {}: {error}, trying again", self.to),
             }
             connection = None;
-            // Half of it is random, so that many agents do not come back in one wave.
+            // Half of the delay is random, so that many agents do not come back in one wave.
             sleep(delay.mul_f64(0.5 + fastrand::f64() / 2.0));
             delay = LONGEST_DELAY.min(delay * 2);
         }
     }
 
-    /// Sends samples and waits for the answer. Those that are refused count as sent.
+    /// Sends samples and waits for the answer. Samples that are refused count as sent.
     fn send(&self, connection: &mut Option<Connection>, samples: &Samples) -> io::Result<()> {
         let connection = match connection {
             Some(connection) => connection,

@@ -5,10 +5,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::sample::{MOST, Sample};
 
-/// How many are kept while no gateway can be reached: an hour of one a second. Then the oldest go.
+/// The number of samples that are kept while no gateway can be reached: an hour at one a second. After that the oldest are dropped.
 const KEPT: usize = 3600;
 
-/// Filled by one thread, emptied by another.
+/// Samples that one thread adds and another one sends.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     samples: Mutex<VecDeque<Sample>>,
@@ -25,7 +25,7 @@ impl Backlog {
         self.filled.notify_one();
     }
 
-    /// The oldest of them, once there is one. They stay until they are acknowledged.
+    /// The oldest samples. Waits until there is one. The samples stay until they are acknowledged.
     pub(crate) fn oldest(&self) -> Vec<Sample> {
         let none = |samples: &mut VecDeque<Sample>| samples.is_empty();
         let samples = self.filled.wait_while(self.lock(), none);
@@ -33,7 +33,7 @@ impl Backlog {
         samples.iter().take(MOST).copied().collect()
     }
 
-    /// What was sent has arrived. Some of it may have made room meanwhile.
+    /// Drops samples that have arrived. Some of them may have been dropped meanwhile, as the oldest.
     pub(crate) fn acknowledge(&self, sent: &[Sample]) {
         let mut samples = self.lock();
         while samples.front().is_some_and(|sample| sent.contains(sample)) {
@@ -74,7 +74,7 @@ mod tests {
         for at in 250..4000 {
             backlog.push(sample(at));
         }
-        // All of these have made room.
+        // All of these have been dropped meanwhile.
         backlog.acknowledge(&second);
         assert_eq!(backlog.oldest()[0].at, 400);
         assert_eq!(backlog.lock().len(), KEPT);

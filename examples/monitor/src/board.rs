@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::sample::{LATER, OK, PREFIX, REFUSED, Samples, now};
 use crate::store::{KEPT, Store};
 
-/// Where the database is.
+/// The environment variable with the path of the database.
 const DATABASE: &str = "MONITOR_DATABASE";
 /// The group of all pages.
 const PAGES: &str = "pages";
@@ -29,7 +29,7 @@ impl Handler for Board {
     }
 
     async fn on_connect(&self, client: &Client, hello: &Hello) -> Result<(), Reject> {
-        // Before it asks for the history: what comes in between comes twice, and is not missed.
+        // The page joins before it asks for the history: a sample in between comes twice, and is not missed.
         if hello.protocol() == "ws" {
             client.join(PAGES);
         }
@@ -45,7 +45,7 @@ impl Handler for Board {
     }
 
     async fn on_close(&self, client: &Client, _reason: &CloseReason) {
-        // An agent that comes again shows up with its next sample.
+        // The next sample of an agent that comes again shows its host as live.
         if let Some(host) = client.get("host") {
             client
                 .cluster()
@@ -60,7 +60,7 @@ impl Board {
         Ok(self.store.get().ok_or("on_start has opened the database")?)
     }
 
-    /// Samples of an agent: into the database, then to the pages, then an answer.
+    /// Takes the samples of an agent: writes them into the database, sends them to the pages, and answers the agent.
     async fn take(&self, client: &Client, line: &str) -> Result<()> {
         let now = now();
         let read = match line.strip_prefix(PREFIX) {
@@ -89,7 +89,7 @@ impl Board {
         Ok(())
     }
 
-    /// A page asks for the history of so many seconds.
+    /// Sends a page the history that it asks for, of a number of seconds.
     async fn show(&self, client: &Client, text: &str) -> Result<()> {
         let span = text.strip_prefix("history ").and_then(|seconds| seconds.parse().ok());
         let Some(span) = span
@@ -102,7 +102,7 @@ impl Board {
         };
         match self.store()?.history(span).await {
             Ok(history) => {
-                // One message for each host: each is small.
+                // One message for each host, so that each message is small.
                 for host in &history {
                     client.send(json!({ "past": host }).to_string());
                 }
@@ -117,7 +117,7 @@ impl Board {
     }
 }
 
-/// Absolute, since a daemon's working directory is not where it was started.
+/// The path of the database. It must be absolute, since a daemon has another working directory than the shell that started it.
 fn database() -> Result<PathBuf> {
     let path = match std::env::var_os(DATABASE) {
         Some(path) => PathBuf::from(path),

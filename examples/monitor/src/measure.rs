@@ -5,13 +5,13 @@ use std::io;
 
 use crate::sample::{Sample, now};
 
-/// Looks at the host again and again.
+/// Measures the host at each look.
 #[derive(Debug)]
 pub(crate) struct Measure {
     last: Ticks,
 }
 
-/// What the processors have done since the host started, in ticks.
+/// The time of all processors since the host started, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Ticks {
     busy: u64,
@@ -23,7 +23,7 @@ impl Measure {
         Ok(Self { last: ticks()? })
     }
 
-    /// What has been since the last look.
+    /// A sample of the time since the last look.
     pub(crate) fn look(&mut self) -> io::Result<Sample> {
         let ticks = ticks()?;
         let (used, total) = memory(&fs::read_to_string("/proc/meminfo")?).ok_or_else(|| unread("/proc/meminfo"))?;
@@ -45,7 +45,7 @@ fn unread(path: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not understood"))
 }
 
-/// `cpu user nice system idle iowait irq softirq steal …`; what follows is part of user and nice already.
+/// `cpu user nice system idle iowait irq softirq steal …`; the fields after these are part of user and nice already.
 fn parse_ticks(stat: &str) -> Option<Ticks> {
     let fields = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let fields: Vec<u64> = fields
@@ -58,7 +58,7 @@ fn parse_ticks(stat: &str) -> Option<Ticks> {
     Some(Ticks { busy: all - idle, all })
 }
 
-/// With one digit, which is all that is true of it. A counter may go back a little.
+/// The busy part, in percent, with the one digit after the point that the ticks allow. A counter may go back a little.
 fn percent(before: Ticks, after: Ticks) -> f64 {
     let all = after.all.saturating_sub(before.all);
     let busy = after.busy.saturating_sub(before.busy).min(all);
@@ -68,7 +68,7 @@ fn percent(before: Ticks, after: Ticks) -> f64 {
     (busy as f64 * 1000.0 / all as f64).round() / 10.0
 }
 
-/// Memory that is not available, and all, in bytes.
+/// Memory that is not available, and all memory, in bytes.
 fn memory(meminfo: &str) -> Option<(i64, i64)> {
     let field = |name: &str| -> Option<i64> {
         let value = meminfo

@@ -1,21 +1,21 @@
-//! What an agent measures, and sends.
+//! Samples, which an agent measures and sends.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// What a line of an agent begins with.
+/// The beginning of each line that an agent sends.
 pub(crate) const PREFIX: &str = "/samples ";
-/// What an agent is answered when its samples are in the database.
+/// The answer to an agent whose samples are in the database.
 pub(crate) const OK: &str = "ok";
-/// What it is answered when they never will be.
+/// The beginning of the answer to an agent whose samples will never be in the database.
 pub(crate) const REFUSED: &str = "refused: ";
-/// What it is answered when they are to be sent again.
+/// The beginning of the answer to an agent that is to send its samples again.
 pub(crate) const LATER: &str = "later: ";
-/// Most samples in one line.
+/// The most samples in one line.
 pub(crate) const MOST: usize = 100;
 
-/// One look at a host. In JSON it is `[at, cpu, used, total]`.
+/// One look at a host. In JSON a sample is `[at, cpu, used, total]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(from = "(i64, f64, i64, i64)", into = "(i64, f64, i64, i64)")]
 pub(crate) struct Sample {
@@ -50,10 +50,10 @@ impl From<Sample> for (i64, f64, i64, i64) {
 
 impl Samples {
     const MAX_HOST: usize = 40;
-    /// How far a host's clock may be ahead.
+    /// How far a host's clock may be ahead, in milliseconds.
     const AHEAD: i64 = 60 * 1000;
 
-    /// Reads what an agent sent. The error is for its owner.
+    /// Reads and checks the samples that an agent sent. The error is for the agent's owner.
     pub(crate) fn read(json: &str, now: i64, oldest: i64) -> Result<Self, String> {
         let read: Self = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let plain = !read.host.chars().any(char::is_control);
@@ -75,7 +75,7 @@ impl Samples {
     }
 }
 
-/// Milliseconds since 1970.
+/// The time now, in milliseconds since 1970.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -12,19 +12,19 @@ use crate::sample::{Sample, Samples, now};
 
 /// How long samples are kept.
 pub(crate) const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How often older ones are deleted.
+/// How often older samples are deleted.
 const TIDY: Duration = Duration::from_secs(600);
-/// How long another child's write is waited for.
+/// How long a child waits for the write of another child.
 const BUSY: Duration = Duration::from_secs(10);
-/// Writes that wait for the writer; more wait in the lanes of their clients.
+/// Writes that wait for the writer; further writes wait in the handlers of their clients.
 const QUEUE: usize = 256;
-/// Points of a host in a history, and hosts.
+/// The points of each host in a history, and the hosts in it.
 const POINTS: i64 = 300;
 const HOSTS: i64 = 200;
 
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
-    -- What is acknowledged survives a power failure, too.
+    -- A sample that is acknowledged survives a power failure, too.
     PRAGMA synchronous = FULL;
     CREATE TABLE IF NOT EXISTS samples (
         host TEXT NOT NULL, at INTEGER NOT NULL, cpu REAL NOT NULL, used INTEGER NOT NULL, total INTEGER NOT NULL,
@@ -33,7 +33,7 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS samples_at ON samples (at);
 ";
 
-/// One writer with a thread of its own, so that the runtime never waits for a disk, and a connection for questions.
+/// One writer with a thread of its own, so that the runtime never waits for a disk, and a connection for reading.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     writes: mpsc::Sender<Write>,
@@ -46,7 +46,7 @@ struct Write {
     written: oneshot::Sender<Result<(), String>>,
 }
 
-/// Why something is not in the database, or cannot be read.
+/// Why samples are not in the database, or cannot be read from it.
 #[derive(Debug)]
 pub(crate) struct StoreError(String);
 
@@ -59,7 +59,7 @@ impl std::fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl Store {
-    /// Opens the file, or makes it. It blocks.
+    /// Opens the file, or makes it. Blocks its thread.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let named = |error: String| StoreError(format!("{}: {error}", path.display()));
         let writer = connect(path).map_err(|error| named(error.to_string()))?;
@@ -76,7 +76,7 @@ impl Store {
         })
     }
 
-    /// Returns when the samples are on the disk. Those that are there already stay as they are.
+    /// Returns when the samples are on the disk. Samples that are there already stay as they are.
     pub(crate) async fn write(&self, samples: Samples) -> Result<(), StoreError> {
         let (written, done) = oneshot::channel();
         let ended = || StoreError("the writer has ended".into());
@@ -87,7 +87,7 @@ impl Store {
         done.await.map_err(|_| ended())?.map_err(StoreError)
     }
 
-    /// The samples of this span up to now, of each host, thinned out to some hundred.
+    /// The samples of each host in this span up to now, thinned out to a few hundred.
     pub(crate) async fn history(&self, span: Duration) -> Result<Vec<Samples>, StoreError> {
         let reader = Arc::clone(&self.reader);
         let read = move || {
@@ -119,7 +119,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Writes until nobody is left who could send. All that waits is one transaction.
+/// Writes until all stores are dropped. All writes that wait are one transaction.
 fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Write>, path: &Path) {
     let mut writes = Vec::new();
     let mut tidied: Option<Instant> = None;
@@ -130,7 +130,7 @@ fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Write>, path:
             tidied = Some(Instant::now());
         }
         for write in writes.drain(..) {
-            // Whoever waited may have been cut off.
+            // The handler that waited may have been cut off.
             let _ = write.written.send(result.clone());
         }
     }
@@ -139,7 +139,7 @@ fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Write>, path:
 fn write(connection: &mut Connection, writes: &[Write], tidy: bool) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     {
-        // Samples that are sent again are there already.
+        // Samples that an agent sends again are there already.
         let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO samples VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for samples in writes.iter().map(|write| &write.samples) {
             for Sample { at, cpu, used, total } in &samples.samples {
@@ -212,7 +212,7 @@ mod tests {
         let now = now();
         let mut writes = Vec::new();
         for number in 0..200 {
-            // Each is sent to both.
+            // Each sample is written to both stores.
             for store in &stores {
                 let (store, samples) = (store.clone(), samples("a", [now - 1000 * number]));
                 writes.push(tokio::spawn(async move { store.write(samples).await }));

@@ -1,7 +1,7 @@
-"""A Meepo worker in Python: events of clients in, commands to gateways out.
+"""A Meepo worker in Python: it takes the events of clients, and sends commands to gateways.
 
-An application is an `App`, with any of its handlers, given to `run`. What lies beneath is told in
-docs/src/link-protocol.md. `generate` makes the modules `link_pb2` and `registry_pb2`.
+An application is a subclass of `App` that overrides some of its handlers, and is given to `run`.
+docs/src/link-protocol.md describes the protocol. The script `generate` makes the modules `link_pb2` and `registry_pb2`.
 """
 
 import argparse
@@ -35,35 +35,35 @@ __all__ = [
 
 
 class App:
-    """What an application has when it does not say otherwise."""
+    """An application. A handler that it does not override does nothing."""
 
     async def on_connect(self, client, hello):
-        pass
+        """A client has come; `hello` is its handshake. It may be rejected: `raise Reject(status, reason)`."""
 
     async def on_message(self, client, message):
-        pass
+        """A client has sent a message."""
 
     async def on_close(self, client, reason):
-        pass
+        """A client was closed, or has closed."""
 
     async def on_buffer_full(self, client):
-        pass
+        """The send buffer of a client is full: the client reads slowly."""
 
     async def on_buffer_empty(self, client):
-        pass
+        """The send buffer of a client that was full is empty again."""
 
     async def on_last_words(self, client, reload):
-        """The client's gateway is about to close it: the moment for a last word."""
+        """A gateway that reloads or stops is about to close the client: the moment for last words."""
 
     async def on_request(self, request):
-        """Answers an HTTP request."""
+        """An HTTP request that a gateway has forwarded. Returns the `Response`."""
         return Response(404)
 
 
 def run(app):
-    """Runs a worker as the command line says, until SIGTERM or SIGINT has it drain."""
+    """Runs a worker with the options of the command line. SIGTERM and SIGINT make it drain and end."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--registry", action="append", help="where a registry is; can be given several times")
+    parser.add_argument("--registry", action="append", help="host and port of a registry; can be given several times")
     parser.add_argument("--secret-file", help="a file with the secret of the cluster")
     parser.add_argument("--stop-timeout", type=float, default=30, help="seconds that draining may take")
     parser.add_argument("--log", default="INFO")

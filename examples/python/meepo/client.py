@@ -1,4 +1,4 @@
-"""What an application deals with: clients, and all gateways together."""
+"""The types that an application uses: clients, requests, and the cluster of all gateways."""
 
 import asyncio
 import base64
@@ -8,7 +8,7 @@ import link_pb2 as wire
 
 
 class Reject(Exception):
-    """Raised by `on_connect`: turns the client away with an HTTP status of 400 to 599."""
+    """Raised by `on_connect` to reject the client, with an HTTP status of 400 to 599."""
 
     def __init__(self, status, reason=""):
         super().__init__(status, reason)
@@ -17,34 +17,34 @@ class Reject(Exception):
 
 @dataclass
 class Message:
-    """Text is a `str`, anything else is `bytes`."""
+    """A message of a client: a `str` if it is text, else `bytes`."""
 
     data: "str | bytes"
 
 
 @dataclass
 class Reason:
-    """Why a client was closed: the name of a `CloseCause`, the close code (0: none) and its text."""
+    """Why a client was closed: the name of a `CloseCause`, the close code if there was one, and the reason."""
 
     cause: str
-    code: int = 0
+    code: "int | None" = None
     text: str = ""
 
 
 @dataclass
 class Request:
-    """An HTTP request. Its `hello` has path, query, headers and peer."""
+    """An HTTP request. Its handshake `hello` has path, query, headers and peer."""
 
     cluster: "Cluster"
     method: str
     hello: wire.Handshake
     body: bytes
-    redelivered: bool  # another worker had it before, and may have handled it
+    redelivered: bool  # the request was delivered before, and may have been handled
 
 
 @dataclass
 class Response:
-    """The answer to an HTTP request. Headers are pairs of texts; those about the connection are the gateway's."""
+    """The response to an HTTP request. Headers are pairs of texts; the gateway sets those of the connection."""
 
     status: int
     body: "str | bytes" = b""
@@ -58,7 +58,7 @@ class Response:
 
 @dataclass
 class Answer:
-    """What the gateways know, and whether all of them have answered."""
+    """What the replies of the gateways to a query say, and whether all gateways have replied."""
 
     value: object
     complete: bool
@@ -66,7 +66,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ClientId:
-    """A client: a connection of one run of a gateway child. It is never used again."""
+    """The id of a client: its gateway child and its number there. An id is never used again."""
 
     gateway: int
     number: int
@@ -83,39 +83,39 @@ class Client:
         self.cluster, self.link, self.accepted = cluster, link, accepted
         self.id = ClientId(link.gateway, number)
         self.hello = attach.handshake
-        self.redelivered = False  # the event that is handled was handled before, in part or whole
+        self.redelivered = False  # whether the event that runs was delivered before, and may have been handled
         self.session = dict(attach.session)
-        self.changes = 0
-        self.paused = attach.paused  # as far as this worker knows
+        self.changes = 0  # how often this worker has changed the session
+        self.paused = attach.paused  # whether a worker has paused the client, as far as this worker knows
 
     def send(self, message):
-        self._tell(send=send_of(message, client=self.id.number))
+        self._command(send=send_of(message, client=self.id.number))
 
     def close(self, code=1000, reason=""):
-        """Closes the client after all that it was sent before."""
-        self._tell(close=wire.Close(target=wire.Target(clients=[self.id.number]), code=code, reason=reason))
+        """Closes the client after all messages that it was sent before."""
+        self._command(close=wire.Close(target=wire.Target(clients=[self.id.number]), code=code, reason=reason))
 
     def join(self, group):
-        self._tell(join=wire.Join(client=self.id.number, group=group))
+        self._command(join=wire.Join(client=self.id.number, group=group))
 
     def leave(self, group):
-        self._tell(leave=wire.Leave(client=self.id.number, group=group))
+        self._command(leave=wire.Leave(client=self.id.number, group=group))
 
     def bind(self, uid):
-        self._tell(bind=wire.Bind(client=self.id.number, uid=uid))
+        self._command(bind=wire.Bind(client=self.id.number, uid=uid))
 
     def unbind(self):
-        self._tell(unbind=wire.Unbind(client=self.id.number))
+        self._command(unbind=wire.Unbind(client=self.id.number))
 
     def pause(self):
-        """Has the gateway read nothing more from the client, until `resume`. What it has read already comes."""
-        self._read(paused=True)
+        """Stops the gateway from reading the client, until `resume`. Messages that it has read already still come."""
+        self._pause(paused=True)
 
     def resume(self):
-        self._read(paused=False)
+        self._pause(paused=False)
 
     def get(self, key, default=None):
-        """A value of the session, which lives at the gateway."""
+        """A value of the session, which the gateway keeps."""
         return self.session.get(key, default)
 
     def set(self, key, value):
@@ -127,23 +127,23 @@ class Client:
     def _change(self, update):
         self.changes += 1
         apply(self.session, update)
-        self._tell(session=update)
+        self._command(session=update)
 
-    def _read(self, paused):
+    def _pause(self, paused):
         self.paused = paused
-        self._tell(pause=wire.Pause(client=self.id.number, paused=paused))
+        self._command(pause=wire.Pause(client=self.id.number, paused=paused))
 
-    def _tell(self, **command):
-        # Through the link over which the client came and no other: a later one has other workers before it.
+    def _command(self, **command):
+        # Over the link by which the client came and no other: the client may have been with other workers since.
         self.link.send(wire.Command(**command))
 
-    async def _read_again(self):
-        """The gateway has refused a change: what is known here is wrong."""
+    async def _fetch_session(self):
+        """Asks for the session anew: the gateway has refused a change, so the session that is known here is wrong."""
         changes = None
         while changes != self.changes:
             changes = self.changes
-            who = wire.Filter(clients=[self.id.number])
-            reply = await self.link.ask(select=wire.Select(filter=who, session=True))
+            this_client = wire.Filter(clients=[self.id.number])
+            reply = await self.link.ask(select=wire.Select(filter=this_client, session=True))
             if reply is None or not reply.selected.clients:
                 return
         self.session = dict(reply.selected.clients[0].session)
@@ -153,8 +153,8 @@ class Cluster:
     """All gateways and their clients."""
 
     def __init__(self, query_timeout=5):
-        self.up = {}  # links by the gateway's id
-        self.away = set()  # gateways that live and have no link now
+        self.up = {}  # the links that stand, by the id of the gateway
+        self.away = set()  # the ids of gateways that are alive and have no link now
         self.query_timeout = query_timeout
 
     def client(self, id):
@@ -173,7 +173,7 @@ class Cluster:
         return Target(self, everyone=True)
 
     async def members(self, group):
-        """The clients in a group: their ids, each with its session."""
+        """The members of a group: their sessions by client id."""
         select = wire.Select(filter=wire.Filter(groups=[group]), session=True)
         replies, complete = await self._ask(select=select)
         found = {}
@@ -182,7 +182,7 @@ class Cluster:
         return Answer(found, complete)
 
     async def group_sizes(self):
-        """All groups that have members, and how many."""
+        """The number of members of each group that has any."""
         replies, complete = await self._ask(groups=wire.AllGroups())
         sizes = {}
         for _, reply in replies:
@@ -191,7 +191,7 @@ class Cluster:
         return Answer(sizes, complete)
 
     async def count(self):
-        """How many clients there are."""
+        """The number of all clients."""
         replies, complete = await self._ask(count=wire.Filter())
         return Answer(sum(reply.count.count for _, reply in replies), complete)
 
@@ -203,29 +203,29 @@ class Cluster:
 
 
 class Target:
-    """Whom something goes to: each client that is meant, on any gateway, once."""
+    """The clients that a message or a close goes to, at all gateways; each of them counts once."""
 
-    def __init__(self, cluster, clients=None, **whom):
-        self.cluster, self.clients, self.whom, self.left_out = cluster, clients, whom, []
+    def __init__(self, cluster, clients=None, **others):
+        self.cluster, self.clients, self.others, self.excluded = cluster, clients, others, []
 
     def excluding(self, id):
-        self.left_out.append(id)
+        self.excluded.append(id)
         return self
 
     def send(self, message):
-        self._tell(lambda to: wire.Command(send=send_of(message, target=wire.Target(**to))))
+        self._command(lambda to: wire.Command(send=send_of(message, target=wire.Target(**to))))
 
     def close(self, code=1000, reason=""):
-        self._tell(lambda to: wire.Command(close=wire.Close(target=wire.Target(**to), code=code, reason=reason)))
+        self._command(lambda to: wire.Command(close=wire.Close(target=wire.Target(**to), code=code, reason=reason)))
 
-    def _tell(self, command):
+    def _command(self, command):
         for gateway, link in list(self.cluster.up.items()):
-            to = dict(self.whom)
+            to = dict(self.others)
             if self.clients is not None:
                 to["clients"] = [id.number for id in self.clients if id.gateway == gateway]
                 if not to["clients"]:
                     continue
-            to["except"] = [id.number for id in self.left_out if id.gateway == gateway]
+            to["except"] = [id.number for id in self.excluded if id.gateway == gateway]
             link.send(command(to))
 
 

@@ -16,7 +16,7 @@ DIAL = 4  # seconds that a gateway may take for its welcome
 UNHEARD = 4.5  # seconds without a sign of life after which a gateway may have given this worker up
 DONE_AT_ONCE = 128  # most events that one `done` answers
 QUEUE_LIMIT = 8 << 20  # bytes that may wait for a gateway before its events wait
-SLACK = 64 << 10  # what a command may have beside a payload of the largest size
+SLACK = 64 << 10  # bytes that a command may have beside its payload
 
 
 class Link:
@@ -25,7 +25,7 @@ class Link:
     def __init__(self, gateway, chan, call):
         self.gateway, self.channel, self.call = gateway, chan, call
         self.max_command = 0
-        self.queue, self.queued = deque(), 0
+        self.queue, self.queued = deque(), 0  # commands, and their bytes
         self.wake, self.room = asyncio.Event(), asyncio.Event()
         self.room.set()
         self.queries, self.last_query = {}, 0

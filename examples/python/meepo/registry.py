@@ -1,4 +1,4 @@
-"""The registries: which gateways there are, and how they learn of this worker."""
+"""The client of the registries: it registers this worker, and watches which gateways there are."""
 
 import asyncio
 import logging
@@ -12,39 +12,39 @@ from .rpc import channel
 
 log = logging.getLogger("meepo.registry")
 
-PATIENCE = 5  # seconds that an answer may take
-SETTLE = 10  # seconds that a registry which is back may take to know all nodes again
-LONGEST_PAUSE = 1
+ANSWER_TIMEOUT = 5  # seconds
+SETTLE = 10  # seconds after which a registry that has restarted knows all nodes again
+LONGEST_PAUSE = 1  # seconds between two attempts
 
 
 class Registries:
-    """What all registries say together.
+    """The node view: what all registries say together.
 
-    The last word of one that is away counts where none that is there contradicts it: a registry that was restarted and
-    knows nobody yet must not make the gateways vanish.
+    What a registry said before it was lost still counts, unless a registry that is there contradicts it: one that has
+    restarted and knows no node yet must not make the gateways vanish.
     """
 
-    SERVING, DONE = wire.SERVING, wire.DONE
+    SERVING, DRAINED = wire.SERVING, wire.DRAINED
 
     def __init__(self, addresses, metadata):
         self.addresses, self.metadata = addresses, metadata
-        self.now = {address: {} for address in addresses}
-        self.before = {address: {} for address in addresses}
+        self.now = {address: {} for address in addresses}  # what each registry says, by node id
+        self.before = {address: {} for address in addresses}  # what each registry said before it was lost
         self.news = asyncio.Event()
 
     def gateways(self):
-        """The gateways that take links: one that leaves may have nobody else to finish what it has."""
+        """The ids of the gateways that take links. A draining one does too: it may need a worker to finish."""
         nodes = self._nodes().values()
-        return [node.id for node in nodes if node.kind == wire.GATEWAY and node.state != wire.DONE]
+        return [node.id for node in nodes if node.kind == wire.GATEWAY and node.state != wire.DRAINED]
 
-    def word(self, id):
-        """What is said of a gateway; None if it has gone."""
+    def node(self, id):
+        """What the registries say of a gateway; None if it has gone."""
         return self._nodes().get(id)
 
-    async def changed(self, patience):
-        """Waits for news, or until it is time to look anyway."""
+    async def changed(self, timeout):
+        """Waits until the node view changes, for a limited time."""
         try:
-            await asyncio.wait_for(self.news.wait(), patience)
+            await asyncio.wait_for(self.news.wait(), timeout)
             self.news.clear()
         except asyncio.TimeoutError:
             pass
@@ -53,13 +53,13 @@ class Registries:
         await asyncio.gather(*(self._for_ever(address, self._watch_once) for address in self.addresses))
 
     async def announce(self, id, name, until):
-        """Makes a worker known to all registries until it stops."""
+        """Registers a worker at all registries until it stops."""
         node = wire.Node(id=id, kind=wire.WORKER, name=name, pid=os.getpid(), version="python")
         tasks = [
             asyncio.create_task(self._for_ever(address, self._announce_once, node, until)) for address in self.addresses
         ]
         await until.wait()
-        # Each says goodbye, which takes a moment where there is a registry.
+        # Each registration ends in good order, which takes a moment where the registry is there.
         await asyncio.wait(tasks, timeout=1)
         for task in tasks:
             task.cancel()
@@ -67,23 +67,23 @@ class Registries:
     def _nodes(self):
         all = {}
         for node in (node for view in self.now.values() for node in view.values()):
-            # A node's state never goes back.
+            # A node's state never goes back, so the furthest one is the latest.
             if node.id not in all or all[node.id].state < node.state:
                 all[node.id] = node
-        taken = {node.address for node in all.values() if node.state != wire.DONE}
+        taken = {node.address for node in all.values() if node.state != wire.DRAINED}
         for node in (node for view in self.before.values() for node in view.values()):
             if node.id in all and all[node.id].state < node.state or node.id not in all and node.address not in taken:
                 all[node.id] = node
         return all
 
-    async def _for_ever(self, address, attempt, *what):
-        """Makes attempts with pauses, until one ends in order."""
+    async def _for_ever(self, address, attempt, *arguments):
+        """Makes attempts, with pauses between them, until one ends in good order."""
         pause, failures = 0.2, 0
         while True:
             chan = channel(address)
             began = asyncio.get_running_loop().time()
             try:
-                if await attempt(address, chan, *what):
+                if await attempt(address, chan, *arguments):
                     return
             except (grpc.RpcError, OSError, asyncio.TimeoutError) as error:
                 failures += 1
@@ -91,7 +91,7 @@ class Registries:
                 log.log(logging.WARNING if failures == 3 else logging.DEBUG, "registry %s: %s", address, why)
             finally:
                 await chan.close()
-            if asyncio.get_running_loop().time() - began > PATIENCE:
+            if asyncio.get_running_loop().time() - began > ANSWER_TIMEOUT:
                 pause, failures = 0.2, 0
             await asyncio.sleep(pause * random.uniform(0.25, 1))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -132,7 +132,7 @@ class Registries:
         call = register(metadata=self.metadata)
         while not until.is_set():
             await call.write(wire.Announce(node=node))
-            ack = await asyncio.wait_for(call.read(), PATIENCE)
+            ack = await asyncio.wait_for(call.read(), ANSWER_TIMEOUT)
             if ack is grpc.aio.EOF:
                 return False
             try:

@@ -1,4 +1,4 @@
-"""gRPC between nodes: what a worker's end sets on it."""
+"""gRPC between nodes: the settings of a worker's end."""
 
 import grpc
 
@@ -9,10 +9,10 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 3000),
-    # The gateway's own limit is known only after `welcome`.
+    # Unlimited in effect: the gateway says its limit only in its `welcome`.
     ("grpc.max_receive_message_length", 1 << 30),
     ("grpc.max_send_message_length", -1),
-    # Each attempt is a new one, and not delayed by those that have failed before.
+    # Each attempt makes a new connection, and is not delayed because earlier ones have failed.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),

@@ -1,4 +1,4 @@
-"""The worker: a link to each gateway child, and a queue for each client."""
+"""The worker: a link to each gateway child, and a queue of events for each client."""
 
 import asyncio
 import logging
@@ -17,12 +17,12 @@ from .registry import Registries
 log = logging.getLogger("meepo")
 
 PAUSES = (0.05, 2)  # the shortest and the longest pause between two attempts
-NEWS = 3  # seconds that the registry's word may take when another gateway answers
+REGISTRY_DELAY = 3  # seconds after which the registries know that another gateway has an address
 
 
 @dataclass
 class ClientQueue:
-    """The events of a client, handled one after the other."""
+    """The events of one client, handled one after the other."""
 
     client: "Client | None" = None
     waiting: deque = None
@@ -35,37 +35,37 @@ class Task:
 
     link: Link
     event: wire.Event
-    client: "Client | None"  # as it was when the event came: this worker may have forgotten the client since, and serve it again
-    lost: bool = False
-    last_words: "LastWords | None" = None
+    client: "Client | None"  # the client when the event came: it may have been forgotten since, and have come again
+    lost: bool = False  # the gateway has died: the event does not come from it
+    last_words: "LastWords | None" = None  # set if the handler is `on_last_words`
 
 
 class LastWords:
-    """Tells a gateway once all handlers have sent their last words."""
+    """Tells a gateway when the handlers of all its clients have sent their last words."""
 
     def __init__(self, link, event):
-        self.link, self.unsaid = link, 1
+        self.link, self.unsent = link, 1
         self.until = time.monotonic() + event.wait_ms / 1000
 
-    def said(self):
-        self.unsaid -= 1
-        if not self.unsaid:
+    def sent(self):
+        self.unsent -= 1
+        if not self.unsent:
             self.link.send(wire.Command(last_words_sent=wire.LastWordsSent()))
 
 
 class Worker:
-    """Keeps a link to each gateway child, and has the application handle events."""
+    """Keeps a link to each gateway child, and calls the handlers of the application."""
 
     def __init__(self, app, registries, name, secret="", handler_timeout=60):
         self.app, self.cluster, self.handler_timeout = app, Cluster(), handler_timeout
         self.name, self.id = name, random.randrange(1, 1 << 64)
         self.metadata = (("x-meepo-secret", secret),) if secret else ()
         self.registries = Registries(registries, self.metadata)
-        self.queues, self.tasks, self.stopping = {}, set(), asyncio.Event()
-        self.undrained = set()  # links over which something may be in flight
+        self.queues, self.running, self.stopping = {}, set(), asyncio.Event()
+        self.undrained = set()  # links over which events may be in flight
 
     async def run(self):
-        """Serves until `stop` is called and all that is in flight is done."""
+        """Serves until `stop` is called and all events in flight are done."""
         announced = asyncio.create_task(self.registries.announce(self.id, self.name, self.stopping))
         watched = asyncio.create_task(self.registries.watch())
         kept = {}
@@ -75,29 +75,30 @@ class Worker:
                     kept[id] = asyncio.create_task(self._keep(id))
             await self._unless_stopped(self.registries.changed(1))
         await asyncio.gather(announced, *kept.values())
-        while self.tasks:
-            await asyncio.wait(self.tasks)
+        while self.running:
+            await asyncio.wait(self.running)
         watched.cancel()
 
     def stop(self):
-        """Takes no new events, and finishes those that it has."""
+        """Begins to drain: takes no new events, and finishes those that it has."""
         self.stopping.set()
         for link in self.cluster.up.values():
             link.send(wire.Command(draining=wire.Draining()))
 
     async def _unless_stopped(self, work):
-        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self.stopping.wait())
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        """The result of `work`, or None if this worker begins to drain first."""
+        running, stop = asyncio.ensure_future(work), asyncio.ensure_future(self.stopping.wait())
+        await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        if task.done():
-            return task.result()
-        task.cancel()
-        await asyncio.wait({task})
+        if running.done():
+            return running.result()
+        running.cancel()
+        await asyncio.wait({running})
 
     # --- links ---
 
     async def _keep(self, id):
-        """Keeps the link to a gateway until the registry no longer names it, and it cannot be reached either."""
+        """Keeps a link to a gateway until the registries no longer name it and it cannot be reached either."""
         away, pause = self.cluster.away, PAUSES[0]
         away.add(id)
         while not self.stopping.is_set():
@@ -110,17 +111,17 @@ class Worker:
             pause = PAUSES[0] if time.monotonic() - since > PAUSES[1] else min(2 * pause, PAUSES[1])
             await self._unless_stopped(asyncio.sleep(pause * random.uniform(0.5, 1)))
         away.discard(id)
-        if self.registries.word(id):
-            self._moved(id)  # It lives, or all its clients' ends are handled.
+        if self.registries.node(id):
+            self._moved(id)  # The gateway is alive, or has drained and all its clients were closed.
         else:
             self._lost(id)
 
     async def _reach(self, id):
-        """Dials a gateway until it answers. None once it does not and has gone, or is done."""
+        """Dials a gateway until it answers. None if it has gone or drained."""
         address, pause, gone, attempts = "", PAUSES[0], None, 0
         while True:
-            node = self.registries.word(id)
-            if node and node.state == self.registries.DONE:
+            node = self.registries.node(id)
+            if node and node.state == self.registries.DRAINED:
                 return None
             address = node.address if node else address
             try:
@@ -131,17 +132,17 @@ class Worker:
                 level = logging.WARNING if attempts == 3 else logging.DEBUG
                 log.log(level, "gateway %016x at %s: no link: %s", id, address, _why(error))
                 if getattr(error, "code", lambda: None)() == grpc.StatusCode.FAILED_PRECONDITION:
-                    gone = gone or time.monotonic()  # Another gateway answers at its address.
-            node = self.registries.word(id)
+                    gone = gone or time.monotonic()  # Another gateway answers at this address.
+            node = self.registries.node(id)
             if node is None:
                 return None
-            if gone and time.monotonic() - gone > NEWS and node.state == self.registries.SERVING:
+            if gone and time.monotonic() - gone > REGISTRY_DELAY and node.state == self.registries.SERVING:
                 self._lost(id)
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, PAUSES[1])
 
     async def _serve(self, link):
-        """Takes what comes over a link until it ends. True if it was drained."""
+        """Takes the events of a link until it ends. True if it ended because this worker has drained."""
         id, cluster = link.gateway, self.cluster
         self._moved(id)
         cluster.away.discard(id)
@@ -171,7 +172,7 @@ class Worker:
         return drained
 
     def _drained(self, link):
-        """Nothing is in flight over a link. They end together: until then handlers may send over each of them."""
+        """No event is in flight over a link. All links end together, since handlers may send over each until then."""
         self.undrained.discard(link)
         if self.stopping.is_set() and not self.undrained:
             for other in self.cluster.up.values():
@@ -180,15 +181,16 @@ class Worker:
     # --- clients ---
 
     def _take(self, link, event):
-        """Takes an event. It never waits, so that replies to queries pass handlers that wait for them."""
-        id, kind = ClientId(link.gateway, event.client), event.WhichOneof("body")  # `client` is 0 where the event names none
+        """Takes an event. Never waits, since a handler may wait for a reply that comes next."""
+        # Number 0 is no client: the event is about the link.
+        id, kind = ClientId(link.gateway, event.client), event.WhichOneof("body")
         if event.HasField("attach"):
             client = Client(self.cluster, link, event.client, event.attach, kind != "opened")
             self._queue(id).client = client
         if kind in ("opened", "message", "closed", "send_buffer"):
             return self._push(id, link, event)
         if kind == "request":
-            return self._spawn(self._answer(link, event))
+            return self._spawn(self._respond(link, event))
         client = self.queues[id].client if id in self.queues else None
         if kind == "detached":
             self._forget(id, link)
@@ -204,16 +206,16 @@ class Worker:
             refused = event.refused
             log.debug("refused: %s of client %d: %s", refused.command, event.client, refused.detail)
             if refused.command == "session" and client:
-                self._spawn(client._read_again())
+                self._spawn(client._fetch_session())
         link.done(seq_of(event))
 
     def _last_words(self, link, event):
-        """Lets the application send last words to the clients of a gateway that is about to close them."""
+        """Calls `on_last_words` for each client of a gateway that is about to close them."""
         last_words = LastWords(link, event.last_words)
         for id in [id for id, queue in self.queues.items() if queue.client and queue.client.link is link]:
-            last_words.unsaid += 1
+            last_words.unsent += 1
             self._push(id, link, event, last_words=last_words)
-        last_words.said()
+        last_words.sent()
 
     def _push(self, id, link, event, lost=False, last_words=None):
         queue = self._queue(id)
@@ -221,24 +223,24 @@ class Worker:
         queue.waiting.append(Task(link, event, known, lost, last_words))
         if not queue.busy:
             queue.busy = True
-            self._spawn(self._work_off(id, queue))
+            self._spawn(self._run_all(id, queue))
 
-    async def _work_off(self, id, queue):
+    async def _run_all(self, id, queue):
         while queue.waiting:
             task = queue.waiting.popleft()
-            await self._work(id, queue, task)
+            await self._run(id, queue, task)
             if task.last_words:
-                task.last_words.said()
+                task.last_words.sent()
         queue.busy = False
         self._tidy(id)
 
-    async def _work(self, id, queue, task):
+    async def _run(self, id, queue, task):
         link, seq, limit = task.link, seq_of(task.event), self.handler_timeout
         await link.room.wait()
         if link.ended and not task.lost:
-            return  # The gateway hands it to another worker.
+            return  # The gateway delivers the event to another worker.
         if task.client is None or task.client is not queue.client:
-            # Of a client that was rejected, has gone already, or comes again after a handler was cut off.
+            # An event of a client that was rejected, has gone, or has come again after its handler was cut off.
             return link.done(seq)
         if task.last_words:
             limit = max(0, min(limit, task.last_words.until - time.monotonic()))
@@ -250,7 +252,7 @@ class Worker:
         handler.cancel()
         await asyncio.wait({handler}, timeout=1)
         if task.last_words:
-            return  # There is no event to deliver again, and the client is still served here.
+            return  # Last words are not delivered again, and the client stays here.
         self._forget(id, link)
         if not task.lost:
             link.undone(seq)
@@ -283,19 +285,22 @@ class Worker:
                     await self.app.on_last_words(client, event.last_words.reload)
             elif client.accepted:
                 closed = event.closed
-                await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), closed.code if closed.HasField("code") else None, closed.reason))
+                code = closed.code if closed.HasField("code") else None
+                await self.app.on_close(client, Reason(wire.CloseCause.Name(closed.cause), code, closed.reason))
         except Exception:
-            handler = {"message": "on_message", "send_buffer": "on_buffer_full or on_buffer_empty", "last_words": "on_last_words"}.get(kind, "on_close")
+            buffer = "on_buffer_full or on_buffer_empty"
+            handlers = {"message": "on_message", "send_buffer": buffer, "last_words": "on_last_words"}
+            handler = handlers.get(kind, "on_close")
             log.exception("client %s: %s failed", client.id, handler)
         if kind == "closed":
             self._forget(client.id, task.link)
 
-    async def _answer(self, link, event):
-        """Has the application answer a request: each by itself, for it is about no client."""
+    async def _respond(self, link, event):
+        """Calls `on_request`. Requests belong to no client, so they run side by side."""
         asked = event.request
         await link.room.wait()
         if link.ended:
-            return  # The gateway hands it to another worker, or has answered by itself.
+            return  # The gateway delivers the request to another worker, or has responded itself.
         request = Request(self.cluster, asked.method, asked.handshake, asked.body, event.delivery.redelivered)
         try:
             response = await asyncio.wait_for(self.app.on_request(request), self.handler_timeout)
@@ -307,17 +312,17 @@ class Worker:
             log.exception("%s %s: on_request failed", asked.method, asked.handshake.path)
             answer = Response(500).to_wire(event.request_number)
         if not link.send(answer) and not link.ended:
-            log.warning("%s %s: the answer is too large", asked.method, asked.handshake.path)
+            log.warning("%s %s: the response is too large", asked.method, asked.handshake.path)
             link.send(Response(500).to_wire(event.request_number))
         link.done(seq_of(event))
 
     def _moved(self, gateway):
-        """Forgets the clients of a gateway whose link has ended, but that lives: other workers have them."""
+        """Forgets clients whose link has ended while their gateway is alive: other workers have them."""
         for client in self._left_behind(gateway):
             self._forget(client.id, client.link)
 
     def _lost(self, gateway):
-        """Tells the application of the clients of a gateway that has died."""
+        """Calls `on_close` for the clients of a gateway that has died."""
         closed = wire.Event(closed=wire.Closed(cause=wire.GATEWAY_LOST))
         for client in self._left_behind(gateway):
             self._push(client.id, client.link, closed, lost=True)
@@ -341,9 +346,9 @@ class Worker:
             del self.queues[id]
 
     def _spawn(self, work):
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        running = asyncio.create_task(work)
+        self.running.add(running)
+        running.add_done_callback(self.running.discard)
 
 
 def seq_of(event):

@@ -1,4 +1,4 @@
-//! What a line asks for.
+//! The request in a line.
 
 pub(crate) const HELP: &str = "There are /nick NAME, /join GROUP, /leave GROUP, /who [GROUP], /tell NICK TEXT and /quit; all else is said to the \
      group that you joined last";
@@ -15,7 +15,7 @@ pub(crate) enum Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// None if it is not understood.
+    /// Reads a line. None if it is not understood.
     pub(crate) fn of(line: &'a str) -> Option<Self> {
         let line = line.trim();
         if !line.starts_with('/') {

@@ -15,23 +15,23 @@ pub(crate) struct Talk;
 
 impl Handler for Talk {
     async fn on_connect(&self, client: &Client, _hello: &Hello) -> Result<(), Reject> {
-        // A worker that died halfway may have given a nick already.
+        // A worker that died in the middle of this handler may have given the client a nick already.
         while client.get("nick").is_none() {
             let guest = format!("guest-{}", fastrand::u16(1000..));
-            // Another guest can have drawn the same.
+            // Another guest can have drawn the same nick.
             let _ = take_nick(client, &guest).await;
         }
         let nick = nick(client);
         client.send(format!("* You are {nick}. {HELP}"));
         others(client, format!("* {nick} joined"));
-        // It cannot fail: a client that comes is in no group yet.
+        // It cannot fail: a new client is in no group yet.
         let _ = join(client, "lobby");
         Ok(())
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
         let text = message.text().ok_or("only text is understood")?;
-        // Nobody sends line ends or control sequences to another's terminal.
+        // No person can send line ends or control sequences to the terminal of another.
         let line = text.replace(char::is_control, " ");
         if let Err(complaint) = carry_out(client, &line).await {
             client.send(format!("* {complaint}"));
@@ -86,7 +86,7 @@ async fn carry_out(client: &Client, line: &str) -> Result<(), String> {
             let groups = groups(client);
             let group = groups.last().ok_or("You are in no group: /join GROUP")?;
             let line = format!("[{group}] {}: {text}", nick(client));
-            // Who speaks has seen what he typed.
+            // The speaker has seen the own line.
             client.cluster().group(in_group(group)).except(client.id()).send(line);
         }
         Ask::Quit => client.close(1000, "goodbye"),
@@ -94,7 +94,8 @@ async fn carry_out(client: &Client, line: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Claims a nick first and looks who else has it then, so of two who want it in the same instant one gets it, or neither.
+/// Claims the nick first, and looks after that for others who have claimed it. So of two people who want a nick in the same instant, one gets it, or
+/// neither does.
 async fn take_nick(client: &Client, name: &str) -> Result<(), String> {
     checked("A nick", name)?;
     let (uid, was) = (name.to_lowercase(), client.get("nick").map(|nick| nick.to_lowercase()));
@@ -149,7 +150,7 @@ fn leave(client: &Client, group: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Keeps the groups in the order of joining, and says where the next line goes.
+/// Keeps the groups in the order of joining, and tells the client which group gets its next line.
 fn talks_in(client: &Client, groups: &[String]) {
     client.set("groups", groups.join(" "));
     client.send(match groups.last() {
@@ -171,7 +172,7 @@ fn nick_of(member: &Member) -> Option<&str> {
     member.session.get("nick").map(String::as_str)
 }
 
-/// The groups of people, apart from those that are claims of nicks.
+/// The name of a group of people, kept apart from the groups that are claims of nicks.
 fn in_group(group: &str) -> String {
     format!("group/{}", group.to_lowercase())
 }
@@ -180,7 +181,7 @@ fn others(client: &Client, line: String) {
     client.cluster().all().except(client.id()).send(line);
 }
 
-/// What the gateways know, with a word to the client if some did not answer.
+/// The value of an answer. The client is told if some gateways did not reply.
 fn known<T>(client: &Client, answer: Answer<T>) -> T {
     if !answer.is_complete() {
         client.send("* Some gateways do not answer");

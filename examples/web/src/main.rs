@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use meepo_node::Master;
 
-/// As in `meepo.toml`, with the folders of this example wherever it is started.
+/// The settings of `meepo.toml`, with absolute paths to the folders of this example, so that it can be started from anywhere.
 fn defaults() -> String {
     include_str!("../meepo.toml").replace("\"sites/", concat!("\"", env!("CARGO_MANIFEST_DIR"), "/sites/"))
 }

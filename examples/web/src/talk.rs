@@ -1,6 +1,6 @@
-//! What is said over the API is heard by all pages, over their WebSockets.
+//! The handler: sends each text that comes over the API to all pages, over their WebSockets.
 //!
-//! Who somebody is says a cookie, so any worker can answer the next request.
+//! A person's name is in a cookie, so any worker can answer the next request.
 
 use meepo_worker::{Client, Handler, Message, Request, Response, Result};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub(crate) struct Talk;
 #[derive(Serialize)]
 struct Online {
     online: u64,
-    /// All gateways have answered.
+    /// All gateways have replied.
     complete: bool,
 }
 

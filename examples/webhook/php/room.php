@@ -5,30 +5,30 @@
 
 declare(strict_types=1);
 
-// How old an event may be, in seconds: what is older may have been recorded and sent again by a stranger.
-const MOST_SECONDS = 300;
+// The greatest age of an event, in seconds: an older one may have been recorded and sent again by a stranger.
+const MAX_AGE = 300;
 
-/** Whether an event is signed with a key, as Standard Webhooks says, and its other headers say what is signed. */
+/** Whether an event is signed with the secret, by the rules of Standard Webhooks, and its headers match the signed id. */
 function is_signed(string $secret, string $body): bool
 {
     $key = str_starts_with($secret, 'whsec_') ? base64_decode(substr($secret, 6)) : $secret;
     $event = $_SERVER['HTTP_WEBHOOK_ID'] ?? '';
     $sent = $_SERVER['HTTP_WEBHOOK_TIMESTAMP'] ?? '';
-    if (!ctype_digit($sent) || abs(time() - (int) $sent) > MOST_SECONDS) {
+    if (!ctype_digit($sent) || abs(time() - (int) $sent) > MAX_AGE) {
         return false;
     }
     $right = 'v1,' . base64_encode(hash_hmac('sha256', "$event.$sent.$body", $key, true));
-    // There are several while the key is changed.
+    // There are several signatures while the secret is being changed.
     foreach (explode(' ', $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? '') as $given) {
         if (hash_equals($right, $given)) {
-            // Of the headers only the id is signed, in which are the client and the kind.
+            // Of the headers only the id is signed; it contains the client and the kind of the event.
             return ($_SERVER['HTTP_CE_ID'] ?? '') === $event && is_id_of($event);
         }
     }
     return false;
 }
 
-/** Whether an id is that of an event of this client and this kind. That of a message ends with its number. */
+/** Whether an event's id matches the headers with its client and its kind. The id of a message ends with a number. */
 function is_id_of(string $event): bool
 {
     $client = $_SERVER['HTTP_CE_SUBJECT'] ?? '';
@@ -39,12 +39,12 @@ function is_id_of(string $event): bool
     return ($_SERVER['HTTP_CE_TYPE'] ?? '') === 'meepo.client.' . (ctype_digit($tail) ? 'message' : $tail);
 }
 
-/** Text is a reply to the client, or why it is turned away; a list is commands. */
-function answer(int $status, string|array $what): never
+/** Responds with a text, which is sent to the client or is the reason of its rejection, or with a list of commands. */
+function answer(int $status, string|array $content): never
 {
     http_response_code($status);
-    header('Content-Type: ' . (is_array($what) ? 'application/json' : 'text/plain; charset=utf-8'));
-    echo is_array($what) ? json_encode($what, JSON_THROW_ON_ERROR) : $what;
+    header('Content-Type: ' . (is_array($content) ? 'application/json' : 'text/plain; charset=utf-8'));
+    echo is_array($content) ? json_encode($content, JSON_THROW_ON_ERROR) : $content;
     exit;
 }
 
@@ -83,7 +83,7 @@ function message(string $client, string $name, string $text): never
     answer(200, [to_others($client, "$name: $text")]);
 }
 
-// What a mistake prints must not reach clients, and once something is printed it would go out with 200 instead of 500.
+// PHP's error messages must not reach clients, and once one is printed the status would be 200 instead of 500.
 ini_set('display_errors', '0');
 
 $body = file_get_contents('php://input');
@@ -92,8 +92,8 @@ if ($secret !== '' && !is_signed($secret, $body)) {
     answer(401, 'the signature is wrong');
 }
 
-// An event that may have come before says so in $_SERVER['HTTP_CE_MEEPOREDELIVERED']. An application to which that matters
-// keeps what it has answered, in its database under the event's id, $_SERVER['HTTP_CE_ID'], which is checked above.
+// $_SERVER['HTTP_CE_MEEPOREDELIVERED'] says that an event was delivered before, and may have been handled. If that matters to an
+// application, it stores its responses in a database by the id of the event, $_SERVER['HTTP_CE_ID'], which is checked above.
 $client = $_SERVER['HTTP_CE_SUBJECT'] ?? '';
 $session = json_decode(rawurldecode($_SERVER['HTTP_CE_MEEPOSESSION'] ?? '{}'), true);
 $name = $session['name'] ?? 'nobody';

@@ -1,4 +1,4 @@
-"""A chat room behind meepo-worker, with Python's standard library alone.
+"""A chat room behind meepo-worker, in plain Python.
 
     python3 room.py --port 8080 --secret hush
 """
@@ -15,44 +15,44 @@ import traceback
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# How old an event may be, in seconds: what is older may have been recorded and sent again by a stranger.
-MOST_SECONDS = 300
+# The greatest age of an event, in seconds: an older one may have been recorded and sent again by a stranger.
+MAX_AGE = 300
 
 
 def is_signed(secret, headers, body):
-    """Whether an event is signed with a key, as Standard Webhooks says, and its other headers say what is signed."""
+    """Whether an event has a signature by Standard Webhooks with the secret, and headers that match the signed id."""
     key = base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
     event, sent = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not sent.isdecimal() or abs(time.time() - int(sent)) > MOST_SECONDS:
+    if not sent.isdecimal() or abs(time.time() - int(sent)) > MAX_AGE:
         return False
     signed = hmac.new(key, f"{event}.{sent}.".encode() + body, hashlib.sha256).digest()
     right = b"v1," + base64.b64encode(signed)
-    # There are several while the key is changed.
+    # There are several signatures while the secret is being changed.
     given = headers.get("webhook-signature", "").split(" ")
     if not any(hmac.compare_digest(right, one.encode()) for one in given):
         return False
-    # Of the headers only the id is signed, in which are the client and the kind: a message has a number there.
+    # Of the headers only the id is signed; it contains the client and the kind of the event, or the number of a message.
     client, _, tail = event.partition(":")
     kind = "message" if tail.isdecimal() else tail
-    said = [headers.get(name) for name in ("ce-id", "ce-subject", "ce-type")]
-    return said == [event, client, f"meepo.client.{kind}"]
+    named = [headers.get(name) for name in ("ce-id", "ce-subject", "ce-type")]
+    return named == [event, client, f"meepo.client.{kind}"]
 
 
-class Done:
-    """The answers to the last events: one that comes again gets the same answer, and nothing is done twice."""
+class Responses:
+    """The responses to the last events: an event that is redelivered gets the same response, and is not handled twice."""
 
-    def __init__(self, most=10000):
-        self.answers, self.most, self.lock = collections.OrderedDict(), most, threading.Lock()
+    def __init__(self, limit=10000):
+        self.by_event, self.limit, self.lock = collections.OrderedDict(), limit, threading.Lock()
 
     def get(self, event):
         with self.lock:
-            return self.answers.get(event)
+            return self.by_event.get(event)
 
-    def put(self, event, answer):
+    def put(self, event, response):
         with self.lock:
-            self.answers[event] = answer
-            while len(self.answers) > self.most:
-                self.answers.popitem(last=False)
+            self.by_event[event] = response
+            while len(self.by_event) > self.limit:
+                self.by_event.popitem(last=False)
 
 
 def to_others(client, text):
@@ -93,27 +93,27 @@ KINDS = {"meepo.client.opened": opened, "meepo.client.message": message, "meepo.
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are used again
+    protocol_version = "HTTP/1.1"  # so that connections are kept
     disable_nagle_algorithm = True
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         if self.server.secret and not is_signed(self.server.secret, self.headers, body):
-            return self.answer(401, "the signature is wrong")
+            return self.respond(401, "the signature is wrong")
         event = self.headers["ce-id"]
-        answer = self.server.done.get(event)
-        if answer is None:
+        response = self.server.responses.get(event)
+        if response is None:
             handle = KINDS.get(self.headers["ce-type"])
             try:
-                answer = handle(*self.read(body)) if handle else (200, [])
+                response = handle(*self.read(body)) if handle else (200, [])
             except Exception:
                 traceback.print_exc()
-                return self.answer(500, "internal error")
-            self.server.done.put(event, answer)
-        self.answer(*answer)
+                return self.respond(500, "internal error")
+            self.server.responses.put(event, response)
+        self.respond(*response)
 
     def read(self, body):
-        """The client, what is wanted of its session, and what it is about."""
+        """The client, its session as far as the configuration asks for it, and what has happened."""
         session = json.loads(urllib.parse.unquote(self.headers.get("ce-meeposession", "{}")))
         kind = self.headers["content-type"]
         if kind == "application/json":
@@ -122,10 +122,10 @@ class Endpoint(BaseHTTPRequestHandler):
             body = body.decode()
         return self.headers["ce-subject"], session, body
 
-    def answer(self, status, what):
-        """Text is a reply to the client, or why it is turned away; a list is commands."""
-        text = isinstance(what, str)
-        body = what.encode() if text else json.dumps(what).encode()
+    def respond(self, status, content):
+        """Responds with a text, which is sent to the client or is the reason of its rejection, or with commands."""
+        text = isinstance(content, str)
+        body = content.encode() if text else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("content-type", "text/plain; charset=utf-8" if text else "application/json")
         self.send_header("content-length", str(len(body)))
@@ -148,7 +148,7 @@ def main():
     parser.add_argument("--secret", default="", help="the key of meepo-worker's setting `secret`")
     arguments = parser.parse_args()
     server = Server((arguments.host, arguments.port), Endpoint)
-    server.secret, server.done = arguments.secret, Done()
+    server.secret, server.responses = arguments.secret, Responses()
     server.serve_forever()
 
 

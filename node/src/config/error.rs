@@ -1,9 +1,9 @@
-//! What is wrong with a setting, and where it stands.
+//! The error of a wrong setting, and where the setting stands.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A setting is wrong. It says which, and where it came from.
+/// A setting is wrong: which one, why, and where it was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     pub(crate) origin: Option<Origin>,
@@ -38,7 +38,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// The known name that is most like the one that was written, if any is.
+/// The known name that is most like the written name, if any is.
 pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
@@ -48,7 +48,7 @@ pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
         .map(|(_, name)| name)
 }
 
-/// What to say of a key that nobody knows.
+/// The error text of an unknown key.
 pub(crate) fn unknown<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     match nearest(written, known) {
         Some(name) => format!("unknown key, did you mean \"{name}\"?"),

@@ -1,11 +1,13 @@
-//! `meepo.toml`, environment variables, and errors that say where.
+//! `meepo.toml`, environment variables, and errors that say where a wrong setting stands.
 //!
-//! Settings come in layers: a type's own defaults, the program's ([`crate::Master::defaults`]), the file, the environment.
+//! Settings come in layers: a section's own defaults, the program's, the file, the environment. `process` reads them before
+//! anything is bound, instances ask for their sections. It must not know what a section's settings are for; `[node]` is its own.
 
-mod env;
+mod checked;
+mod environment;
 mod error;
 mod layers;
-mod node;
+mod node_section;
 mod section;
 
 use std::collections::BTreeSet;
@@ -17,24 +19,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use checked::{Section, SectionContext, bytes};
 pub use error::ConfigError;
 pub(crate) use error::Origin;
 use layers::{Layers, Source};
-pub use node::{LogFormat, NodeSection};
+pub use node_section::{LogFormat, NodeSection};
 
-/// Sections that any program may find in its file, as one file serves all programs.
+/// Sections that any program may find in its file: one file serves all programs, also those that do not run an instance.
 const SECTIONS: [&str; 5] = ["node", "registry", "gateway", "worker", "webhook"];
 
-/// A configuration that was read: file, environment, defaults.
+/// A configuration that was read: defaults, file, environment.
 #[derive(Clone)]
 pub struct Config {
     file: Option<PathBuf>,
+    /// Where relative paths begin.
     base: PathBuf,
-    /// What the file says.
+    /// The text of the file.
     text: Option<String>,
     layers: Layers,
-    environment: Vec<env::Override>,
+    environment: Vec<environment::Override>,
+    /// The sections that were asked for.
     read: Arc<Mutex<BTreeSet<String>>>,
+    /// The program's name.
     program: String,
 }
 
@@ -70,7 +76,7 @@ impl Config {
         Self::over(program, path, path.map(read).transpose()?, defaults, variables)
     }
 
-    /// Reads all layers, where the text of the file is known.
+    /// Reads all layers, with a text in place of the file's.
     pub(crate) fn over(
         program: &str,
         path: Option<&Path>,
@@ -91,46 +97,21 @@ impl Config {
             base: folder.unwrap_or(Path::new(".")).into(),
             text,
             layers,
-            environment: env::overrides(variables)?,
+            environment: environment::overrides(variables)?,
             read: Arc::default(),
             program: program.into(),
         })
     }
 
-    /// Where relative paths begin if there is no file: a daemon leaves the working directory that it was started in.
+    /// The same configuration, whose relative paths begin at a folder if there is no file: a daemon leaves its working directory.
     pub(crate) fn at(mut self, folder: &Path) -> Self {
         self.base = folder.join(&self.base);
         self
     }
 
-    /// Reads nothing but the name, the run directory and the time for a stop, and passes over all mistakes elsewhere.
-    pub(crate) fn read_whereabouts(
-        program: &str,
-        path: Option<&Path>,
-        text: &str,
-        defaults: &str,
-        variables: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, ConfigError> {
-        let wanted = |key: &str| ["name", "run_dir", "stop_timeout"].contains(&key);
-        let variables = variables.into_iter().filter(|(name, _)| {
-            let key = name.to_str().and_then(|name| name.strip_prefix("MEEPO_NODE__"));
-            key.is_some_and(|key| wanted(&key.to_lowercase()))
-        });
-        let mut config = Self::read(program, None, defaults, variables)?;
-        if let Some(folder) = path.and_then(Path::parent) {
-            config.base = folder.into();
-        }
-        let node = layers::strings_of(text, "node", wanted);
-        config.layers.put(
-            &toml::Table::from_iter([("node".into(), node.into())]).to_string(),
-            Source::Program,
-        )?;
-        Ok(config)
-    }
-
     /// Reads a section; a key that is missing has its default.
     ///
-    /// For the section `[node]` see [`Config::node`].
+    /// [`Config::checked`] checks it as well. For the section `[node]` see [`Config::node`].
     pub fn section<T: DeserializeOwned + Serialize + Default>(&self, name: &str) -> Result<T, ConfigError> {
         self.read
             .lock()
@@ -139,14 +120,10 @@ impl Config {
         section::read(name, &self.layers, &self.environment)
     }
 
-    /// The section `[node]`, with what follows from it: the run directory, the name, the secret from its file.
-    pub fn node(&self) -> Result<NodeSection, ConfigError> {
-        self.section::<NodeSection>("node")?.resolve(self)
-    }
-
-    /// An error about a setting that was read but cannot be used. The key is as in `gateway.listen[0].address`.
+    /// An error about a setting that was read but cannot be used. The key begins with the section, as in
+    /// `echo.listen[0].address`.
     pub fn invalid(&self, key: &str, why: impl fmt::Display) -> ConfigError {
-        let set_by = |from: &env::Override| {
+        let set_by = |from: &environment::Override| {
             let set = from.key();
             key.strip_prefix(set.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -165,12 +142,12 @@ impl Config {
         &self.base
     }
 
-    /// What the file says.
+    /// The text of the file.
     pub(crate) fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
 
-    /// Refuses sections that neither this program nor any other knows. To be called when all sections have been read.
+    /// Refuses sections that neither this program nor any other has. To be called when all sections have been read.
     pub(crate) fn refuse_unknown_sections(&self) -> Result<(), ConfigError> {
         let mut known: BTreeSet<String> = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
         known.extend(SECTIONS.map(Into::into));

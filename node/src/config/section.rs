@@ -1,11 +1,11 @@
-//! A section of the layers as a type of its reader, and what to say when it does not fit.
+//! A section of the layers as a type of its reader, and the error when it does not fit.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Deserializer, Track};
 use toml::{Table, Value};
 
-use super::env::Override;
+use super::environment::Override;
 use super::error::{ConfigError, Origin, unknown};
 use super::layers::{Layers, join};
 
@@ -103,7 +103,7 @@ fn attempt<T: DeserializeOwned>(name: &str, table: Table, defaults: &Table, laye
     }
 }
 
-/// Says "unknown field" in words of ours, and makes sure that the key ends with it.
+/// Words "unknown field" as all other errors, and makes sure that the key ends with the field.
 fn explain(key: &str, message: &str) -> (String, String) {
     let message = message.trim_end().replace('\n', ", ");
     let Some((field, expected)) = message

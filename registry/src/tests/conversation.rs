@@ -1,4 +1,4 @@
-//! The calls themselves, with a client that does just what it is told.
+//! The gRPC calls, each of them made by hand.
 
 use meepo_proto::registry::change::Change;
 use meepo_proto::registry::{Ack, Announce, Node, Snapshot, WatchRequest};
@@ -9,25 +9,25 @@ use tonic::{Code, Status, Streaming};
 
 use super::harness::*;
 
-/// A registration by hand.
-struct Hand {
-    beats: mpsc::Sender<Announce>,
+/// A registration whose heartbeats the test sends itself.
+struct ManualNode {
+    heartbeats: mpsc::Sender<Announce>,
     acks: Streaming<Ack>,
 }
 
-impl Hand {
+impl ManualNode {
     async fn register(server: &Server, node: Node) -> Self {
-        let (beats, outgoing) = mpsc::channel(4);
-        beats.send(Announce { node: Some(node) }).await.unwrap();
-        let answer = server.client().await.register(ReceiverStream::new(outgoing)).await;
+        let (heartbeats, outgoing) = mpsc::channel(4);
+        heartbeats.send(Announce { node: Some(node) }).await.unwrap();
+        let response = server.client().await.register(ReceiverStream::new(outgoing)).await;
         Self {
-            beats,
-            acks: answer.unwrap().into_inner(),
+            heartbeats,
+            acks: response.unwrap().into_inner(),
         }
     }
 
-    async fn beat(&self, node: Node) {
-        self.beats.send(Announce { node: Some(node) }).await.unwrap();
+    async fn heartbeat(&self, node: Node) {
+        self.heartbeats.send(Announce { node: Some(node) }).await.unwrap();
     }
 
     async fn ack(&mut self) -> Result<Option<Ack>, Status> {
@@ -42,14 +42,14 @@ async fn next(changes: &mut Streaming<meepo_proto::registry::Change>) -> Option<
 #[tokio::test]
 async fn watch_gets_a_snapshot_then_changes_while_heartbeats_are_answered() {
     let server = Server::start(patient(), "").await;
-    let mut first = Hand::register(&server, worker(1)).await;
+    let mut first = ManualNode::register(&server, worker(1)).await;
     assert_eq!(first.ack().await.unwrap(), Some(Ack { heartbeat_ms: 100 }));
 
     let mut changes = server.client().await.watch(WatchRequest {}).await.unwrap().into_inner();
     let snapshot = Snapshot { nodes: vec![worker(1)] };
     assert_eq!(next(&mut changes).await, Some(Change::Snapshot(snapshot)));
 
-    let mut second = Hand::register(&server, gateway(2, "a:1")).await;
+    let mut second = ManualNode::register(&server, gateway(2, "a:1")).await;
     assert_eq!(next(&mut changes).await, Some(Change::Joined(gateway(2, "a:1"))));
     assert_eq!(server.ids().await, [1, 2]);
     assert_eq!(
@@ -58,11 +58,11 @@ async fn watch_gets_a_snapshot_then_changes_while_heartbeats_are_answered() {
     );
 
     for _ in 0..3 {
-        first.beat(worker(1)).await;
+        first.heartbeat(worker(1)).await;
         assert!(first.ack().await.unwrap().is_some());
     }
-    // Heartbeats are no changes: the next one is the departure.
-    drop(second.beats);
+    // Heartbeats are no changes: the next change is the departure.
+    drop(second.heartbeats);
     assert!(second.acks.message().await.unwrap().is_some());
     assert_eq!(second.acks.message().await.unwrap(), None);
     assert_eq!(next(&mut changes).await, Some(Change::Left(2)));
@@ -70,11 +70,11 @@ async fn watch_gets_a_snapshot_then_changes_while_heartbeats_are_answered() {
 }
 
 #[tokio::test]
-async fn a_frozen_node_expires_and_is_told() {
+async fn a_frozen_node_expires_and_is_told_why() {
     let server = Server::start(brisk(), "").await;
-    let mut frozen = Hand::register(&server, worker(1)).await;
+    let mut frozen = ManualNode::register(&server, worker(1)).await;
     server.wait_for(&[1]).await;
-    // It holds its stream open and is silent.
+    // The node holds its stream open and is silent.
     server.wait_for(&[]).await;
     assert!(frozen.ack().await.unwrap().is_some());
     assert_eq!(frozen.ack().await.unwrap_err().code(), Code::DeadlineExceeded);
@@ -90,7 +90,7 @@ async fn a_frozen_node_expires_and_is_told() {
 #[tokio::test]
 async fn a_node_restarted_at_its_address_takes_it_from_the_frozen_one() {
     let server = Server::start(brisk(), "").await;
-    let mut old = Hand::register(&server, gateway(1, "a:1")).await;
+    let mut old = ManualNode::register(&server, gateway(1, "a:1")).await;
     old.ack().await.unwrap();
     let mut changes = server.client().await.watch(WatchRequest {}).await.unwrap().into_inner();
     next(&mut changes).await;
@@ -100,14 +100,14 @@ async fn a_node_restarted_at_its_address_takes_it_from_the_frozen_one() {
     assert_eq!(next(&mut changes).await, Some(Change::Left(1)));
     assert_eq!(next(&mut changes).await, Some(Change::Joined(gateway(2, "a:1"))));
 
-    // The old one wakes up, and does not give up.
-    old.beat(gateway(1, "a:1")).await;
+    // The old node wakes up, and does not give up.
+    old.heartbeat(gateway(1, "a:1")).await;
     assert_eq!(old.ack().await.unwrap_err().code(), Code::AlreadyExists);
     for _ in 0..3 {
-        let mut again = Hand::register(&server, gateway(1, "a:1")).await;
+        let mut again = ManualNode::register(&server, gateway(1, "a:1")).await;
         assert_eq!(again.ack().await.unwrap_err().code(), Code::AlreadyExists);
     }
-    // Long after the old one's time: nothing else has changed.
+    // Long after the old node has expired, nothing else has changed.
     let quiet = timeout(brisk().expiry * 3, changes.message()).await;
     assert!(quiet.is_err(), "{quiet:?}");
     assert_eq!(server.ids().await, [2]);
@@ -116,7 +116,7 @@ async fn a_node_restarted_at_its_address_takes_it_from_the_frozen_one() {
 }
 
 #[tokio::test]
-async fn what_others_could_not_use_is_refused() {
+async fn a_node_that_others_could_not_use_is_refused() {
     let server = Server::start(patient(), "").await;
     let nameless = Node { kind: 0, ..worker(1) };
     let wordy = Node {
@@ -124,24 +124,24 @@ async fn what_others_could_not_use_is_refused() {
         ..worker(1)
     };
     for node in [worker(0), gateway(1, ""), nameless, wordy] {
-        let mut hand = Hand::register(&server, node).await;
-        assert_eq!(hand.ack().await.unwrap_err().code(), Code::InvalidArgument);
+        let mut node = ManualNode::register(&server, node).await;
+        assert_eq!(node.ack().await.unwrap_err().code(), Code::InvalidArgument);
     }
-    let mut two = Hand::register(&server, worker(1)).await;
+    let mut two = ManualNode::register(&server, worker(1)).await;
     two.ack().await.unwrap();
-    two.beat(worker(2)).await;
+    two.heartbeat(worker(2)).await;
     assert_eq!(two.ack().await.unwrap_err().code(), Code::InvalidArgument);
     server.wait_for(&[]).await;
 }
 
 #[tokio::test]
-async fn a_stop_ends_all_streams_promptly_and_says_of_nobody_that_it_left() {
+async fn a_drain_ends_all_streams_promptly_and_tells_of_no_node_that_it_left() {
     let mut server = Server::start(patient(), "").await;
-    let mut node = Hand::register(&server, worker(1)).await;
+    let mut node = ManualNode::register(&server, worker(1)).await;
     node.ack().await.unwrap();
     let mut changes = server.client().await.watch(WatchRequest {}).await.unwrap().into_inner();
     next(&mut changes).await;
-    // One that never says a word must not hold it up.
+    // A connection that never sends a byte must not hold up the drain.
     let _silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
 
     let began = Instant::now();

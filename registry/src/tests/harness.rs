@@ -1,4 +1,4 @@
-//! What the tests share.
+//! A registry to test, nodes that register with it, and its log.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::figures::RegistryFigures;
 use meepo_node::config::NodeSection;
-use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Membership, rpc};
 use meepo_proto::registry::registry_client::RegistryClient;
 use meepo_proto::registry::{Kind, ListRequest, Node, State};
@@ -17,44 +17,45 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::serve;
-use crate::settings::RegistrySection;
+use crate::child;
+use crate::settings::{RegistrySection, RegistrySettings};
 
-/// Nothing in these tests takes this long.
+/// When a wait has failed: nothing in these tests takes this long.
 pub(super) const DEADLINE: Duration = Duration::from_secs(40);
 
 /// A registry with a runtime of its own, so that it can be killed.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
-    pub(super) stats: &'static Slot,
+    pub(super) stats: &'static RegistryFigures,
     pub(super) stop: CancellationToken,
     pub(super) ended: oneshot::Receiver<Result<(), BoxError>>,
     runtime: Option<Runtime>,
 }
 
-/// Heartbeats that tests have the time for.
-pub(super) fn brisk() -> RegistrySection {
-    RegistrySection {
+/// Settings with heartbeats and an expiry that a test has time for.
+pub(super) fn brisk() -> RegistrySettings {
+    let section = RegistrySection {
         heartbeat: Duration::from_millis(100),
         expiry: Duration::from_millis(500),
         ..RegistrySection::default()
-    }
+    };
+    section.check().unwrap()
 }
 
-/// Nobody expires.
-pub(super) fn patient() -> RegistrySection {
-    RegistrySection {
+/// Settings by which no node expires.
+pub(super) fn patient() -> RegistrySettings {
+    RegistrySettings {
         expiry: Duration::from_secs(3600),
         ..brisk()
     }
 }
 
 impl Server {
-    pub(super) async fn start(settings: RegistrySection, secret: &str) -> Self {
+    pub(super) async fn start(settings: RegistrySettings, secret: &str) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), settings, secret).await
     }
 
-    pub(super) async fn start_at(address: SocketAddr, settings: RegistrySection, secret: &str) -> Self {
+    pub(super) async fn start_at(address: SocketAddr, settings: RegistrySettings, secret: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -67,13 +68,13 @@ impl Server {
             TcpListener::from_std(listener).unwrap()
         };
         let address = listener.local_addr().unwrap();
-        let stats: &'static Slot = Box::leak(Box::default());
+        let stats: &'static RegistryFigures = Box::leak(Box::default());
         let stop = CancellationToken::new();
         let (end, ended) = oneshot::channel();
         let secret = secret.to_owned();
         let token = stop.clone();
         runtime.spawn(async move {
-            let _ = end.send(serve::run(listener, settings, &secret, token, stats).await);
+            let _ = end.send(child::serve(listener, settings, &secret, token, stats).await);
         });
         Self {
             address,
@@ -84,7 +85,7 @@ impl Server {
         }
     }
 
-    /// Ends everything at once: no stream is closed in good order.
+    /// Ends the registry at once: no stream is closed in good order.
     pub(super) fn kill(mut self) -> SocketAddr {
         self.end();
         self.address
@@ -92,7 +93,7 @@ impl Server {
 
     fn end(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // It waits for its thread, so no socket is left; a test's runtime does not like to see that.
+            // This waits until no socket is left. A test's own runtime must not be blocked, so another thread waits.
             std::thread::spawn(move || runtime.shutdown_timeout(DEADLINE))
                 .join()
                 .unwrap();
@@ -104,9 +105,10 @@ impl Server {
         RegistryClient::new(endpoint.connect().await.unwrap())
     }
 
+    /// The ids of the nodes that the registry lists.
     pub(super) async fn ids(&self) -> Vec<u64> {
-        let answer = self.client().await.list(ListRequest {}).await.unwrap();
-        answer.into_inner().nodes.iter().map(|node| node.id).collect()
+        let response = self.client().await.list(ListRequest {}).await.unwrap();
+        response.into_inner().nodes.iter().map(|node| node.id).collect()
     }
 
     /// Waits until exactly these nodes are registered.
@@ -135,7 +137,7 @@ pub(super) fn gateway(id: u64, address: &str) -> Node {
     Node {
         id,
         kind: Kind::Gateway.into(),
-        address: address.into(),
+        address: (!address.is_empty()).then(|| address.into()),
         name: "test".into(),
         pid: 1,
         version: "0".into(),
@@ -158,7 +160,7 @@ pub(super) fn membership(registries: &[String], secret: &str) -> Membership {
     })
 }
 
-/// A node that announces itself until it is told to leave.
+/// A node that announces itself as real ones do, until it is told to leave.
 pub(super) struct Member {
     pub(super) until: CancellationToken,
     pub(super) task: tokio::task::JoinHandle<()>,
@@ -186,7 +188,7 @@ pub(super) async fn wait_for(nodes: &mut tokio::sync::watch::Receiver<BTreeMap<u
     assert!(matches!(seen, Ok(Ok(()))), "expected {expected:?}, seen are {ids:?}");
 }
 
-/// Waits until a watcher sees a node in this state, or not at all.
+/// Waits until a watcher sees a node in this state, or no longer sees it if `None` is expected.
 pub(super) async fn wait_for_state(
     nodes: &mut tokio::sync::watch::Receiver<BTreeMap<u64, Node>>,
     id: u64,
@@ -199,7 +201,7 @@ pub(super) async fn wait_for_state(
     assert!(matches!(seen, Ok(Ok(()))), "expected {expected:?}, seen is {last:?}");
 }
 
-/// Waits for a line in the log that has all these words.
+/// Waits for a log line that contains all these words.
 pub(super) async fn logged(words: &[&str]) -> String {
     let log = log();
     let waited = tokio::time::timeout(DEADLINE, async {
@@ -216,12 +218,12 @@ pub(super) async fn logged(words: &[&str]) -> String {
         .unwrap_or_else(|_| panic!("no line has {words:?}:\n{}", log_text()))
 }
 
-/// All that was logged.
+/// The whole log so far.
 pub(super) fn log_text() -> String {
     String::from_utf8_lossy(&log().lock().unwrap()).into_owned()
 }
 
-/// The log of all tests of this process; the first call begins it.
+/// The log of all tests of this process. Lines before the first call are missing.
 pub(super) fn log() -> Arc<Mutex<Vec<u8>>> {
     static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
     Arc::clone(LOG.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Nodes find each other whatever happens to registries and networks.
+//! Nodes find each other, whatever happens to registries and networks.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ async fn a_watcher_sees_the_union_of_two_registries() {
     two.wait_for(&[2, 3]).await;
     a.leave().await;
     wait_for(&mut nodes, &[2, 3]).await;
-    // One registry is away: what it alone knows stays, and the rest goes on.
+    // One registry is away: the nodes that it alone knows stay, and other changes are seen.
     one.kill();
     b.leave().await;
     wait_for(&mut nodes, &[3]).await;
@@ -41,36 +41,36 @@ async fn leaving_is_known_at_once() {
     server.wait_for(&[1, 2]).await;
     polite.leave().await;
     assert_eq!(server.ids().await, [2], "the registry has confirmed it");
-    // As if its process had died: only the connection tells.
+    // As if its process had died: the registry sees only that the connection ends.
     abrupt.task.abort();
     server.wait_for(&[]).await;
 }
 
 #[tokio::test]
-async fn one_that_leaves_is_in_no_list_and_is_remembered_when_it_was_done() {
+async fn a_draining_gateway_is_in_no_list_and_is_remembered_when_it_has_drained() {
     let server = Server::start(patient(), "").await;
     let membership = membership(&[server.address.to_string()], "");
     let mut early = membership.watch(CancellationToken::new());
-    for (id, done) in [(1, true), (2, false)] {
+    for (id, drained) in [(1, true), (2, false)] {
         let (node, announced) = watch::channel(gateway(id, "a:1"));
         let until = CancellationToken::new();
         let (members, token) = (membership.clone(), until.clone());
         let task = tokio::spawn(async move { members.announce_changing(&announced, token).await });
         server.wait_for(&[id]).await;
 
-        node.send_modify(|node| node.set_state(State::Leaving));
+        node.send_modify(|node| node.set_state(State::Draining));
         server.wait_for(&[]).await;
-        wait_for_state(&mut early, id, Some(State::Leaving)).await;
-        // The last word comes with the goodbye.
-        if done {
-            node.send_modify(|node| node.set_state(State::Done));
+        wait_for_state(&mut early, id, Some(State::Draining)).await;
+        // The last announcement comes together with the end of the stream.
+        if drained {
+            node.send_modify(|node| node.set_state(State::Drained));
         }
         until.cancel();
         tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap();
-        let expected = done.then_some(State::Done);
+        let expected = drained.then_some(State::Drained);
         wait_for_state(&mut early, id, expected).await;
         let mut late = membership.watch(CancellationToken::new());
-        wait_for_state(&mut late, 1, Some(State::Done)).await;
+        wait_for_state(&mut late, 1, Some(State::Drained)).await;
         wait_for_state(&mut late, id, expected).await;
         assert_eq!(server.ids().await, [0u64; 0]);
     }
@@ -79,7 +79,7 @@ async fn one_that_leaves_is_in_no_list_and_is_remembered_when_it_was_done() {
 
 #[tokio::test]
 async fn nodes_do_not_vanish_when_a_registry_restarts_with_nothing() {
-    // Nobody listens there at first: nodes may start before their registry. The name is resolved at each attempt.
+    // No registry listens there at first: nodes may start before it. The host name is resolved at each attempt.
     let address = Server::start(patient(), "").await.kill();
     let membership = membership(&[format!("localhost:{}", address.port())], "");
     let mut nodes = membership.watch(CancellationToken::new());
@@ -113,11 +113,11 @@ async fn a_connection_that_is_half_open_is_given_up() {
     let near = Member::announce(&through, worker(1));
     wait_for(&mut nodes, &[1]).await;
 
-    // All packets are lost, and no end is told to either side.
+    // All packets are lost, and neither side sees the connection end.
     proxy.freeze();
     server.wait_for(&[]).await;
     server.wait_for(&[1]).await;
-    // What the watcher misses meanwhile it hears later.
+    // The watcher is told later of a node that comes meanwhile.
     let far = Member::announce(&direct, worker(2));
     wait_for(&mut nodes, &[1, 2]).await;
     near.leave().await;
@@ -125,7 +125,7 @@ async fn a_connection_that_is_half_open_is_given_up() {
     wait_for(&mut nodes, &[]).await;
 }
 
-/// Between nodes and a registry; it can lose what connections carry without ending them.
+/// Stands between nodes and a registry, and can lose all that connections carry without ending them.
 struct Proxy {
     address: SocketAddr,
     frozen: Arc<Mutex<CancellationToken>>,
@@ -152,7 +152,7 @@ impl Proxy {
         Self { address, frozen }
     }
 
-    /// Connections that stand are frozen for ever; later ones work.
+    /// Freezes the connections that stand, for ever. Later ones work.
     fn freeze(&self) {
         std::mem::take(&mut *self.frozen.lock().unwrap()).cancel();
     }

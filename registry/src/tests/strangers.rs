@@ -1,4 +1,4 @@
-//! Those who are not of the cluster.
+//! Peers that do not belong to the cluster: without its secret, or without HTTP/2.
 
 use meepo_node::rpc;
 use meepo_proto::SECRET_HEADER;
@@ -13,7 +13,7 @@ use super::harness::*;
 
 const SECRET: &str = "correct horse";
 
-/// Asks for the list with a secret, from an address of its own.
+/// Asks for the list of nodes from a local address, with a secret if one is given. Returns how many nodes there are.
 async fn list(server: &Server, from: &str, secret: Option<&str>) -> Result<usize, Status> {
     let endpoint = rpc::endpoint(&server.address.to_string()).unwrap();
     let endpoint = endpoint.local_address(Some(from.parse().unwrap()));
@@ -25,12 +25,12 @@ async fn list(server: &Server, from: &str, secret: Option<&str>) -> Result<usize
     Ok(client.list(request).await?.into_inner().nodes.len())
 }
 
-/// Sends bytes from an address, and waits until the registry ends the connection.
+/// Sends bytes from a local address, and waits until the registry ends the connection.
 async fn send(server: &Server, from: &str, bytes: &[u8]) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
     let mut socket: TcpStream = socket.connect(server.address).await.unwrap();
-    // It may end before all is sent.
+    // An error means that the registry has ended the connection before all was sent.
     let _ = socket.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = timeout(DEADLINE, socket.read_to_end(&mut answer))
@@ -90,7 +90,7 @@ async fn a_node_with_the_wrong_secret_says_so_and_comes_in_once_it_is_right() {
         let outsiders = membership(std::slice::from_ref(&address), secret);
         let nodes = outsiders.watch(tokio_util::sync::CancellationToken::new());
         let outsider = Member::announce(&outsiders, worker(1));
-        logged(&["ERROR", "the registry refused our secret", &address]).await;
+        logged(&["ERROR", "the registry refused the secret", &address]).await;
         assert!(nodes.borrow().is_empty());
         outsider.leave().await;
     }

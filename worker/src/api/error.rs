@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::{FutureExt, TryFutureExt};
+use meepo_node::error_text;
 use meepo_proto::link as wire;
 
 /// An error of a handler, or a command about a client that was refused; as [`Handler::on_error`](crate::Handler::on_error)
@@ -74,9 +75,7 @@ pub(crate) struct Panic(String);
 
 impl Panic {
     pub(crate) fn new(payload: &(dyn Any + Send)) -> Self {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Self(text.unwrap_or("of an unknown type").to_owned())
+        Self(error_text::of_panic(payload).unwrap_or("of an unknown type").to_owned())
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use meepo_node::stats::Slot;
 use tokio::sync::Notify;
+
+use crate::figures::WorkerFigures;
 
 /// Counts the bytes that are queued. No command is refused: a send never waits and never fails because a queue is long, but
 /// no client queue starts its next task before there is room.
@@ -15,11 +16,11 @@ pub(crate) struct SendBudget {
     freed: Notify,
     /// The budget of the whole child, in which the bytes of a link are counted as well.
     whole: Option<Arc<SendBudget>>,
-    stats: &'static Slot,
+    stats: &'static WorkerFigures,
 }
 
 /// Counts a client whose event waits for room in a budget, or for an endpoint, for as long as this value lives.
-pub(crate) struct HeldBack(&'static Slot);
+pub(crate) struct HeldBack(&'static WorkerFigures);
 
 /// Bytes that a budget counts for as long as this value lives.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(crate) struct Charge {
 }
 
 impl SendBudget {
-    pub(crate) fn new(limit: usize, whole: Option<Arc<SendBudget>>, stats: &'static Slot) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, whole: Option<Arc<SendBudget>>, stats: &'static WorkerFigures) -> Arc<Self> {
         Arc::new(Self {
             queued: AtomicUsize::new(0),
             limit,
@@ -109,7 +110,7 @@ impl SendBudget {
 }
 
 impl HeldBack {
-    pub(crate) fn new(stats: &'static Slot) -> Self {
+    pub(crate) fn new(stats: &'static WorkerFigures) -> Self {
         stats.held_back.add(1);
         Self(stats)
     }

@@ -48,10 +48,9 @@ const STOP_SHARE: u32 = 2;
 /// Serves until the child is told to stop, and then answers requests that are there already, within a part of the time
 /// for the stop.
 pub(crate) async fn serve(push: Arc<Push>, listener: TcpListener, stop: Stop) {
-    let stats = push.cluster.stats();
     let stopping = stop.token().clone();
     let router = push.router();
-    let mut acceptor = Acceptor::new(listener, "push", stats);
+    let mut acceptor = Acceptor::new(listener, "push", &push.cluster.stats().common);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

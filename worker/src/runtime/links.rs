@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use meepo_link::Incoming;
+use meepo_node::Backoff;
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
@@ -18,7 +19,6 @@ use tonic::Status;
 
 use super::client_queues::ClientQueues;
 use crate::api::handler::Handler;
-use crate::backoff::Backoff;
 use crate::link::send_budget::SendBudget;
 use crate::link::{DialError, Identity, Link};
 
@@ -146,7 +146,7 @@ impl<H: Handler> Links<H> {
         });
         let lost = match self.registered(id) {
             // The ends of all its clients are handled.
-            Some((State::Done, _)) => false,
+            Some((State::Drained, _)) => false,
             // This worker stops. If the gateway has died just now, no other worker knows of its clients.
             Some(_) => self.queues.has_left_behind(id) && self.has_gone(&mut gateway).await,
             None => true,
@@ -186,7 +186,7 @@ impl<H: Handler> Links<H> {
         let mut said_lost = false;
         loop {
             match self.registered(id) {
-                Some((State::Done, _)) => return None,
+                Some((State::Drained, _)) => return None,
                 Some((_, address)) => gateway.address = address,
                 None => {}
             }
@@ -311,7 +311,7 @@ impl<H: Handler> Links<H> {
     fn registered(&self, id: GatewayId) -> Option<(State, String)> {
         let nodes = self.nodes.borrow();
         let node = nodes.get(&id.0).filter(|node| node.kind() == Kind::Gateway)?;
-        Some((node.state(), node.address.clone()))
+        Some((node.state(), node.address().to_owned()))
     }
 
     /// Waits until the registry no longer names a gateway with this state. Cancel safe.
@@ -350,7 +350,7 @@ impl Gateway {
 
 /// The gateways that take links. A gateway that drains takes them too: it may have no other worker to finish its events.
 fn gateways(nodes: &BTreeMap<u64, Node>) -> Vec<GatewayId> {
-    let there = |node: &Node| node.kind() == Kind::Gateway && node.state() != State::Done;
+    let there = |node: &Node| node.kind() == Kind::Gateway && node.state() != State::Drained;
     let gateways = nodes.iter().filter(|(_, node)| there(node));
     gateways.map(|(id, _)| GatewayId(*id)).collect()
 }

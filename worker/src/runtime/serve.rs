@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use meepo_node::secret::SecretHeader;
-use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Child, Membership, Stop};
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
@@ -21,6 +20,7 @@ use crate::api::cluster::Cluster;
 use crate::api::cluster::leader_jobs::LeaderJobs;
 use crate::api::error::guarded;
 use crate::api::handler::Handler;
+use crate::figures::WorkerFigures;
 use crate::link::Identity;
 use crate::link::send_budget::SendBudget;
 use crate::settings::Limits;
@@ -57,7 +57,7 @@ pub(crate) async fn serve<H: Handler>(
             },
             secret: SecretHeader::new(&child.node.secret),
         },
-        stats: child.stats,
+        stats: child.stats.view(),
         stop: child.stop.clone(),
         membership: membership.clone(),
         entrance,
@@ -69,7 +69,6 @@ pub(crate) async fn serve<H: Handler>(
     let node = Node {
         id: id.0,
         kind: Kind::Worker.into(),
-        address: String::new(),
         name: worker.identity.hello.name.clone(),
         pid: std::process::id(),
         version: worker.identity.hello.version.clone(),
@@ -85,7 +84,7 @@ pub(crate) struct Worker<H> {
     pub(crate) handler: H,
     pub(crate) limits: Limits,
     pub(crate) identity: Identity,
-    pub(crate) stats: &'static Slot,
+    pub(crate) stats: &'static WorkerFigures,
     pub(crate) stop: Stop,
     /// For the leases of leader jobs.
     pub(crate) membership: Membership,

@@ -89,11 +89,11 @@ async fn clients_of_a_gateway_that_is_done_are_forgotten_silently() {
         link.open(1).await;
         worker.expect("1 connect").await;
         if leaving {
-            worker.name_as(&gateway, State::Leaving);
+            worker.name_as(&gateway, State::Draining);
         }
         drop(link);
         gateway.silent_link().await.refuse();
-        worker.name_as(&gateway, State::Done);
+        worker.name_as(&gateway, State::Drained);
         eventually("silence about the client", || worker.stats.connections.get() == 0).await;
         worker.forget(&gateway);
         eventually("the end of all events", || worker.stats.events_in_flight.get() == 0).await;
@@ -105,7 +105,7 @@ async fn clients_of_a_gateway_that_is_done_are_forgotten_silently() {
 async fn a_worker_that_comes_helps_a_gateway_that_leaves() {
     let mut worker = Running::start();
     let mut gateway = Gateway::start(1).await;
-    worker.name_as(&gateway, State::Leaving);
+    worker.name_as(&gateway, State::Draining);
     let mut link = gateway.link().await;
     worker.expect("start, 0 gateways").await;
     link.hand_over(1, &[]);
@@ -119,7 +119,7 @@ async fn clients_of_a_gateway_that_dies_while_it_leaves_are_closed() {
     let (mut worker, gateway, mut link) = Running::linked().await;
     link.open(1).await;
     worker.expect("1 connect").await;
-    worker.name_as(&gateway, State::Leaving);
+    worker.name_as(&gateway, State::Draining);
     drop(link);
     eventually("the link's end", || worker.stats.links.get() == 0).await;
     worker.forget(&gateway);

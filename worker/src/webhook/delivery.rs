@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use meepo_node::Backoff;
 use meepo_node::quota::LogQuota;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -10,7 +11,6 @@ use super::event::Event;
 use super::settings::{EventKind, WebhookSettings};
 use super::verdict::{Faults, Verdict};
 use crate::Client;
-use crate::backoff::Backoff;
 use crate::link::send_budget::HeldBack;
 
 /// Bounds the log of an endpoint that is away.

@@ -11,7 +11,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use meepo_node::rpc;
+use meepo_node::error_text;
 use tokio::time::timeout;
 
 use super::settings::{WebhookSettings, without_query};
@@ -45,10 +45,10 @@ pub(crate) enum NoResponse {
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     /// The endpoint cannot be reached: it has not had the request.
-    #[error("{}", rpc::causes(&**.0))]
+    #[error("{}", error_text::with_causes(&**.0))]
     Unreachable(Box<dyn Error + Send + Sync>),
     /// The connection has ended while the answer was waited for.
-    #[error("{}", rpc::causes(&**.0))]
+    #[error("{}", error_text::with_causes(&**.0))]
     Broken(Box<dyn Error + Send + Sync>),
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),

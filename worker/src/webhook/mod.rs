@@ -24,8 +24,10 @@ mod verdict;
 use std::rc::Rc;
 use std::time::Duration;
 
+use meepo_node::stats::FigureInfo;
 use meepo_node::{Config, ConfigError, Instance, Plan};
 
+use crate::figures::WorkerFigures;
 use crate::instance::{listeners, serve_child};
 use crate::settings::WorkerSettings;
 
@@ -50,6 +52,10 @@ pub fn instance() -> WebhookInstance {
 impl Instance for WebhookInstance {
     fn name(&self) -> &'static str {
         "worker"
+    }
+
+    fn figures(&self) -> &'static [FigureInfo] {
+        WorkerFigures::TABLE
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {

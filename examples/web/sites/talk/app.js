@@ -1,4 +1,4 @@
-// What is said goes out over the API, and comes back to all over the WebSocket.
+// A text goes out over the API, and comes back to all pages over the WebSocket.
 
 const FIRST_DELAY = 500; // milliseconds; doubles with each failure
 const LONGEST_DELAY = 15_000;
