@@ -80,12 +80,32 @@ impl Place {
     pub async fn client_by(&self, worker: &mut Worker, connect: impl Future<Output = Ws>) -> (Ws, u64) {
         let let_in = async {
             let opened = worker.next().await;
-            worker.say(command::Body::Accept(Accept { client: opened.client }));
-            worker.say(command::Body::Done(Done { seq: vec![opened.seq] }));
-            opened.client
+            let client = client_of(&opened).expect("an event of a client");
+            worker.say(command::Body::Accept(Accept { client }));
+            worker.say(command::Body::Done(Done {
+                seq: vec![seq_of(&opened)],
+            }));
+            client
         };
         tokio::join!(connect, let_in)
     }
+}
+
+/// The number of the client whose event this is.
+pub fn client_of(event: &Event) -> Option<u64> {
+    match event.subject {
+        Some(event::Subject::Client(client)) => Some(client),
+        _ => None,
+    }
+}
+
+/// The number on its link of an event that is answered with `done`.
+pub fn seq_of(event: &Event) -> u64 {
+    event
+        .delivery
+        .as_ref()
+        .expect("an event that is answered with `done`")
+        .seq
 }
 
 impl Worker {

@@ -1,14 +1,14 @@
 //! Messages to groups that follow each other, from a worker that the test plays: the gateway may put them together, and no
 //! client may see that.
 
-use meepo_proto::link::{Bind, Close, Done, Join, Leave, RefusedWhy, Send, Target, command, event};
-use meepo_tests::played::{Place, Worker};
+use meepo_proto::link::{Bind, Close, Done, Join, Leave, RefusedWhy, Send, Target, command, event, send};
+use meepo_tests::played::{Place, Worker, client_of, seq_of};
 use meepo_tests::{Status, Ws, wait_for};
 
 fn send(to: Target, text: &str) -> command::Body {
     command::Body::Send(Send {
         payload: text.to_owned().into(),
-        to: Some(Box::new(to)),
+        to: Some(send::To::Target(Box::new(to))),
         ..Send::default()
     })
 }
@@ -62,10 +62,10 @@ async fn each_member_gets_what_was_sent_while_it_was_one_and_in_that_order() {
     };
     for _ in 0..20 {
         ann.send("go").await;
-        let go = worker.next().await.seq;
+        let go = seq_of(&worker.next().await);
         let to_ann = command::Body::Send(Send {
             payload: "4".into(),
-            client: a,
+            to: Some(send::To::Client(a)),
             ..Send::default()
         });
         say_all(
@@ -177,14 +177,14 @@ async fn a_client_that_is_gone_is_told_of_once_for_each_message_that_is_to_it() 
     assert_eq!(texts(&mut ann, 3).await, ["1", "2", "5"]);
     for _ in 0..3 {
         let event = worker.next().await;
-        assert_eq!(event.client, GONE);
+        assert_eq!(client_of(&event), Some(GONE));
         let Some(event::Body::Refused(refused)) = event.body else {
             panic!("it is refused: {event:?}")
         };
         assert_eq!((&*refused.command, refused.why()), ("send", RefusedWhy::Gone));
     }
     ann.send("go").await;
-    assert_eq!(worker.next().await.client, a, "no more refusals");
+    assert_eq!(client_of(&worker.next().await), Some(a), "no more refusals");
 }
 
 #[tokio::test]
@@ -240,8 +240,8 @@ async fn what_was_sent_before_a_close_arrives_before_it() {
     let mut worker = place.worker(true).await;
     let (mut ann, a) = place.client(&mut worker).await;
     let close = command::Body::Close(Box::new(Close {
-        to: Some(group("g")),
-        code: 4000,
+        target: Some(group("g")),
+        code: Some(4000),
         ..Close::default()
     }));
     say_all(

@@ -1,8 +1,9 @@
 //! Large events and commands in parts: between a gateway and a worker that the test plays, and through a whole cluster.
 
-use meepo_proto::link::{Command, Part, Send, command, event};
-use meepo_proto::parts::{Assembly, Order, PART, Queue};
-use meepo_tests::played::{Place, Worker};
+use meepo_link::PART;
+use meepo_link::parts::{Assembly, Order, Queue};
+use meepo_proto::link::{Command, Part, Send, command, event, send};
+use meepo_tests::played::{Place, Worker, client_of};
 use meepo_tests::{Node, Status as NodeStatus, Ws};
 use tonic::Code;
 
@@ -33,12 +34,13 @@ async fn large_then_small(place: &Place, worker: &mut Worker) -> (u64, u64, Vec<
         let Some(event) = assembly.take(event).expect("the rules are kept") else {
             continue;
         };
+        let client = client_of(&event).expect("a message of a client");
         let Some(event::Body::Message(message)) = event.body else {
             panic!("only messages come")
         };
-        let size = if event.client == large { SIZE } else { "small".len() };
+        let size = if client == large { SIZE } else { "small".len() };
         assert_eq!(message.payload.len(), size);
-        came.push(event.client);
+        came.push(client);
     }
     (large, small, came, parts)
 }
@@ -48,7 +50,7 @@ async fn in_flight(place: &Place, events: u64) {
     place.gateway.status_when("the events are under way", in_flight).await;
 }
 
-fn part(worker: &Worker, bytes: &'static [u8], size: u64) {
+fn part(worker: &Worker, bytes: &'static [u8], size: Option<u64>) {
     let bytes = bytes.into();
     worker.say(command::Body::Part(Part { bytes, size }));
 }
@@ -56,7 +58,7 @@ fn part(worker: &Worker, bytes: &'static [u8], size: u64) {
 fn send(client: u64, text: &str) -> command::Body {
     command::Body::Send(Send {
         payload: text.to_owned().into(),
-        client,
+        to: Some(send::To::Client(client)),
         ..Send::default()
     })
 }
@@ -113,27 +115,27 @@ async fn parts_that_are_not_valid_end_the_link_with_words() {
     let (mut client, number) = place.client(&mut other).await;
     for (parts, code, words) in [
         (
-            vec![(&b"x"[..], 0)],
+            vec![(&b"x"[..], None)],
             Code::InvalidArgument,
             "a part without a first part",
         ),
         (
-            vec![(b"x", 9), (b"x", 9)],
+            vec![(b"x", Some(9)), (b"x", Some(9))],
             Code::InvalidArgument,
             "a first part before the last part of another message",
         ),
         (
-            vec![(b"xyz", 2)],
+            vec![(b"xyz", Some(2))],
             Code::InvalidArgument,
             "more bytes in parts than the first part announced",
         ),
         (
-            vec![(b"\x7f\x7f", 2)],
+            vec![(b"\x7f\x7f", Some(2))],
             Code::InvalidArgument,
             "a message in parts is not valid",
         ),
         (
-            vec![(b"x", 3 << 20)],
+            vec![(b"x", Some(3 << 20))],
             Code::OutOfRange,
             "a message of 3145728 bytes in parts, over the limit of 2097152",
         ),
@@ -168,7 +170,8 @@ async fn what_was_under_way_when_its_link_ended_comes_again_from_its_first_part(
             break event;
         }
     };
-    assert!(event.client == client && event.redelivered && event.attach.is_some());
+    assert!(client_of(&event) == Some(client) && event.attach.is_some());
+    assert!(event.delivery.is_some_and(|delivery| delivery.redelivered));
     let Some(event::Body::Message(message)) = event.body else {
         panic!("it is a message")
     };
