@@ -3,9 +3,11 @@
 use std::fmt;
 use std::rc::Rc;
 
+use meepo_node::stats::FigureInfo;
 use meepo_node::{BoxError, Child, Config, ConfigError, Instance, Listen, Plan};
 
 use crate::Handler;
+use crate::figures::WorkerFigures;
 use crate::runtime::serve::{Entrance, serve};
 use crate::settings::WorkerSettings;
 
@@ -47,6 +49,10 @@ pub struct WorkerInstance {
 impl Instance for WorkerInstance {
     fn name(&self) -> &'static str {
         "worker"
+    }
+
+    fn figures(&self) -> &'static [FigureInfo] {
+        WorkerFigures::TABLE
     }
 
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {

@@ -60,7 +60,7 @@
 #![cfg_attr(not(all(feature = "push", feature = "webhook")), allow(dead_code))]
 
 mod api;
-mod backoff;
+mod figures;
 mod instance;
 mod link;
 mod outside;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meepo_node::secret::SecretHeader;
-use meepo_node::stats::Slot;
 use meepo_node::{Membership, NodeSection};
 use meepo_proto::link::query::Body as Question;
 use meepo_proto::registry::{Kind, Node};
@@ -16,6 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::cluster::leader_jobs::LeaderJobs;
+use crate::figures::WorkerFigures;
 use crate::link::Identity;
 use crate::link::send_budget::SendBudget;
 use crate::runtime::client_queues::ClientQueues;
@@ -24,7 +24,7 @@ use crate::runtime::links::Links;
 use crate::settings::WorkerSection;
 use crate::{Client, Cluster, Handler, Message, Result};
 
-/// How long the registries may take to answer, and then how long the gateways may.
+/// How long the registries may take to answer, and then the gateways.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A cluster, joined from outside: a [`Cluster`] for a program that serves no clients itself.
@@ -46,12 +46,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Outside {
     cluster: Cluster,
-    /// Failed sends of which `flush` has told.
+    /// Failed sends that `flush` has returned already.
     told: AtomicU64,
     _until: DropGuard,
 }
 
-/// Why a cluster could not be joined, or what was sent is not known to have arrived.
+/// Why a cluster could not be joined, or commands are not known to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutsideError {
@@ -61,12 +61,12 @@ pub enum OutsideError {
     /// Some gateways did not answer.
     #[error("{0} gateways do not answer")]
     Missing(usize),
-    /// So many sends have failed.
+    /// This many sends have failed.
     #[error("{0} sends failed: the client has gone, or its gateway cannot be reached")]
     Failed(u64),
 }
 
-/// Serves nobody.
+/// The handler of a program that serves no clients.
 struct Nobody;
 
 impl Handler for Nobody {
@@ -80,7 +80,12 @@ impl Handler for Nobody {
 }
 
 impl Outside {
-    /// Joins a cluster by its registries, host and port each, and its secret. It waits until all gateways were tried.
+    /// Joins a cluster by its registries, host and port each, and its secret. It waits until all gateways were tried, for up
+    /// to 10 s.
+    ///
+    /// # Errors
+    ///
+    /// When no registry answers, or none knows a gateway.
     pub async fn connect(
         registries: impl IntoIterator<Item = impl Into<String>>,
         secret: impl Into<String>,
@@ -91,26 +96,23 @@ impl Outside {
             ..NodeSection::default()
         };
         let limits = WorkerSection::default().limits();
-        // They live as long as the links' tasks do; a program joins a cluster once.
-        let stats: &'static Slot = Box::leak(Box::default());
+        // The figures live as long as the links' tasks do; a program joins a cluster once.
+        let stats: &'static WorkerFigures = Box::leak(Box::default());
         let budget = SendBudget::new(usize::MAX, None, stats);
         let until = CancellationToken::new();
         let guard = until.clone().drop_guard();
         let membership = Membership::new(&section);
         let mut nodes = membership.watch(until.clone());
         let (leader_jobs, added) = LeaderJobs::new();
-        let leader_jobs = (
-            leader_jobs,
-            LeaderJobRunner {
-                added,
-                membership,
-                stats,
-                open: CancellationToken::new(),
-                stop: until.clone(),
-            },
-        );
+        let runner = LeaderJobRunner {
+            added,
+            membership,
+            stats,
+            open: CancellationToken::new(),
+            stop: until.clone(),
+        };
         let queue_limit = limits.send_queue;
-        let cluster = Cluster::new(stats, limits, budget, until.clone(), leader_jobs.0);
+        let cluster = Cluster::new(stats, limits, budget, until.clone(), leader_jobs);
         let links = Arc::new(Links {
             queues: ClientQueues::new(Nobody, cluster.clone()),
             identity: Identity {
@@ -137,7 +139,6 @@ impl Outside {
         tokio::spawn(links.keep_all(first));
         // Only closed, never sent to.
         let _ = timeout(PATIENCE, tried.recv()).await;
-        let runner = leader_jobs.1;
         runner.open.cancel();
         tokio::spawn(runner.run());
         Ok(Self {
@@ -147,13 +148,17 @@ impl Outside {
         })
     }
 
-    /// What can be sent, and asked.
+    /// The cluster: what can be sent and asked goes through it.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// Waits until all gateways have carried out what was sent, and tells if some of it failed since the last time: its
-    /// client had gone, or a gateway could not be reached.
+    /// Waits until all gateways have carried out the commands that were sent before.
+    ///
+    /// # Errors
+    ///
+    /// When a gateway does not answer, or sends have failed since the last call: their client had gone, or a gateway could
+    /// not be reached.
     pub async fn flush(&self) -> Result<(), OutsideError> {
         // The reply comes once all is carried out that was sent before the query.
         let question = |_| Some(Question::Barrier(wire::Barrier {}));

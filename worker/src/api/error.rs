@@ -1,13 +1,14 @@
-//! What went wrong with a client's event or command.
+//! Errors of handlers and refusals of commands, and the guard that turns a panic into an error.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::{FutureExt, TryFutureExt};
+use meepo_node::error_text;
 use meepo_proto::link as wire;
 
-/// What went wrong with a client's event, or with a command about it; as [`Handler::on_error`](crate::Handler::on_error)
+/// An error of a handler, or a command about a client that was refused; as [`Handler::on_error`](crate::Handler::on_error)
 /// is told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,7 +19,7 @@ pub enum HandlerError {
     Failed {
         /// The method of [`Handler`](crate::Handler).
         handler: &'static str,
-        /// What it returned.
+        /// The error that it returned.
         error: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A handler has panicked.
@@ -27,7 +28,7 @@ pub enum HandlerError {
     Panicked {
         /// The method of [`Handler`](crate::Handler).
         handler: &'static str,
-        /// What the panic said.
+        /// The message of the panic.
         message: String,
     },
     /// A handler has taken longer than the setting `handler_timeout`, and was cut off: its event is delivered again, here
@@ -37,7 +38,7 @@ pub enum HandlerError {
     CutOff {
         /// The method of [`Handler`](crate::Handler).
         handler: &'static str,
-        /// How long it may take.
+        /// How long the handler may take.
         limit: Duration,
     },
     /// The gateway has refused a command about the client.
@@ -48,7 +49,7 @@ pub enum HandlerError {
         command: String,
         /// Why.
         why: Refusal,
-        /// Why, for people.
+        /// The reason, in words.
         detail: String,
     },
 }
@@ -67,16 +68,14 @@ pub enum Refusal {
     Other,
 }
 
-/// What a panic said.
+/// A panic, with its message.
 #[derive(Debug, thiserror::Error)]
 #[error("panic: {0}")]
 pub(crate) struct Panic(String);
 
 impl Panic {
     pub(crate) fn new(payload: &(dyn Any + Send)) -> Self {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Self(text.unwrap_or("of an unknown type").to_owned())
+        Self(error_text::of_panic(payload).unwrap_or("of an unknown type").to_owned())
     }
 }
 
@@ -102,7 +101,7 @@ impl From<wire::Refused> for HandlerError {
     }
 }
 
-/// Runs what an application wrote: a panic there ends nothing else.
+/// Runs code of the application: a panic in it becomes an error, and ends nothing else.
 pub(crate) fn guarded<T>(handler: impl Future<Output = T>) -> impl Future<Output = Result<T, Panic>> {
     // No async function: that would keep the handler's future twice.
     AssertUnwindSafe(handler)

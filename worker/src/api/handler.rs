@@ -61,7 +61,7 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A client wants in. It is not connected before this returns `Ok`; what it is sent here follows at once.
+    /// A client asks to be let in. It is not connected before this returns `Ok`; messages that it is sent here follow then.
     ///
     /// A client that is rejected gets no other event. One that came in gets exactly one [`on_close`](Self::on_close).
     fn on_connect(&self, client: &Client, hello: &Hello) -> impl Future<Output = Result<(), Reject>> + Send {
@@ -104,11 +104,12 @@ pub trait Handler: Send + Sync + 'static {
         true
     }
 
-    /// A request over HTTP, to a path that a `ws` listener has in `requests`. It belongs to no client, and requests have no
-    /// order: each is handled by itself. An error or a panic is logged, and the answer is 500 without its text.
+    /// A forwarded request: HTTP to a path that a `ws` listener has in `requests`. It belongs to no client, and requests have
+    /// no order: each is handled by itself. An error or a panic is logged, and the response is 500 without its text. Default:
+    /// 404.
     ///
-    /// When a worker ends before its answer is out, another one is given a request that may be repeated, marked
-    /// [`redelivered`](Request::redelivered); of any other (`POST`, `PATCH`) the client is told by a 502.
+    /// When a worker ends before its response is out, another worker is given a request that may be repeated, marked
+    /// [`redelivered`](Request::redelivered); for any other (`POST`, `PATCH`) the response is 502.
     ///
     /// ```
     /// # use meepo_worker::{Client, Handler, Message, Request, Response, Result};
@@ -135,18 +136,19 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(Response::new(404)) }
     }
 
-    /// A client has gone: nothing that it is sent from now on reaches it. Its session is still there to read.
+    /// A client has closed: no message that it is sent from now on reaches it. Its session can still be read.
     fn on_close(&self, client: &Client, reason: &CloseReason) -> impl Future<Output = ()> + Send {
         let _ = (client, reason);
         async {}
     }
 
-    /// The client's send buffer is full: it reads more slowly than it is sent to, and the gateway's setting `send_buffer`
-    /// is reached. What it is sent from now on may be dropped, or the client closed, by the setting `slow_client`.
+    /// The client's send buffer is full: the client reads more slowly than it is sent messages, and the gateway's setting
+    /// `send_buffer` is reached. Messages that it is sent from now on may be dropped, or the client closed, by the setting
+    /// `slow_client`.
     ///
     /// It is followed by [`on_buffer_empty`](Self::on_buffer_empty) or by [`on_close`](Self::on_close). If the client has
-    /// come to another worker meanwhile, they come there: what has to be known then belongs in its session. As an event of
-    /// the client it comes after the handler that runs: so what sends without end looks out for it from outside of a
+    /// come to another worker meanwhile, these events go there: what has to be known then belongs in the client's session. As
+    /// an event of the client it comes after the handler that runs: code that sends without end belongs outside of a
     /// handler.
     ///
     /// ```
@@ -175,14 +177,14 @@ pub trait Handler: Send + Sync + 'static {
         async {}
     }
 
-    /// The client's send buffer was full, and all of it is written now.
+    /// The client's send buffer was full, and is empty now: all of it is written.
     fn on_buffer_empty(&self, client: &Client) -> impl Future<Output = ()> + Send {
         let _ = client;
         async {}
     }
 
-    /// Something went wrong with the client: a handler returned an error, panicked or was cut off, or the gateway has
-    /// refused a command about it. It is logged and counted already.
+    /// A handler of the client returned an error, panicked or was cut off, or the gateway has refused a command about the
+    /// client. The error is logged and counted already.
     ///
     /// It comes right after the handler, before the client's next event; a refusal comes as soon as no handler of the client
     /// runs. Refusals are told to the worker that sent the command, if it serves the client still, and 16 of them in a row

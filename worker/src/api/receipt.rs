@@ -7,15 +7,15 @@ use meepo_proto::link::reply::Body as Reply;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Receipt {
-    /// The gateway's system has taken all of it for the client's connection. It may still be on its way.
+    /// The gateway's system has taken all of the message for the client's connection. It may still be on its way.
     Delivered,
-    /// The client has gone before that.
+    /// The client had closed before that.
     Gone,
-    /// Its send buffer was full.
+    /// The client's send buffer was full.
     Full,
     /// The gateway has refused the message: it is over the limit for messages.
     Refused,
-    /// The gateway has not said so within the setting `query_timeout`, or there is no link to it now.
+    /// The gateway has not answered within the setting `query_timeout`, or there is no link to it now.
     Unknown,
 }
 

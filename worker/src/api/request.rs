@@ -1,4 +1,4 @@
-//! A request over HTTP.
+//! A forwarded request: HTTP that a gateway hands to workers.
 
 use std::fmt;
 
@@ -110,7 +110,7 @@ impl Request {
         self.hello.path()
     }
 
-    /// What follows the `?`, as it was sent.
+    /// The query: what follows the `?` in the address, as it was sent.
     pub fn query(&self) -> &str {
         self.hello.query()
     }
@@ -141,7 +141,7 @@ impl Request {
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// The body. It is whole, and has at most `max_message` of the gateway's.
+    /// The body, whole. It has at most as many bytes as the gateway's setting `max_message`.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
@@ -151,11 +151,11 @@ impl Request {
         std::str::from_utf8(&self.body).ok()
     }
 
-    /// What the body says as JSON.
+    /// The body as a value in JSON.
     ///
     /// # Errors
     ///
-    /// When it is not JSON, or not of this form.
+    /// When the body is not JSON, or not JSON of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.body)
     }
@@ -165,13 +165,13 @@ impl Request {
         value_of(self.text()?, key)
     }
 
-    /// The address and port of who asks.
+    /// The address and port from which the request came.
     pub fn peer(&self) -> &str {
         self.hello.peer()
     }
 
-    /// Whether another worker had it before, and ended before it was done: it may have been handled then. Only for
-    /// methods that may be repeated: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT`, `DELETE`.
+    /// Whether another worker was given the request before, and ended before it was done: the request may have been handled
+    /// then. Only for methods that may be repeated: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT`, `DELETE`.
     pub fn redelivered(&self) -> bool {
         self.redelivered
     }

@@ -1,4 +1,4 @@
-//! The answer to a request.
+//! The response to a forwarded request.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use meepo_proto::RequestNumber;
 use meepo_proto::link as wire;
 use serde::Serialize;
 
-/// The answer to a [`Request`](crate::Request).
+/// The response to a [`Request`](crate::Request).
 ///
 /// ```
 /// use meepo_worker::Response;
@@ -27,7 +27,7 @@ use serde::Serialize;
 /// # assert_eq!(moved.headers()["location"], "/");
 /// ```
 ///
-/// A status outside 200 to 599, a header that is not valid or a value that cannot be JSON is logged when the answer is
+/// A status outside 200 to 599, a header that is not valid or a value that cannot be JSON is logged when the response is
 /// sent, and the client gets 500. Headers about the connection, such as `content-length`, are the gateway's: it leaves out
 /// those that are set here.
 #[derive(Clone)]
@@ -35,11 +35,11 @@ pub struct Response {
     status: u16,
     headers: HeaderMap,
     body: Bytes,
-    /// What was wrong first.
+    /// The first fault: the response is not sent.
     fault: Option<Fault>,
 }
 
-/// What is wrong with a response.
+/// Why a response cannot be sent.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("status {0} is not one of 200 to 599")]
@@ -52,12 +52,12 @@ pub(crate) enum Fault {
     TooMany,
     #[error("the value cannot be JSON: {0}")]
     Json(String),
-    #[error("it is larger than the gateway's `max_message`")]
+    #[error("the response is larger than the gateway's `max_message`")]
     TooBig,
 }
 
 impl Response {
-    /// An answer without headers and body.
+    /// A response without headers and body.
     pub fn new(status: u16) -> Self {
         Self {
             status: 200,

@@ -1,4 +1,4 @@
-//! Whom something goes to: several clients, users, groups, or everyone.
+//! Targets: the clients that a command goes to, named by id, uid or group, or all.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(crate) const CLIENTS_AT_ONCE: usize = 4096;
 /// Most bytes of the reason in a WebSocket close frame.
 pub(crate) const MAX_CLOSE_REASON: usize = 123;
 
-/// Whom something goes to: each client that is meant, on any gateway, once.
+/// The clients that a command goes to: each client that is meant, on any gateway, once.
 ///
 /// ```
 /// # use meepo_worker::{ClientId, Cluster};
@@ -28,7 +28,7 @@ pub(crate) const MAX_CLOSE_REASON: usize = 123;
 /// cluster.uid("mallory").close(4003, "you are not welcome any more");
 /// # }
 /// ```
-#[must_use = "nothing is done before one of its methods"]
+#[must_use = "nothing is sent before one of its methods is called"]
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
     cluster: &'a Cluster,
@@ -45,7 +45,7 @@ enum Whom {
     All,
 }
 
-/// The part of a target that is one gateway's.
+/// The part of a target that goes to one gateway.
 #[derive(Debug)]
 pub(crate) struct Share {
     pub(crate) gateway: GatewayId,
@@ -59,7 +59,7 @@ impl Cluster {
         self.target(Whom::Clients(ids.into_iter().collect()))
     }
 
-    /// A user: all clients that are bound to this uid.
+    /// A user: all clients that are bound to a uid.
     pub fn uid(&self, uid: impl Into<String>) -> Target<'_> {
         self.target(Whom::Uids(vec![uid.into()]))
     }
@@ -95,26 +95,26 @@ impl Cluster {
 }
 
 impl Target<'_> {
-    /// Leaves a client out. It can be said several times.
+    /// Leaves a client out. It can be called several times.
     pub fn except(mut self, id: ClientId) -> Self {
         self.except.push(id);
         self
     }
 
-    /// Leaves a user out, with all clients. It can be said several times.
+    /// Leaves a user out, with all clients. It can be called several times.
     pub fn except_uid(mut self, uid: impl Into<String>) -> Self {
         self.except_uids.push(uid.into());
         self
     }
 
-    /// Sends a message.
+    /// Sends a message to each of the clients.
     pub fn send(&self, message: impl Into<Message>) {
         let message = message.into();
         self.cluster.count_sent(&message);
         self.tell(|to| send(&message, to));
     }
 
-    /// Closes the clients, each after all that it was sent before; as [`ClientTarget::close`](crate::ClientTarget::close).
+    /// Closes the clients, each after all messages that it was sent before; as [`ClientTarget::close`](crate::ClientTarget::close).
     pub fn close(&self, code: u16, reason: impl Into<String>) {
         let (code, reason) = close_reason(code, reason.into());
         self.tell(|to| close(to, code, reason.clone()));
@@ -128,7 +128,7 @@ impl Target<'_> {
     fn tell(&self, command: impl Fn(wire::Target) -> Body) {
         let gateways = self.cluster.gateways();
         for share in self.shares(&gateways) {
-            // Clients there, if any, are not reached: one failed send for each that is named, else for the gateway.
+            // Clients at that gateway are not reached: one failed send for each client that is named, else for the gateway.
             let clients = share.target.clients.len().max(1) as u64;
             let link = gateways.up.get(&share.gateway);
             let told = link.is_some_and(|link| link.send(command(share.target)).is_ok());
@@ -138,7 +138,7 @@ impl Target<'_> {
         }
     }
 
-    /// What it means at each gateway that can have such clients, whether a link leads there or not.
+    /// The parts of the target for each gateway that can have such clients, whether a link to it is up or not.
     pub(crate) fn shares(&self, gateways: &Gateways) -> Vec<Share> {
         let name: &dyn Fn(&mut wire::Target) = match &self.whom {
             Whom::Clients(ids) => return self.shares_of(ids),
@@ -160,7 +160,7 @@ impl Target<'_> {
         share.collect()
     }
 
-    /// Those of the gateways that have one of these clients.
+    /// The parts for the gateways that have one of these clients.
     fn shares_of(&self, ids: &[ClientId]) -> Vec<Share> {
         let mut by_gateway = BTreeMap::<GatewayId, Vec<u64>>::new();
         for id in ids.iter().filter(|id| !self.except.contains(id)) {
@@ -181,7 +181,7 @@ impl Target<'_> {
     }
 }
 
-/// A target that is one client of a gateway.
+/// The target that is one client of a gateway.
 pub(crate) fn only(client: ClientNumber) -> wire::Target {
     wire::Target {
         clients: vec![client.0],
@@ -223,7 +223,7 @@ pub(crate) fn destroy(to: wire::Target) -> Body {
     }))
 }
 
-/// What may be sent of a close code and a reason.
+/// A close code that may be sent, and a reason that fits in a close frame.
 pub(crate) fn close_reason(code: u16, mut reason: String) -> (u16, String) {
     cut(&mut reason, MAX_CLOSE_REASON);
     if codes::may_be_sent(code) {

@@ -1,4 +1,4 @@
-//! Timers: what runs once after a while, or again and again.
+//! Timers: closures that run once after a while, or again and again.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::api::cluster::Cluster;
 use crate::api::cluster::served_clients::TimerRun;
 use crate::api::error::{HandlerError, guarded};
 
-/// Most timers that one client has at a time: each is a small task, and a client may be the cause of each.
+/// Most timers of one client at a time: each is a small tokio task, and a client may be the cause of each.
 const MAX_OF_CLIENT: usize = 64;
 /// Most timers without a client that a worker child has at a time.
 const MAX_OF_CHILD: usize = 65_536;
-/// The shortest time: the clock is no finer, and a period of nothing would keep a core busy.
+/// The shortest time: the clock is no finer, and a period of zero would keep a core busy.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest time, which a moment can still be reckoned with.
+/// The longest time, which can still be added to the present.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What [`Client::after`], [`Client::every`], [`Cluster::after`] and [`Cluster::every`] have set.
+/// A timer, as [`Client::after`], [`Client::every`], [`Cluster::after`] and [`Cluster::every`] set it.
 ///
 /// Dropping it cancels nothing. A clone is the same timer.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// No run begins any more. One that has begun goes on to its end.
+    /// Cancels the timer: no run begins any more. A run that has begun goes on to its end.
     pub fn cancel(&self) {
         self.over.cancel();
     }
@@ -89,12 +89,12 @@ const TIMER: &str = "timer";
 ///
 /// It ends by itself when the client has closed, and **when another worker serves the client from now on**: the link to
 /// its gateway has ended, or this worker drains, or a handler of the client was cut off. The next worker knows nothing of
-/// it. What has to go on there is set up again in a handler, which sees in the client's session that it is due.
+/// the timer. A timer that has to go on there is set again in a handler, which sees in the client's session that it is due.
 ///
 /// A client has up to 64 timers at a time: one more is refused, which is logged and counted as a handler's error, and
 /// [is over](Timer::is_over) at once.
 impl Client {
-    /// Runs a closure once, after this time.
+    /// Runs a closure once, after a time of at least 1 ms.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -116,7 +116,7 @@ impl Client {
         self.set_timer(Due::Once(time), once(closure))
     }
 
-    /// Runs a closure again and again, first after one period.
+    /// Runs a closure again and again, first after one period of at least 1 ms.
     ///
     /// A run that is due while the last one runs, or waits for its turn, is skipped: runs never pile up.
     ///

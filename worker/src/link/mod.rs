@@ -1,4 +1,7 @@
-//! One link: the stream between this worker child and one gateway child.
+//! One link: the stream between this worker child and one gateway child, and the bytes that may wait for it.
+//!
+//! The runtime dials links and reads their events; the API sends commands and asks queries over them. It knows neither
+//! clients nor handlers.
 
 pub(crate) mod outgoing;
 pub(crate) mod send_budget;
@@ -24,24 +27,24 @@ use self::send_budget::SendBudget;
 
 /// How long a gateway may take to answer a connection, and to say `welcome` on it.
 const DIAL: Duration = Duration::from_secs(4);
-/// Events that a gateway may have on their way, per stream and per connection.
+/// Bytes that a gateway may have on their way to this worker, per stream and per connection.
 const WINDOW: (u32, u32) = (8 << 20, 16 << 20);
 /// The largest event that is taken. The gateway's own limit is known only after `welcome`, and an event that is over
 /// this one ends the whole link, so it is far above any limit that is set for messages and sessions.
 const MAX_EVENT: usize = 1 << 30;
-/// What a command may have beside a payload of the gateway's largest size: the gateway takes this much more.
+/// Bytes that a command may have beside a payload of the gateway's largest size: the gateway takes this much more.
 const SLACK: u64 = 64 << 10;
-/// How often the gateway is asked whether it hears this worker.
+/// How often the gateway is pinged, in milliseconds.
 const PING: u64 = 1000;
 
-/// What a worker child shows a gateway when it dials, beside which gateway it means.
+/// Who a worker child is, as it tells a gateway that it dials.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) hello: wire::Hello,
     pub(crate) secret: SecretHeader,
 }
 
-/// Why there is no link.
+/// Why a gateway could not be linked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("the address is not valid: {0}")]
@@ -57,7 +60,7 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    /// Whether the gateway is surely gone: another has its address, or nobody listens there.
+    /// Whether the gateway has surely gone: another gateway has its address, or no program listens there.
     pub(crate) fn says_gone(&self) -> bool {
         let Self::Refused(status) = self else {
             return matches!(self, Self::Another);
@@ -92,7 +95,7 @@ fn refusal(status: &tonic::Status) -> String {
     }
 }
 
-/// tonic says "transport error"; what helps is at the end of the chain.
+/// The innermost cause of an error: tonic itself says only "transport error".
 fn innermost(mut error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
@@ -113,7 +116,7 @@ pub(crate) struct Link {
     queries: DashMap<QueryId, oneshot::Sender<wire::reply::Body>>,
     last_query: AtomicU64,
     since: Duration,
-    /// When it was looked after last, in milliseconds since `since`.
+    /// When its events were read last, in milliseconds since `since`.
     tended: AtomicU64,
     pings: Pings,
     /// The gateway was told that this worker drains.
@@ -126,26 +129,28 @@ pub(crate) struct Link {
 /// Pings, which ask whether the gateway hears this worker, one at a time. Times are in milliseconds since the link's `since`.
 #[derive(Debug, Default)]
 struct Pings {
-    /// When the last one was sent.
+    /// When the last ping was sent.
     sent: AtomicU64,
-    /// When the last one that was answered was sent: the gateway has heard this worker since.
+    /// When the last ping was sent that was answered: the gateway has heard this worker since.
     answered: AtomicU64,
-    /// The gateway heard this worker until the link's end.
+    /// The gateway had answered a ping shortly before the link ended.
     heard: AtomicBool,
-    /// The gateway had gone right after the link's end.
+    /// The gateway was gone when it was dialled for the first time after the link's end.
     gone: AtomicBool,
 }
 
-/// A command that was not queued.
+/// Why a command was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotSent {
+    /// The link has ended.
     Ended,
+    /// The gateway takes no command of this size.
     TooBig,
 }
 
 /// A query that waits for its reply. Dropping it forgets the query.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PendingReply {
     link: Arc<Link>,
     id: QueryId,
     reply: oneshot::Receiver<wire::reply::Body>,
@@ -275,12 +280,12 @@ impl Link {
         self.ended.cancelled().await;
     }
 
-    /// Asks the gateway. Nothing if the link has ended.
-    pub(crate) fn ask(self: &Arc<Self>, body: wire::query::Body) -> Option<Asked> {
+    /// Asks the gateway a query. None if the link has ended, or the gateway takes no query of this size.
+    pub(crate) fn ask(self: &Arc<Self>, body: wire::query::Body) -> Option<PendingReply> {
         let id = QueryId(self.last_query.fetch_add(1, Ordering::Relaxed) + 1);
         let (answer, reply) = oneshot::channel();
         self.queries.insert(id, answer);
-        let asked = Asked {
+        let asked = PendingReply {
             link: self.clone(),
             id,
             reply,
@@ -290,7 +295,7 @@ impl Link {
             body: Some(body),
         };
         let sent = self.send(Body::Query(Box::new(query))).is_ok();
-        // `end` forgets the queries of its time; one that is put down after it would wait in vain.
+        // `end` forgets the queries that are there; a query that is added after it would wait in vain.
         (sent && !self.has_ended()).then_some(asked)
     }
 
@@ -331,7 +336,7 @@ impl Link {
         }
     }
 
-    /// Somebody reads it: it is to be said about every second.
+    /// The link's events are read: to be called about every second. It pings the gateway when it is time to.
     pub(crate) fn tend(&self) {
         let age = self.age();
         self.tended.store(age, Ordering::Relaxed);
@@ -343,18 +348,18 @@ impl Link {
         }
     }
 
-    /// Whether a gateway that has gone had surely not given this link up before, and its clients to other workers.
+    /// Whether the gateway, which has gone, had surely not given this link up before, and its clients to other workers.
     pub(crate) fn surely_held(&self) -> bool {
         self.pings.heard.load(Ordering::Relaxed) && self.pings.gone.load(Ordering::Relaxed)
     }
 
-    /// The gateway was not there any more when it was dialled for the first time after the link's end.
+    /// The gateway was gone when it was dialled for the first time after the link's end.
     pub(crate) fn gateway_has_gone(&self) {
         self.pings.gone.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it has ended. One that nobody has read for long counts so as well, for good: this process was frozen, the
-    /// gateway may have given the link up, and others may have done since what is left here.
+    /// Whether the link has ended. A link whose events were not read for long counts as ended too, for good: this process
+    /// was frozen, the gateway may have given the link up, and other workers may have handled since what is left here.
     pub(crate) fn has_ended(&self) -> bool {
         let untended = self.age().saturating_sub(self.tended.load(Ordering::Relaxed));
         if !self.is_over() && u128::from(untended) >= rpc::UNHEARD.as_millis() {
@@ -372,7 +377,7 @@ impl Link {
         self.ended.cancel();
     }
 
-    /// Is cancelled when it has ended, or before, by itself.
+    /// A token that is cancelled when the link has ended, and can be cancelled before by itself.
     pub(crate) fn until_ended(&self) -> CancellationToken {
         self.ended.child_token()
     }
@@ -387,7 +392,7 @@ impl Link {
         let _ = self.out.send(Queued::End);
     }
 
-    /// The stream has ended: nobody is to wait for anything of it.
+    /// The stream has ended: queries that wait get no reply.
     pub(crate) fn end(&self) {
         let heard = self.age() - self.pings.answered.load(Ordering::Relaxed);
         let heard = u128::from(heard) < rpc::UNHEARD.as_millis();
@@ -398,14 +403,14 @@ impl Link {
     }
 }
 
-impl Asked {
-    /// The reply, or nothing if the link ends before.
+impl PendingReply {
+    /// The reply. None if the link ends before.
     pub(crate) async fn reply(mut self) -> Option<wire::reply::Body> {
         (&mut self.reply).await.ok()
     }
 }
 
-impl Drop for Asked {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         self.link.queries.remove(&self.id);
     }

@@ -1,35 +1,36 @@
-//! SendBudget in the queues towards the gateways: what bounds a worker's memory.
+//! The send budget: bytes that may wait in the queues towards the gateways, which bounds the memory of a worker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use meepo_node::stats::Slot;
 use tokio::sync::Notify;
 
-/// Counts the bytes that are queued. Nobody is refused: a send never waits and never fails because a queue is long, but
-/// no lane starts its next event before there is room.
+use crate::figures::WorkerFigures;
+
+/// Counts the bytes that are queued. No command is refused: a send never waits and never fails because a queue is long, but
+/// no client queue starts its next task before there is room.
 #[derive(Debug)]
 pub(crate) struct SendBudget {
     queued: AtomicUsize,
     limit: usize,
     freed: Notify,
-    /// The room of the whole child, in which a link's is counted as well.
+    /// The budget of the whole child, in which the bytes of a link are counted as well.
     whole: Option<Arc<SendBudget>>,
-    stats: &'static Slot,
+    stats: &'static WorkerFigures,
 }
 
-/// Counts a client whose event waits for room, or for an endpoint.
-pub(crate) struct HeldBack(&'static Slot);
+/// Counts a client whose event waits for room in a budget, or for an endpoint, for as long as this value lives.
+pub(crate) struct HeldBack(&'static WorkerFigures);
 
-/// Bytes that are counted for as long as this value lives.
+/// Bytes that a budget counts for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    room: Arc<SendBudget>,
+    budget: Arc<SendBudget>,
     bytes: usize,
 }
 
 impl SendBudget {
-    pub(crate) fn new(limit: usize, whole: Option<Arc<SendBudget>>, stats: &'static Slot) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, whole: Option<Arc<SendBudget>>, stats: &'static WorkerFigures) -> Arc<Self> {
         Arc::new(Self {
             queued: AtomicUsize::new(0),
             limit,
@@ -41,42 +42,42 @@ impl SendBudget {
 
     /// Counts bytes that are queued from now on, until they are [freed](Self::free).
     pub(crate) fn charge(&self, bytes: usize) {
-        for room in self.rooms() {
-            let before = room.queued.fetch_add(bytes, Ordering::AcqRel);
-            if before < room.limit && before + bytes >= room.limit {
-                room.stats.full_queues.add(1);
+        for budget in self.budgets() {
+            let before = budget.queued.fetch_add(bytes, Ordering::AcqRel);
+            if before < budget.limit && before + bytes >= budget.limit {
+                budget.stats.full_queues.add(1);
             }
         }
     }
 
     /// Counts bytes no longer.
     pub(crate) fn free(&self, bytes: usize) {
-        for room in self.rooms() {
-            let before = room.queued.fetch_sub(bytes, Ordering::AcqRel);
-            if before >= room.limit && before - bytes < room.limit {
-                room.stats.full_queues.sub(1);
-                room.freed.notify_waiters();
+        for budget in self.budgets() {
+            let before = budget.queued.fetch_sub(bytes, Ordering::AcqRel);
+            if before >= budget.limit && before - bytes < budget.limit {
+                budget.stats.full_queues.sub(1);
+                budget.freed.notify_waiters();
             }
         }
     }
 
-    /// Frees bytes that are counted once the value is dropped.
+    /// Frees bytes that are counted already once the value is dropped.
     pub(crate) fn until_dropped(self: &Arc<Self>, bytes: usize) -> Charge {
         Charge {
-            room: self.clone(),
+            budget: self.clone(),
             bytes,
         }
     }
 
-    /// This room, and that of the whole child.
-    fn rooms(&self) -> impl Iterator<Item = &Self> {
+    /// This budget, and that of the whole child.
+    fn budgets(&self) -> impl Iterator<Item = &Self> {
         [Some(self), self.whole.as_deref()].into_iter().flatten()
     }
 
-    /// Whether half of the limit is free, here and in the whole child: what comes from outside takes no more, so that
-    /// handlers always have the rest.
+    /// Whether half of the limit is free, here and in the whole child: the push API takes no more, so that handlers always
+    /// have the rest.
     pub(crate) fn has_half(&self) -> bool {
-        self.rooms().all(|room| room.queued() < room.limit / 2)
+        self.budgets().all(|budget| budget.queued() < budget.limit / 2)
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -85,7 +86,7 @@ impl SendBudget {
 
     /// Whether less than the limit is queued here and in the whole child.
     pub(crate) fn is_available(&self) -> bool {
-        self.rooms().all(|room| room.queued() < room.limit)
+        self.budgets().all(|budget| budget.queued() < budget.limit)
     }
 
     /// Waits until less than the limit is queued here and in the whole child. Cancel safe.
@@ -109,7 +110,7 @@ impl SendBudget {
 }
 
 impl HeldBack {
-    pub(crate) fn new(stats: &'static Slot) -> Self {
+    pub(crate) fn new(stats: &'static WorkerFigures) -> Self {
         stats.held_back.add(1);
         Self(stats)
     }
@@ -123,6 +124,6 @@ impl Drop for HeldBack {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.room.free(self.bytes);
+        self.budget.free(self.bytes);
     }
 }

@@ -1,4 +1,4 @@
-//! What can be called, over HTTP and gRPC alike.
+//! The calls of the push API, over HTTP and gRPC alike.
 
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
@@ -9,19 +9,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::fields;
-use super::orders::{Orders, Outcome};
-use super::problem::{Kind, Problem, names};
+use super::orders::{CarriedOut, Orders};
+use super::problem::{Problem, ProblemKind, names};
 use crate::api::targets as target;
 use crate::{Answer, Cluster, Member, Message};
 
-/// A request that can be carried out. The types are those of the `.proto` file.
+/// A call that can be carried out. The types are those of `push.proto`.
 pub(crate) trait Call: DeserializeOwned + JsonSchema + Send + 'static {
-    /// Where it is called over HTTP.
+    /// The path of the call over HTTP.
     const PATH: &'static str;
     /// The answer.
     type Reply: Serialize + JsonSchema + Send;
 
-    /// Does it.
+    /// Carries the call out.
     fn carry_out(self, cluster: &Cluster) -> impl Future<Output = Result<Self::Reply, Problem>> + Send;
 }
 
@@ -49,7 +49,7 @@ impl Call for SendRequest {
     }
 }
 
-/// Sends to one client, and waits for what becomes of the message.
+/// Sends a message to one client, and waits for its receipt.
 async fn confirm(cluster: &Cluster, to: Target, message: Message) -> Result<SendReply, Problem> {
     let only = Target {
         clients: to.clients.clone(),
@@ -66,7 +66,7 @@ async fn confirm(cluster: &Cluster, to: Target, message: Message) -> Result<Send
     if let Some(link) = link {
         if !link.has_half() {
             let why = format!("the queue towards the gateway {} is full", id.gateway);
-            return Err(Problem::new(Kind::QueueFull, why));
+            return Err(Problem::new(ProblemKind::QueueFull, why));
         }
     } else if cluster.gateways().away.contains(&id.gateway) {
         return Err(Problem::unanswered(&[id.gateway]));
@@ -91,7 +91,7 @@ fn check_size(cluster: &Cluster, field: &str, message: &Message) -> Result<(), P
     match cluster.max_message() {
         Some(limit) if message.bytes().len() as u64 > limit => {
             let why = format!("the message is over the gateways' limit of {limit} bytes");
-            Err(Problem::new(Kind::TooLarge, why).of(field))
+            Err(Problem::new(ProblemKind::TooLarge, why).of(field))
         }
         _ => Ok(()),
     }
@@ -234,7 +234,7 @@ impl Call for ReplaceSessionRequest {
     }
 }
 
-async fn change_session(cluster: &Cluster, client: &str, change: wire::SessionUpdate) -> Result<Outcome, Problem> {
+async fn change_session(cluster: &Cluster, client: &str, change: wire::SessionUpdate) -> Result<CarriedOut, Problem> {
     let id = fields::client("client", client)?;
     let mut orders = Orders::new(cluster)?;
     let update = wire::SessionUpdate {
@@ -358,7 +358,7 @@ async fn to_each(
     clients: &[String],
     command: impl Fn(ClientNumber) -> Body,
     wanted: &wire::Select,
-) -> Result<Outcome, Problem> {
+) -> Result<CarriedOut, Problem> {
     let clients = fields::clients("clients", clients)?;
     let mut orders = Orders::new(cluster)?;
     for id in clients {
@@ -381,8 +381,8 @@ fn with_uid() -> wire::Select {
     }
 }
 
-/// The answer to a command, where it can be seen of those that are there whether it was done.
-fn reply(outcome: Outcome, done: impl Fn(&Member) -> bool) -> CommandReply {
+/// The answer to a command. `done` says of a client that is there whether the command was carried out for it.
+fn reply(outcome: CarriedOut, done: impl Fn(&Member) -> bool) -> CommandReply {
     let refused = outcome.found.iter().filter(|member| !done(member));
     CommandReply {
         refused: refused.map(|member| member.id.to_string()).collect(),
@@ -391,7 +391,7 @@ fn reply(outcome: Outcome, done: impl Fn(&Member) -> bool) -> CommandReply {
     }
 }
 
-/// What some gateways know, if any do.
+/// The value of an answer, with the gateways that are missing in it. An error if no gateway has answered.
 fn known<T>(cluster: &Cluster, answer: Answer<T>) -> Result<(T, Vec<String>), Problem> {
     let Answer { value, missing } = answer;
     let (up, away): (Vec<GatewayId>, usize) = {
@@ -399,7 +399,7 @@ fn known<T>(cluster: &Cluster, answer: Answer<T>) -> Result<(T, Vec<String>), Pr
         (gateways.up.keys().copied().collect(), gateways.away.len())
     };
     if up.is_empty() && away == 0 && missing.is_empty() {
-        return Err(Problem::new(Kind::NoGateway, "no gateway is there"));
+        return Err(Problem::new(ProblemKind::NoGateway, "no gateway is there"));
     }
     let answered = missing.is_empty() || up.iter().any(|gateway| !missing.contains(gateway));
     match answered {
@@ -408,7 +408,7 @@ fn known<T>(cluster: &Cluster, answer: Answer<T>) -> Result<(T, Vec<String>), Pr
     }
 }
 
-/// What the one gateway that can know it knows.
+/// The value of an answer that only one gateway can give. An error if it has not answered.
 fn known_of_one<T>(cluster: &Cluster, answer: Answer<T>) -> Result<T, Problem> {
     match answer.missing.is_empty() {
         true => Ok(known(cluster, answer)?.0),

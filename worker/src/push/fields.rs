@@ -1,4 +1,4 @@
-//! What fields may hold, whichever way they came.
+//! Checks of the fields of a call, whether it came over HTTP or gRPC.
 
 use meepo_proto::push::{self as api, Filter};
 use meepo_proto::{ClientId, codes};
@@ -19,7 +19,7 @@ pub(super) fn client(field: &str, text: &str) -> Checked<ClientId> {
         .map_err(|error: meepo_proto::id::InvalidClientId| Problem::field(field, error.to_string()))
 }
 
-/// Clients of whom there have to be some.
+/// A list of clients that must not be empty.
 pub(super) fn clients(field: &str, texts: &[String]) -> Checked<Vec<ClientId>> {
     if texts.is_empty() {
         return Err(Problem::field(field, "names nobody"));

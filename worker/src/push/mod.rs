@@ -1,16 +1,18 @@
-//! Pushing from outside, for any program: over HTTP with JSON, and over gRPC.
+//! The push API: any program pushes from outside, over HTTP with JSON and over gRPC.
+//!
+//! An instance serves it beside the handlers of a child. It calls a cluster, and knows neither handlers nor the runtime.
 //!
 //! # Layout
 //!
-//! - `server`: connections, their limits and their end. What is here lets requests in.
+//! - `server`: connections, their limits and their end. This file lets requests in.
 //! - `routes`, `grpc`: the two ways to call; `openapi` describes the first.
 //! - `calls`: what can be called. The types are those of `push.proto`; `fields` checks what they hold.
-//! - `orders`: commands to several gateways, and what becomes of them.
+//! - `orders`: commands to several gateways, and their outcome.
 //! - `problem`: why a call failed.
 //!
 //! # Invariants
 //!
-//! - A call answers once the gateways have carried it out, or says which have not said so.
+//! - A call is answered once the gateways have carried it out; the answer names gateways that have not said so.
 //! - Requests are bounded in size, number and time, and queue at most half of what handlers may.
 
 pub(crate) mod calls;
@@ -40,11 +42,11 @@ use tonic::Status;
 use tower_service::Service;
 
 use self::grpc::Grpc;
-use self::problem::{Kind, Problem};
+use self::problem::{Problem, ProblemKind};
 use crate::Cluster;
 use crate::settings::PushSettings;
 
-/// How long a request may take to come.
+/// How long a request may take to arrive.
 const COMING: Duration = Duration::from_secs(10);
 
 /// Serves the push API of a child until it is told to stop, and then answers the requests that are there.
@@ -52,7 +54,7 @@ pub(crate) async fn serve(cluster: Cluster, settings: PushSettings, listener: Tc
     server::serve(Push::new(cluster, settings), listener, stop).await;
 }
 
-/// What all requests of a child share.
+/// The push API of a child, which all requests share.
 pub(crate) struct Push {
     cluster: Cluster,
     settings: PushSettings,
@@ -68,22 +70,27 @@ impl Push {
         })
     }
 
-    /// What is served to those who are let in.
+    /// The calls that callers who are let in can make.
     fn router(self: &Arc<Self>) -> Router {
         let grpc = PushServer::new(Grpc(self.clone())).max_decoding_message_size(self.settings.max_request);
         let path = format!("/{}/{{*call}}", push_service_name());
         routes::router(self).route_service(&path, grpc)
     }
 
-    /// Answers a request of whoever has a token, while there is room for one more.
+    /// Answers a request that shows a token, unless there are too many requests at once.
     async fn answer(&self, router: &mut Router, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
         let is_grpc = is_grpc(request.headers());
         let answered = async {
             self.let_in(peer, request.headers())?;
-            let busy = |_| Problem::new(Kind::Busy, "there are too many requests at once");
+            let busy = |_| Problem::new(ProblemKind::Busy, "there are too many requests at once");
             let _permit = self.requests.try_acquire().map_err(busy)?;
             let limit = COMING + self.cluster.limits().query_timeout;
-            let late = |_| Problem::new(Kind::Timeout, format!("the request has taken longer than {limit:?}"));
+            let late = |_| {
+                Problem::new(
+                    ProblemKind::Timeout,
+                    format!("the request has taken longer than {limit:?}"),
+                )
+            };
             let Ok(response) = timeout(limit, router.call(request)).await.map_err(late)?;
             Ok(response)
         };
@@ -106,7 +113,7 @@ impl Push {
             tracing::warn!(%peer, why, unlogged, "refused a push");
         }
         let why = "the header authorization has to be `Bearer` and a token that is known";
-        Err(Problem::new(Kind::Unauthenticated, why))
+        Err(Problem::new(ProblemKind::Unauthenticated, why))
     }
 }
 

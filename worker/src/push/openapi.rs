@@ -4,7 +4,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::calls::Call;
-use super::problem::{Kind, Problem};
+use super::problem::{Problem, ProblemKind};
 
 /// Where schemas stand in the description.
 const SCHEMAS: &str = "/components/schemas";
@@ -16,7 +16,7 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// What is said of a call.
+    /// The description of a call.
     pub(super) fn call<C: Call>(&mut self) -> Value {
         let request = self.requests.subschema_for::<C>();
         let reply = self.replies.subschema_for::<C::Reply>();
@@ -35,22 +35,22 @@ impl Described {
             json!({"description": "It is done, but for what the answer names.", "content": content}),
         );
         for kind in [
-            Kind::Invalid,
-            Kind::Unauthenticated,
-            Kind::Timeout,
-            Kind::TooLarge,
-            Kind::NotJson,
-            Kind::Unanswered,
+            ProblemKind::Invalid,
+            ProblemKind::Unauthenticated,
+            ProblemKind::Timeout,
+            ProblemKind::TooLarge,
+            ProblemKind::NotJson,
+            ProblemKind::Unanswered,
         ] {
             let status = kind.status();
             let mut response = json!({
                 "description": status.canonical_reason(),
                 "content": {"application/problem+json": {"schema": problem}},
             });
-            if kind == Kind::Unauthenticated {
+            if kind == ProblemKind::Unauthenticated {
                 response["headers"] = json!({"WWW-Authenticate": {"schema": {"type": "string"}}});
             }
-            if kind == Kind::Unanswered {
+            if kind == ProblemKind::Unanswered {
                 response["headers"] = json!({"Retry-After": {"schema": {"type": "string"}}});
             }
             responses.insert(status.as_str().into(), response);
@@ -64,7 +64,7 @@ impl Described {
     }
 }
 
-/// What a call adds to the description.
+/// Describes a call.
 pub(super) type Describe = fn(&mut Described) -> Value;
 
 /// The description of all calls, each with its path.

@@ -1,4 +1,4 @@
-//! Commands to several gateways, and what becomes of them.
+//! Commands to several gateways, and their outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, ClientNumber, GatewayId};
 use tokio::time::{Instant, timeout_at};
 
-use super::problem::{Kind, Problem};
+use super::problem::{Problem, ProblemKind};
 use crate::api::cluster::gateways::Gateways;
 use crate::link::Link;
 use crate::{Cluster, Member, Target};
 
-/// Commands to several gateways. They all go at one time over the links that are up at one time, each with a question
-/// behind it: whoever answers the question has carried out the command.
+/// Commands to several gateways. They are sent together, over the links that were up at one moment, each with a query
+/// behind it: a gateway that answers the query has carried out the command.
 pub(super) struct Orders<'a> {
     cluster: &'a Cluster,
     gateways: Gateways,
@@ -26,18 +26,18 @@ pub(super) struct Orders<'a> {
     missing: BTreeSet<GatewayId>,
 }
 
-/// One gateway's.
+/// The commands to one gateway.
 struct Part {
     link: Arc<Link>,
     commands: Vec<Body>,
-    /// The clients that were named.
+    /// The clients that the commands name.
     clients: Vec<ClientNumber>,
 }
 
-/// What became of them.
+/// The outcome of commands.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
-    /// Clients that were named, and are there.
+pub(super) struct CarriedOut {
+    /// Clients that the commands name, and that are there.
     pub(super) found: Vec<Member>,
     pub(super) gone: Vec<ClientId>,
     pub(super) missing: Vec<GatewayId>,
@@ -47,7 +47,7 @@ impl<'a> Orders<'a> {
     pub(super) fn new(cluster: &'a Cluster) -> Result<Self, Problem> {
         let gateways = cluster.gateways().clone();
         if gateways.up.is_empty() && gateways.away.is_empty() {
-            return Err(Problem::new(Kind::NoGateway, "no gateway is there"));
+            return Err(Problem::new(ProblemKind::NoGateway, "no gateway is there"));
         }
         Ok(Self {
             cluster,
@@ -58,7 +58,7 @@ impl<'a> Orders<'a> {
         })
     }
 
-    /// A command to all whom a target means.
+    /// Adds a command to all clients of a target.
     pub(super) fn add(&mut self, target: &Target<'_>, command: impl Fn(wire::Target) -> Body) {
         for share in target.shares(&self.gateways) {
             let clients = share.target.clients.iter().copied().map(ClientNumber).collect();
@@ -66,7 +66,7 @@ impl<'a> Orders<'a> {
         }
     }
 
-    /// A command about one client.
+    /// Adds a command about one client.
     pub(super) fn add_client(&mut self, id: ClientId, command: Body) {
         self.put(id.gateway, vec![id.number], command);
     }
@@ -88,18 +88,18 @@ impl<'a> Orders<'a> {
         }
     }
 
-    /// Gives the commands to the gateways, and waits until all have carried them out, or the time is over. What is
-    /// wanted of the clients that were named is as in a selection.
-    pub(super) async fn carry_out(self, wanted: &wire::Select) -> Result<Outcome, Problem> {
+    /// Sends the commands, and waits until all gateways have carried them out, for the setting `query_timeout` at most.
+    /// `wanted` says what is asked of the clients that the commands name.
+    pub(super) async fn carry_out(self, wanted: &wire::Select) -> Result<CarriedOut, Problem> {
         self.carry_out_with(wanted, false).await
     }
 
-    /// The same for commands that end clients: which are there is asked before.
-    pub(super) async fn carry_out_last(self) -> Result<Outcome, Problem> {
+    /// The same for commands that end clients: the gateways are asked before which of the clients are there.
+    pub(super) async fn carry_out_last(self) -> Result<CarriedOut, Problem> {
         self.carry_out_with(&wire::Select::default(), true).await
     }
 
-    async fn carry_out_with(mut self, wanted: &wire::Select, last: bool) -> Result<Outcome, Problem> {
+    async fn carry_out_with(mut self, wanted: &wire::Select, last: bool) -> Result<CarriedOut, Problem> {
         self.check()?;
         let deadline = Instant::now() + self.cluster.limits().query_timeout;
         let mut asked = Vec::new();
@@ -127,10 +127,10 @@ impl<'a> Orders<'a> {
             }
             (gateway, clients, replies)
         });
-        let mut outcome = Outcome::default();
+        let mut outcome = CarriedOut::default();
         let mut answered = false;
         for (gateway, clients, replies) in join_all(replies).await {
-            // A link that has ended was asked nothing.
+            // Over a link that has ended no query was sent.
             if replies.is_empty() || replies.iter().any(Option::is_none) {
                 self.missing.insert(gateway);
                 continue;
@@ -161,16 +161,16 @@ impl<'a> Orders<'a> {
         }
     }
 
-    /// Refuses what does not fit, before any of it is sent.
+    /// Refuses commands that do not fit, before any of them is sent.
     fn check(&self) -> Result<(), Problem> {
         for (gateway, part) in &self.parts {
             if !part.link.has_half() {
                 let why = format!("the queue towards the gateway {gateway} is full");
-                return Err(Problem::new(Kind::QueueFull, why));
+                return Err(Problem::new(ProblemKind::QueueFull, why));
             }
             if !part.commands.iter().all(|command| part.link.takes(command)) {
                 let why = format!("it is more than the gateway {gateway} takes in one command");
-                return Err(Problem::new(Kind::TooLarge, why));
+                return Err(Problem::new(ProblemKind::TooLarge, why));
             }
         }
         Ok(())
@@ -180,7 +180,7 @@ impl<'a> Orders<'a> {
 impl Part {
     fn tell(&self) {
         for command in &self.commands {
-            // If the link has ended, the question that follows says so.
+            // If the link has ended, the query that follows fails.
             let _ = self.link.send(command.clone());
         }
     }

@@ -8,10 +8,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tonic::{Code, Status};
 
-/// What is wrong.
+/// The kind of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+#[schemars(rename = "Kind")]
+pub(crate) enum ProblemKind {
     /// A field cannot be as it is.
     Invalid,
     /// The token is missing or wrong.
@@ -39,7 +40,7 @@ pub(crate) enum Kind {
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Problem {
-    code: Kind,
+    code: ProblemKind,
     /// The HTTP status.
     status: u16,
     /// The HTTP status in words.
@@ -55,10 +56,10 @@ pub(crate) struct Problem {
     missing: Vec<String>,
 }
 
-/// When to try again, in seconds.
+/// When to try again, in seconds: the header `retry-after`.
 const RETRY: HeaderValue = HeaderValue::from_static("1");
 
-impl Kind {
+impl ProblemKind {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Invalid => StatusCode::BAD_REQUEST,
@@ -85,7 +86,7 @@ impl Kind {
 }
 
 impl Problem {
-    pub(crate) fn new(code: Kind, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ProblemKind, detail: impl Into<String>) -> Self {
         let status = code.status();
         Self {
             code,
@@ -99,10 +100,10 @@ impl Problem {
 
     /// A field cannot be as it is.
     pub(crate) fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::new(Kind::Invalid, why).of(field)
+        Self::new(ProblemKind::Invalid, why).of(field)
     }
 
-    /// It is about this field.
+    /// The same problem, about a field.
     pub(crate) fn of(self, field: impl Into<String>) -> Self {
         Self {
             field: Some(field.into()).filter(|field| !field.is_empty()),
@@ -110,7 +111,7 @@ impl Problem {
         }
     }
 
-    /// What is wrong.
+    /// The problem in words.
     #[cfg(test)]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
@@ -119,7 +120,7 @@ impl Problem {
     pub(crate) fn unanswered(missing: &[GatewayId]) -> Self {
         Self {
             missing: names(missing),
-            ..Self::new(Kind::Unanswered, "no gateway has answered in time")
+            ..Self::new(ProblemKind::Unanswered, "no gateway has answered in time")
         }
     }
 
@@ -129,7 +130,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.code {
-            Kind::Unauthenticated => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            ProblemKind::Unauthenticated => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             code if code.status() == StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, RETRY),
             _ => None,
         };
@@ -159,7 +160,7 @@ pub(crate) fn json(value: &impl Serialize) -> Response<Body> {
     response
 }
 
-/// Gateways as answers name them.
+/// The ids of gateways as text.
 pub(crate) fn names(gateways: &[GatewayId]) -> Vec<String> {
     gateways.iter().map(ToString::to_string).collect()
 }

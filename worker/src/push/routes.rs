@@ -13,12 +13,12 @@ use meepo_proto::push::*;
 use super::Push;
 use super::calls::Call;
 use super::openapi::{self, Describe, Described};
-use super::problem::{Kind, Problem, json};
+use super::problem::{Problem, ProblemKind, json};
 
 /// Where the description is served.
 const DESCRIPTION: &str = "/api/openapi.json";
 
-/// A call over HTTP: what is served and what is said of it come from the same types.
+/// A call over HTTP: it is served and described by the same types.
 struct Route {
     path: &'static str,
     describe: Describe,
@@ -60,7 +60,7 @@ fn route<C: Call>() -> Route {
     }
 }
 
-/// What the description says of each path.
+/// Each path with its part of the description.
 pub(super) fn described() -> impl Iterator<Item = (&'static str, Describe)> {
     all().into_iter().map(|route| (route.path, route.describe))
 }
@@ -79,12 +79,12 @@ pub(super) fn router(push: &Arc<Push>) -> Router {
     for Route { path, serve, .. } in all() {
         router = router.route(path, serve(push.clone()));
     }
-    router.fallback(async || Problem::new(Kind::NotFound, "there is nothing at this path").into_response())
+    router.fallback(async || Problem::new(ProblemKind::NotFound, "there is nothing at this path").into_response())
 }
 
 fn not_allowed(allowed: &'static str) -> Response<Body> {
     let why = format!("this path answers to {allowed} only");
-    let mut response = Problem::new(Kind::MethodNotAllowed, why).into_response();
+    let mut response = Problem::new(ProblemKind::MethodNotAllowed, why).into_response();
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
@@ -103,11 +103,11 @@ async fn read<C: Call>(request: Request<Body>, limit: usize) -> Result<C, Proble
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
         let why = "the body has to be JSON, with the content type application/json";
-        return Err(Problem::new(Kind::NotJson, why));
+        return Err(Problem::new(ProblemKind::NotJson, why));
     }
     let too_large = || {
         Problem::new(
-            Kind::TooLarge,
+            ProblemKind::TooLarge,
             format!("the request is over the limit of {limit} bytes"),
         )
     };
@@ -118,7 +118,12 @@ async fn read<C: Call>(request: Request<Body>, limit: usize) -> Result<C, Proble
     let body = match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(error) => return Err(Problem::new(Kind::Invalid, format!("the body cannot be read: {error}"))),
+        Err(error) => {
+            return Err(Problem::new(
+                ProblemKind::Invalid,
+                format!("the body cannot be read: {error}"),
+            ));
+        }
     };
     parse(&body)
 }
@@ -131,11 +136,11 @@ fn parse<C: Call>(body: &[u8]) -> Result<C, Problem> {
         Problem::field(place(&path, &why), why)
     })?;
     let end = json.end();
-    end.map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?;
+    end.map_err(|error| Problem::new(ProblemKind::Invalid, error.to_string()))?;
     Ok(call)
 }
 
-/// The field that is wrong, also when the error is about one that is not there, or that nobody knows.
+/// The field that an error is about, also when the field is missing or unknown.
 fn place(path: &str, why: &str) -> String {
     let path = if path == "." || path == "?" { "" } else { path };
     let named = why.split_once(" field `").and_then(|(_, rest)| rest.split_once('`'));

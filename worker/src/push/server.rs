@@ -1,4 +1,4 @@
-//! Connections of those who push: accepting them, their limits, and their end.
+//! Connections of callers: accepting them, their limits, and their end.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,16 +28,16 @@ use super::Push;
 const MAX_CONNECTIONS: usize = 1024;
 /// Requests of one connection at a time.
 const MAX_STREAMS: u32 = 128;
-/// How long a connection may have no request.
+/// How long a connection may be without a request.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a new connection may take for the head of its first request. Those of later ones may take as long as a
-/// connection may have none: the time runs from the request before.
+/// How long a new connection may take for the head of its first request. Heads of later requests may take [`IDLE`], which
+/// runs from the request before.
 const HEAD: Duration = Duration::from_secs(10);
-/// The most that the head of a request may take.
+/// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 << 10;
-/// How long a new connection has for its first request when the child is told to stop: it came for that.
+/// How long a new connection still has for its first request when the child is told to stop.
 const FRESH: Duration = Duration::from_secs(1);
-/// The most of an answer that is handed over at a time.
+/// The largest piece of an answer that is handed over at a time, in bytes.
 const PIECE: usize = 64 << 10;
 /// How often a quiet HTTP/2 connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -48,10 +48,9 @@ const STOP_SHARE: u32 = 2;
 /// Serves until the child is told to stop, and then answers requests that are there already, within a part of the time
 /// for the stop.
 pub(crate) async fn serve(push: Arc<Push>, listener: TcpListener, stop: Stop) {
-    let stats = push.cluster.stats();
     let stopping = stop.token().clone();
     let router = push.router();
-    let mut acceptor = Acceptor::new(listener, "push", stats);
+    let mut acceptor = Acceptor::new(listener, "push", &push.cluster.stats().common);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -70,12 +69,12 @@ pub(crate) async fn serve(push: Arc<Push>, listener: TcpListener, stop: Stop) {
     if timeout_at(end, rest).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
-            "pushes take too long, they are cut off"
+            "push requests take too long and are cut off"
         );
     }
 }
 
-/// Somebody who pushes.
+/// The connection of a caller.
 struct Connection {
     push: Arc<Push>,
     router: Router,
@@ -87,9 +86,9 @@ struct Connection {
 #[derive(Debug, Default)]
 struct Requests {
     open: AtomicUsize,
-    /// How many have begun and ended.
+    /// How many requests have begun, and how many have ended, together.
     changes: AtomicUsize,
-    /// The first has come.
+    /// Cancelled when the first request has come.
     begun: CancellationToken,
 }
 
@@ -113,14 +112,14 @@ impl Drop for Open {
 }
 
 /// The body of an answer, whose request is open until all of it was taken.
-struct Answer {
+struct CountedBody {
     body: Body,
-    /// What has come of it and was not taken yet.
+    /// Bytes of the body that have come and were not taken yet.
     rest: Bytes,
     _open: Open,
 }
 
-impl Answer {
+impl CountedBody {
     fn new(body: Body, open: Open) -> Self {
         Self {
             body,
@@ -130,7 +129,7 @@ impl Answer {
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -144,7 +143,7 @@ impl HttpBody for Answer {
                 end => return Poll::Ready(end),
             }
         }
-        // Whole, a long one would be taken at once, and wait where nobody sees it.
+        // A long answer would be taken whole, and wait in buffers where it does not count as open.
         let length = self.rest.len().min(PIECE);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
@@ -174,7 +173,7 @@ impl Connection {
             let open = Open::new(&self.requests);
             async move {
                 let response = push.answer(&mut router, peer, request.map(Body::new)).await;
-                Ok::<_, Infallible>(response.map(|body| Answer::new(body, open)))
+                Ok::<_, Infallible>(response.map(|body| CountedBody::new(body, open)))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -198,11 +197,11 @@ impl Connection {
         let mut stopped = std::pin::pin!(stopped);
         let mut ending = false;
         let mut seen = 0;
-        // The first request has less time: whoever connects has something to ask.
+        // The first request has less time: a caller connects to make a request.
         let mut idle = Instant::now() + HEAD;
         loop {
             tokio::select! {
-                // What breaks a connection is its peer's concern.
+                // An error of a connection concerns only its caller.
                 _ = connection.as_mut() => return,
                 () = &mut stopped, if !ending => {
                     ending = true;
@@ -231,7 +230,7 @@ mod tests {
     async fn a_request_is_open_until_its_answer_is_out() {
         let text = Bytes::from("x".repeat(PIECE) + "yz");
         let requests = Arc::<Requests>::default();
-        let mut answer = Answer::new(Body::from(text.clone()), Open::new(&requests));
+        let mut answer = CountedBody::new(Body::from(text.clone()), Open::new(&requests));
         assert_eq!(answer.size_hint().exact(), Some(text.len() as u64));
         let first = answer.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(first, text[..PIECE]);

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use meepo_node::stats::Slot;
-use meepo_node::{Lease, Membership};
+use meepo_node::{Backoff, Lease, Membership};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::cluster::leader_jobs::LeaderJob;
 use crate::api::error::guarded;
-use crate::backoff::Backoff;
+use crate::figures::WorkerFigures;
 
 /// The pause after a leader job has returned, and after its first failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -25,7 +24,7 @@ pub(crate) struct LeaderJobRunner {
     /// The leader jobs that the application adds.
     pub(crate) added: UnboundedReceiver<LeaderJob>,
     pub(crate) membership: Membership,
-    pub(crate) stats: &'static Slot,
+    pub(crate) stats: &'static WorkerFigures,
     /// Leader jobs may begin: what they send reaches the gateways that were known at first.
     pub(crate) open: CancellationToken,
     /// Leader jobs are to end.
@@ -64,7 +63,7 @@ impl LeaderJobRunner {
 struct Holder {
     job: LeaderJob,
     membership: Membership,
-    stats: &'static Slot,
+    stats: &'static WorkerFigures,
     stop: CancellationToken,
 }
 
@@ -81,7 +80,7 @@ enum End {
 impl Holder {
     async fn run(self) {
         let name = &self.job.name;
-        let mut failures = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut failures = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).never_below(1.0);
         while let Some(held) = self.membership.acquire(name, &self.stop).await {
             let lease = held.lease().clone();
             let term = lease.term();
@@ -109,7 +108,7 @@ impl Holder {
                 }
                 End::Failed(error) => {
                     self.stats.handler_errors.add(1);
-                    let pause = failures.whole_pause();
+                    let pause = failures.pause();
                     tracing::warn!(job = name, term, error, again_in = ?pause, "leader job failed");
                     pause
                 }
@@ -139,10 +138,10 @@ impl Holder {
 }
 
 /// Counts a leader job for as long as it runs.
-struct Running(&'static Slot);
+struct Running(&'static WorkerFigures);
 
 impl Running {
-    fn new(stats: &'static Slot) -> Self {
+    fn new(stats: &'static WorkerFigures) -> Self {
         stats.jobs.add(1);
         Self(stats)
     }

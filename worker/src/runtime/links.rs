@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use meepo_link::Incoming;
+use meepo_node::Backoff;
 use meepo_proto::GatewayId;
 use meepo_proto::link as wire;
 use meepo_proto::link::event::Body as Event;
@@ -18,7 +19,6 @@ use tonic::Status;
 
 use super::client_queues::ClientQueues;
 use crate::api::handler::Handler;
-use crate::backoff::Backoff;
 use crate::link::send_budget::SendBudget;
 use crate::link::{DialError, Identity, Link};
 
@@ -27,14 +27,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts to reach a gateway.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often a quiet link is looked after.
+/// How often a quiet link is [tended](Link::tend).
 const TEND: Duration = Duration::from_secs(1);
-/// Events that are taken before anything else is looked at.
+/// Events that are taken in a row before signals to stop are looked at.
 const EVENTS_PER_TURN: usize = 64;
-/// How long the registry's word on a gateway may take when another one answers at its address.
-const NEWS: Duration = Duration::from_secs(3);
+/// How long the registry may take to say what has become of a gateway when another gateway answers at its address.
+const REGISTRY_DELAY: Duration = Duration::from_secs(3);
 
-/// What it takes to keep links up.
+/// Keeps a link to each gateway.
 pub(crate) struct Links<H> {
     pub(crate) queues: Arc<ClientQueues<H>>,
     pub(crate) identity: Identity,
@@ -42,9 +42,9 @@ pub(crate) struct Links<H> {
     pub(crate) nodes: watch::Receiver<BTreeMap<u64, Node>>,
     /// Bytes that may wait in the outgoing queue of a link.
     pub(crate) queue_limit: usize,
-    /// Tells to drain.
+    /// Cancelled when links are to drain.
     pub(crate) stop: CancellationToken,
-    /// Tells to end all links, whatever is in flight.
+    /// Cancelled when all links are to end, whatever is in flight.
     pub(crate) cut: CancellationToken,
     /// Links over which something may be in flight.
     pub(crate) undrained: watch::Sender<usize>,
@@ -69,12 +69,12 @@ impl Drop for Undrained<'_> {
 /// A gateway child that is to have a link.
 struct Gateway {
     id: GatewayId,
-    /// Where it was by the registry's last word.
+    /// Its address, as the registry told it last.
     address: String,
     backoff: Backoff,
-    /// Attempts that failed since the last link.
+    /// Attempts to dial that failed since the last link.
     failures: u32,
-    /// Held until it was dialled once.
+    /// Held until the gateway was dialled once.
     first: Option<mpsc::Sender<()>>,
     /// The link that has ended, until the gateway is dialled again.
     ended: Option<Arc<Link>>,
@@ -144,26 +144,26 @@ impl<H: Handler> Links<H> {
         cluster.change_gateways(|gateways| {
             gateways.away.remove(&id);
         });
-        let lost = match self.word(id) {
-            // All their ends are handled.
+        let lost = match self.registered(id) {
+            // The ends of all its clients are handled.
             Some((State::Drained, _)) => false,
-            // This worker stops. If the gateway has died just now, nobody else knows of the clients.
+            // This worker stops. If the gateway has died just now, no other worker knows of its clients.
             Some(_) => self.queues.has_left_behind(id) && self.has_gone(&mut gateway).await,
             None => true,
         };
         match lost {
             true => self.queues.lost(id),
-            // It has moved the clients to other workers, or will.
+            // The gateway has moved the clients to other workers, or will.
             false => self.queues.moved(id),
         }
         id
     }
 
-    /// Whether nobody, or another gateway, answers at a gateway's address. One that is silent may only be cut off.
+    /// Whether no program, or another gateway, answers at a gateway's address. A gateway that is silent may only be cut off.
     async fn has_gone(&self, gateway: &mut Gateway) -> bool {
         let budget = SendBudget::new(self.queue_limit, None, self.queues.cluster().stats());
         let mut identity = self.identity.clone();
-        // Only to look: it is not to be given clients.
+        // The link is only tried: it is not to be given clients.
         identity.hello.outside = true;
         match Link::dial(gateway.id, &gateway.address, &identity, budget, true).await {
             Ok((link, _)) => {
@@ -171,32 +171,32 @@ impl<H: Handler> Links<H> {
                 false
             }
             Err(error) => {
-                gateway.dialled(&error);
+                gateway.dial_failed(&error);
                 error.says_gone()
             }
         }
     }
 
-    /// Dials a gateway until it answers. Nothing once it does not and the registry no longer names it, or says that it is
-    /// done. Cancel safe.
+    /// Dials a gateway until it answers. None once it does not answer and the registry no longer names it, or says that it
+    /// is done. Cancel safe.
     async fn reach(&self, gateway: &mut Gateway) -> Option<(Arc<Link>, Incoming<wire::Event>)> {
         let id = gateway.id;
-        // Since when another one answers in its place.
+        // When another gateway answered in its place for the first time.
         let mut gone = None;
-        let mut told = false;
+        let mut said_lost = false;
         loop {
-            match self.word(id) {
+            match self.registered(id) {
                 Some((State::Drained, _)) => return None,
                 Some((_, address)) => gateway.address = address,
                 None => {}
             }
             let cluster = self.queues.cluster();
             let budget = SendBudget::new(self.queue_limit, Some(cluster.budget().clone()), cluster.stats());
-            // Past the network in turn with over it: one way may fail where the other goes.
+            // Over a local socket and over the network in turn: one way may fail where the other works.
             let local = gateway.failures.is_multiple_of(2);
             let dialled = Link::dial(id, &gateway.address, &self.identity, budget, local).await;
             if let Err(error) = &dialled {
-                gateway.dialled(error);
+                gateway.dial_failed(error);
             }
             let address = &gateway.address;
             match dialled {
@@ -211,21 +211,21 @@ impl<H: Handler> Links<H> {
                     }
                     gone.get_or_insert_with(Instant::now);
                 }
-                // It need not be news: a gateway that has gone is named for a moment longer.
+                // The registry names a gateway that has gone for a moment longer: the first failures are no news.
                 Err(error) if gateway.failures == 2 => tracing::warn!(gateway = %id, address, %error, "no link"),
                 Err(error) => tracing::debug!(gateway = %id, address, %error, "no link"),
             }
             gateway.failures = gateway.failures.saturating_add(1);
             gateway.first = None;
-            // The registry may know whether it was done; whoever was frozen has to hear from it first.
-            let (state, _) = self.word(id)?;
-            if !told && gone.is_some_and(|since| since.elapsed() > NEWS) && state == State::Serving {
-                told = true;
+            // The registry may know whether the gateway was done; a worker that was frozen has to hear from it first.
+            let (state, _) = self.registered(id)?;
+            if !said_lost && gone.is_some_and(|since| since.elapsed() > REGISTRY_DELAY) && state == State::Serving {
+                said_lost = true;
                 self.queues.lost(id);
             }
             tokio::select! {
                 () = gateway.pause() => {}
-                () = self.other_word(id, state) => {}
+                () = self.state_changes(id, state) => {}
             }
         }
     }
@@ -234,7 +234,7 @@ impl<H: Handler> Links<H> {
     async fn run(&self, link: &Arc<Link>, mut events: Incoming<wire::Event>) -> bool {
         let id = link.gateway;
         let cluster = self.queues.cluster();
-        // It lives: what was attached through an earlier link is with other workers now.
+        // The gateway lives: clients that were attached through an earlier link are with other workers now.
         self.queues.moved(id);
         cluster.change_gateways(|gateways| {
             gateways.away.remove(&id);
@@ -307,18 +307,18 @@ impl<H: Handler> Links<H> {
         }
     }
 
-    /// What the registry says of a gateway: how it is, and where.
-    fn word(&self, id: GatewayId) -> Option<(State, String)> {
+    /// The state and the address of a gateway by the registry, if the registry names it.
+    fn registered(&self, id: GatewayId) -> Option<(State, String)> {
         let nodes = self.nodes.borrow();
         let node = nodes.get(&id.0).filter(|node| node.kind() == Kind::Gateway)?;
         Some((node.state(), node.address().to_owned()))
     }
 
-    /// Waits until the registry no longer says this of a gateway. Cancel safe.
-    async fn other_word(&self, id: GatewayId, state: State) {
+    /// Waits until the registry no longer names a gateway with this state. Cancel safe.
+    async fn state_changes(&self, id: GatewayId, state: State) {
         let mut nodes = self.nodes.clone();
-        let other = nodes.wait_for(|nodes| nodes.get(&id.0).is_none_or(|node| node.state() != state));
-        if other.await.is_err() {
+        let changed = nodes.wait_for(|nodes| nodes.get(&id.0).is_none_or(|node| node.state() != state));
+        if changed.await.is_err() {
             std::future::pending().await
         }
     }
@@ -336,8 +336,8 @@ impl Gateway {
         }
     }
 
-    /// It was dialled in vain.
-    fn dialled(&mut self, error: &DialError) {
+    /// The gateway was dialled in vain.
+    fn dial_failed(&mut self, error: &DialError) {
         if let Some(link) = self.ended.take().filter(|_| error.says_gone()) {
             link.gateway_has_gone();
         }
@@ -348,7 +348,7 @@ impl Gateway {
     }
 }
 
-/// The gateways that take links: one that leaves may have nobody else to finish what it has.
+/// The gateways that take links. A gateway that drains takes them too: it may have no other worker to finish its events.
 fn gateways(nodes: &BTreeMap<u64, Node>) -> Vec<GatewayId> {
     let there = |node: &Node| node.kind() == Kind::Gateway && node.state() != State::Drained;
     let gateways = nodes.iter().filter(|(_, node)| there(node));

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use meepo_node::secret::SecretHeader;
-use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Child, Membership, Stop};
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
@@ -21,11 +20,12 @@ use crate::api::cluster::Cluster;
 use crate::api::cluster::leader_jobs::LeaderJobs;
 use crate::api::error::guarded;
 use crate::api::handler::Handler;
+use crate::figures::WorkerFigures;
 use crate::link::Identity;
 use crate::link::send_budget::SendBudget;
 use crate::settings::Limits;
 
-/// How long a child that starts waits for its first links before it says that it serves. It serves without them too.
+/// How long a child that starts waits for its first links before it says that it is ready. It serves without links too.
 const FIRST_LINKS: Duration = Duration::from_secs(1);
 /// The part of the time for a stop that is kept for `on_stop`.
 const STOP_SHARE: u32 = 4;
@@ -57,7 +57,7 @@ pub(crate) async fn serve<H: Handler>(
             },
             secret: SecretHeader::new(&child.node.secret),
         },
-        stats: child.stats,
+        stats: child.stats.view(),
         stop: child.stop.clone(),
         membership: membership.clone(),
         entrance,
@@ -74,7 +74,7 @@ pub(crate) async fn serve<H: Handler>(
         version: worker.identity.hello.version.clone(),
         ..Node::default()
     };
-    // It leaves the registry as soon as it begins to drain.
+    // The child leaves the registry as soon as it begins to drain.
     let announced = membership.announce(node, child.stop.token().clone());
     worker.run(nodes, announced, || child.ready()).await
 }
@@ -84,7 +84,7 @@ pub(crate) struct Worker<H> {
     pub(crate) handler: H,
     pub(crate) limits: Limits,
     pub(crate) identity: Identity,
-    pub(crate) stats: &'static Slot,
+    pub(crate) stats: &'static WorkerFigures,
     pub(crate) stop: Stop,
     /// For the leases of leader jobs.
     pub(crate) membership: Membership,
@@ -92,7 +92,7 @@ pub(crate) struct Worker<H> {
 }
 
 impl<H: Handler> Worker<H> {
-    /// Starts, serves and drains. It says `ready` once it serves; `announced` runs meanwhile.
+    /// Starts, serves and drains. `ready` is called once the child serves; `announced` runs meanwhile.
     pub(crate) async fn run(
         self,
         nodes: watch::Receiver<BTreeMap<u64, Node>>,
@@ -159,7 +159,7 @@ impl<H: Handler> Worker<H> {
                 let events = self.stats.events_in_flight.get();
                 tracing::warn!(
                     events,
-                    "drain takes too long, what is in flight is left to other workers"
+                    "drain takes too long, events in flight are left to other workers"
                 );
                 cut.cancel();
                 let _ = links.await;

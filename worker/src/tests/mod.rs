@@ -21,7 +21,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use meepo_node::secret::SecretHeader;
-use meepo_node::stats::Slot;
 use meepo_node::{BoxError, Membership, NodeSection, Stop, StopReason};
 use meepo_proto::link as wire;
 use meepo_proto::registry::{Kind, Node, State};
@@ -36,6 +35,7 @@ use self::gateway::{Gateway, Link};
 use crate::WorkerSection;
 use crate::api::client::CurrentEvent;
 use crate::api::client::served::ServedClient;
+use crate::figures::WorkerFigures;
 use crate::link::Identity;
 use crate::runtime::serve::{Entrance, Worker};
 use crate::{Client, CloseReason, Cluster, Handler, HandlerError, Hello, LastWords, Message, Reject, Result};
@@ -222,7 +222,7 @@ struct Running {
     gate: Arc<Semaphore>,
     cluster: Arc<OnceLock<Cluster>>,
     nodes: watch::Sender<BTreeMap<u64, Node>>,
-    stats: &'static Slot,
+    stats: &'static WorkerFigures,
     stop: Stop,
     ready: mpsc::Receiver<()>,
     task: JoinHandle<Result<(), BoxError>>,

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use meepo_node::Backoff;
 use meepo_node::quota::LogQuota;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::endpoint::{Answer, Endpoint};
+use super::endpoint::{Endpoint, EndpointResponse};
 use super::event::Event;
-use super::settings::{Kind, Settings};
+use super::settings::{EventKind, WebhookSettings};
 use super::verdict::{Faults, Verdict};
 use crate::Client;
-use crate::backoff::Backoff;
 use crate::link::send_budget::HeldBack;
 
 /// Bounds the log of an endpoint that is away.
@@ -18,24 +18,24 @@ static ATTEMPTS: LogQuota = LogQuota::new();
 
 /// Sends the events of all clients.
 pub(crate) struct Delivery {
-    pub(crate) settings: Settings,
+    pub(crate) settings: WebhookSettings,
     endpoint: Endpoint,
-    /// As many POSTs as there may be at a time.
+    /// One for each POST that there may be at a time.
     permits: Semaphore,
-    /// The endpoint is away, by the last that was heard of it.
+    /// Whether the last attempt found the endpoint away.
     away: AtomicBool,
-    /// How many events the endpoint has answered for good.
+    /// Events that the endpoint has answered, so that they are not sent again.
     answered: AtomicU64,
 }
 
-/// What has become of an event.
+/// The outcome of a delivery.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The endpoint has taken it.
-    Done(Answer),
-    /// The endpoint does not want it.
-    Refused(Answer),
-    /// It was given up.
+pub(crate) enum Delivered {
+    /// The endpoint has taken the event.
+    Done(EndpointResponse),
+    /// The endpoint does not want the event.
+    Refused(EndpointResponse),
+    /// The event was given up, for this reason.
     Failed(String),
     /// Another worker sends it.
     Left,
@@ -45,12 +45,12 @@ pub(crate) enum Outcome {
 enum Leave {
     /// This worker drains.
     Drain,
-    /// The link is no more, and the gateway gives the event to another worker.
+    /// The link has ended, and the gateway gives the event to another worker.
     NoLink,
 }
 
 impl Delivery {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: WebhookSettings) -> Self {
         Self {
             endpoint: Endpoint::new(&settings),
             permits: Semaphore::new(settings.connections),
@@ -60,29 +60,30 @@ impl Delivery {
         }
     }
 
-    /// Sends an event until it is answered, or until others are to do that. An event with `nobody_else` stays here.
-    pub(crate) async fn deliver(&self, client: &Client, event: &Event, nobody_else: bool) -> Outcome {
+    /// Sends an event until it is answered, or until it is left to other workers. With `only_here` no other worker has the
+    /// event, and it is never left.
+    pub(crate) async fn deliver(&self, client: &Client, event: &Event, only_here: bool) -> Delivered {
         let (shortest, longest) = self.settings.retry;
         let mut backoff = Backoff::new(shortest, longest);
         let mut attempt = 0;
         let mut faults = Faults::none(self.settings.attempts, self.answered());
         let leave = loop {
-            let permit = match self.permit(client, event, nobody_else).await {
+            let permit = match self.permit(client, event, only_here).await {
                 Ok(permit) => permit,
                 Err(leave) => break leave,
             };
             attempt += 1;
             let request = match event.request(attempt, &self.settings) {
                 Ok(request) => request,
-                Err(error) => return Outcome::Failed(format!("it cannot be sent: {error}")),
+                Err(error) => return Delivered::Failed(format!("it cannot be sent: {error}")),
             };
             let answer = self.endpoint.post(request).await;
             drop(permit);
             let (why, at_least) = match faults.judge(answer, self.answered()) {
                 Verdict::Again { why, pause } => (why, pause),
-                Verdict::Done(answer) => return self.heard(Outcome::Done(answer)),
-                Verdict::Refused(answer) => return self.heard(Outcome::Refused(answer)),
-                Verdict::Failed(why) => return Outcome::Failed(why),
+                Verdict::Done(answer) => return self.heard(Delivered::Done(answer)),
+                Verdict::Refused(answer) => return self.heard(Delivered::Refused(answer)),
+                Verdict::Failed(why) => return Delivered::Failed(why),
             };
             self.away.store(true, Ordering::Relaxed);
             if let Some(unlogged) = ATTEMPTS.take() {
@@ -100,20 +101,20 @@ impl Delivery {
             let _held_back = HeldBack::new(client.cluster().stats());
             tokio::select! {
                 biased;
-                leave = leave(client, event, nobody_else) => break leave,
+                leave = leave(client, event, only_here) => break leave,
                 () = tokio::time::sleep(sleep) => {}
             }
         };
-        // An `opened` that nobody has answered must not let its client in.
-        if matches!(leave, Leave::Drain) || event.kind == Kind::Opened {
+        // An `opened` that the endpoint has not answered must not let its client in.
+        if matches!(leave, Leave::Drain) || event.kind == EventKind::Opened {
             client.hand_back();
         }
-        Outcome::Left
+        Delivered::Left
     }
 
-    /// Waits for its turn. Not once this worker drains: there may be many before it.
-    async fn permit(&self, client: &Client, event: &Event, nobody_else: bool) -> Result<SemaphorePermit<'_>, Leave> {
-        let link_has_ended = client.link().has_ended() && !stays(event, nobody_else);
+    /// Waits until there may be one more POST, or until the event is left to other workers.
+    async fn permit(&self, client: &Client, event: &Event, only_here: bool) -> Result<SemaphorePermit<'_>, Leave> {
+        let link_has_ended = client.link().has_ended() && !stays(event, only_here);
         if link_has_ended {
             return Err(Leave::NoLink);
         }
@@ -122,17 +123,17 @@ impl Delivery {
         }
         tokio::select! {
             biased;
-            leave = leave(client, event, nobody_else) => Err(leave),
+            leave = leave(client, event, only_here) => Err(leave),
             permit = self.permits.acquire() => Ok(permit.expect("it is never closed")),
         }
     }
 
-    /// Events that were answered. One that is under way is none of them.
+    /// Events that the endpoint has answered so far.
     fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    fn heard(&self, outcome: Outcome) -> Outcome {
+    fn heard(&self, outcome: Delivered) -> Delivered {
         self.answered.fetch_add(1, Ordering::Relaxed);
         if self.away.swap(false, Ordering::Relaxed) {
             tracing::info!(url = self.settings.place, "endpoint answers again");
@@ -141,19 +142,19 @@ impl Delivery {
     }
 }
 
-/// Whether an event is sent from here also when its link has ended. `closed` is: if the gateway has died with its link,
-/// nobody else will say so. If it lives, the event is said twice.
-fn stays(event: &Event, nobody_else: bool) -> bool {
-    nobody_else || event.kind == Kind::Closed
+/// Whether an event is sent from here also when its link has ended. `closed` is: if the gateway has died with its link, no
+/// other worker sends it. If the gateway lives, the event is sent twice.
+fn stays(event: &Event, only_here: bool) -> bool {
+    only_here || event.kind == EventKind::Closed
 }
 
-/// Waits until the event is to be left to others.
-async fn leave(client: &Client, event: &Event, nobody_else: bool) -> Leave {
+/// Waits until the event is to be left to other workers.
+async fn leave(client: &Client, event: &Event, only_here: bool) -> Leave {
     let link = client.link();
     tokio::select! {
         biased;
-        () = link.ended(), if !stays(event, nobody_else) => Leave::NoLink,
-        () = link.drains(), if !nobody_else && !link.has_ended() => Leave::Drain,
+        () = link.ended(), if !stays(event, only_here) => Leave::NoLink,
+        () = link.drains(), if !only_here && !link.has_ended() => Leave::Drain,
         else => std::future::pending().await,
     }
 }

@@ -11,12 +11,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use meepo_node::rpc;
+use meepo_node::error_text;
 use tokio::time::timeout;
 
-use super::settings::{Settings, without_query};
+use super::settings::{WebhookSettings, without_query};
 
-/// How long a connection is kept that nobody uses.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// Where events are sent to. Connections are kept and used again.
@@ -28,34 +28,34 @@ pub(crate) struct Endpoint {
 
 /// What the endpoint has answered.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct EndpointResponse {
     pub(crate) status: StatusCode,
-    /// What kind of body it is, without parameters, in lower case.
+    /// The content type without its parameters, in lower case.
     pub(crate) content_type: String,
-    /// When it wants to be asked again.
+    /// How long the endpoint wants to be left alone.
     pub(crate) retry_after: Option<Duration>,
-    /// Where else it wants the event.
+    /// Where the endpoint redirects to, without a query.
     pub(crate) location: Option<String>,
     pub(crate) body: Bytes,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub(crate) enum NoResponse {
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// It cannot be reached: it has not had the request.
-    #[error("{}", rpc::causes(&**.0))]
+    /// The endpoint cannot be reached: it has not had the request.
+    #[error("{}", error_text::with_causes(&**.0))]
     Unreachable(Box<dyn Error + Send + Sync>),
     /// The connection has ended while the answer was waited for.
-    #[error("{}", rpc::causes(&**.0))]
+    #[error("{}", error_text::with_causes(&**.0))]
     Broken(Box<dyn Error + Send + Sync>),
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
 }
 
 impl Endpoint {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &WebhookSettings) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -77,35 +77,35 @@ impl Endpoint {
         }
     }
 
-    pub(crate) async fn post(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn post(&self, mut request: Request<Full<Bytes>>) -> Result<EndpointResponse, NoResponse> {
         let connection = capture_connection(&mut request);
         let has_connected = || connection.connection_metadata().is_some();
         match timeout(self.timeout, self.exchange(request)).await {
-            Ok(Err(NoAnswer::Broken(error))) if !has_connected() => Err(NoAnswer::Unreachable(error)),
+            Ok(Err(NoResponse::Broken(error))) if !has_connected() => Err(NoResponse::Unreachable(error)),
             Ok(answer) => answer,
-            Err(_) if has_connected() => Err(NoAnswer::Timeout(self.timeout)),
-            Err(_) => Err(NoAnswer::Unreachable(
+            Err(_) if has_connected() => Err(NoResponse::Timeout(self.timeout)),
+            Err(_) => Err(NoResponse::Unreachable(
                 format!("no connection within {:?}", self.timeout).into(),
             )),
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<EndpointResponse, NoResponse> {
         let response = self.http.request(request).await;
-        let (head, body) = response.map_err(|error| NoAnswer::Broken(error.into()))?.into_parts();
+        let (head, body) = response.map_err(|error| NoResponse::Broken(error.into()))?.into_parts();
         let body = match Limited::new(body, self.max_response).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => match head.status.is_success() {
-                true => return Err(NoAnswer::TooLong(self.max_response)),
-                // The status says it all, such as that of a proxy with a long page.
+                true => return Err(NoResponse::TooLong(self.max_response)),
+                // The status alone counts, such as that of a proxy with a long page.
                 false => Bytes::new(),
             },
-            Err(error) => return Err(NoAnswer::Broken(error)),
+            Err(error) => return Err(NoResponse::Broken(error)),
         };
         let text = |name| header(&head.headers, name);
         let content_type = text(CONTENT_TYPE).unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
-        Ok(Answer {
+        Ok(EndpointResponse {
             status: head.status,
             content_type: content_type.to_ascii_lowercase(),
             retry_after: text(RETRY_AFTER).and_then(pause),

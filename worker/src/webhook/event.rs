@@ -10,13 +10,13 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
 
-use super::settings::{Kind, Settings};
+use super::settings::{EventKind, WebhookSettings};
 use crate::{Client, CloseReason, Hello, Message};
 
 const TEXT: &str = "text/plain;charset=utf-8";
 const BINARY: &str = "application/octet-stream";
 const JSON: &str = "application/json";
-/// What CloudEvents has encoded in a header, beside what is not ASCII.
+/// Characters that CloudEvents wants encoded in a header, beside those that are not ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// Most bytes of `ce-meeposession`: servers of HTTP take about 8 KiB of headers.
 const MOST_SESSION: usize = 4096;
@@ -24,8 +24,8 @@ const MOST_SESSION: usize = 4096;
 /// An event of a client that is to be sent.
 #[derive(Debug)]
 pub(crate) struct Event {
-    pub(crate) kind: Kind,
-    /// It names the event for good, whichever worker sends it.
+    pub(crate) kind: EventKind,
+    /// The name of the event, the same whichever worker sends it.
     pub(crate) id: String,
     subject: String,
     time: String,
@@ -36,7 +36,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    pub(crate) fn opened(client: &Client, hello: &Hello, settings: &Settings) -> Self {
+    pub(crate) fn opened(client: &Client, hello: &Hello, settings: &WebhookSettings) -> Self {
         let mut headers = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in hello.headers() {
             let value = String::from_utf8_lossy(value).into_owned();
@@ -50,33 +50,39 @@ impl Event {
             "query": hello.query(),
             "headers": headers,
         });
-        Self::new(client, Kind::Opened, JSON, body.to_string().into(), settings)
+        Self::new(client, EventKind::Opened, JSON, body.to_string().into(), settings)
     }
 
-    pub(crate) fn message(client: &Client, message: Message, settings: &Settings) -> Self {
+    pub(crate) fn message(client: &Client, message: Message, settings: &WebhookSettings) -> Self {
         let content_type = if message.is_text() { TEXT } else { BINARY };
-        Self::new(client, Kind::Message, content_type, message.into_bytes(), settings)
+        Self::new(client, EventKind::Message, content_type, message.into_bytes(), settings)
     }
 
-    pub(crate) fn closed(client: &Client, reason: &CloseReason, settings: &Settings) -> Self {
+    pub(crate) fn closed(client: &Client, reason: &CloseReason, settings: &WebhookSettings) -> Self {
         let body = json!({
             "client": client.id().to_string(),
             "cause": reason.cause.name(),
             "code": reason.code,
             "reason": reason.text,
         });
-        Self::new(client, Kind::Closed, JSON, body.to_string().into(), settings)
+        Self::new(client, EventKind::Closed, JSON, body.to_string().into(), settings)
     }
 
-    fn new(client: &Client, kind: Kind, content_type: &'static str, body: Bytes, settings: &Settings) -> Self {
+    fn new(
+        client: &Client,
+        kind: EventKind,
+        content_type: &'static str,
+        body: Bytes,
+        settings: &WebhookSettings,
+    ) -> Self {
         let subject = client.id().to_string();
         // The first and the last event come once: `closed` has the same name if it is the news of a gateway that died.
         let id = match kind {
-            Kind::Message => match client.event_number() {
+            EventKind::Message => match client.event_number() {
                 Some(number) => format!("{subject}:{number}"),
                 None => format!("{subject}:{}", kind.name()),
             },
-            Kind::Opened | Kind::Closed => format!("{subject}:{}", kind.name()),
+            EventKind::Opened | EventKind::Closed => format!("{subject}:{}", kind.name()),
         };
         Self {
             kind,
@@ -94,13 +100,13 @@ impl Event {
     pub(crate) fn request(
         &self,
         attempt: u32,
-        settings: &Settings,
+        settings: &WebhookSettings,
     ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let redelivered = self.redelivered || attempt > 1;
         let mut request = Request::post(settings.url.clone())
             .header(USER_AGENT, concat!("meepo-worker/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, self.content_type)
-            // Not left out when there is nothing: some servers want it in each POST.
+            // Also for an empty body: some servers want it in each POST.
             .header(CONTENT_LENGTH, self.body.len())
             .header("ce-specversion", "1.0")
             .header("ce-id", &self.id)
@@ -129,7 +135,7 @@ impl Event {
 
 const SESSION: HeaderName = HeaderName::from_static("ce-meeposession");
 
-impl Kind {
+impl EventKind {
     fn name(self) -> &'static str {
         match self {
             Self::Opened => "opened",

@@ -3,10 +3,10 @@
 use hyper::StatusCode;
 
 use super::commands;
-use super::delivery::{Delivery, Outcome};
-use super::endpoint::Answer;
+use super::delivery::{Delivered, Delivery};
+use super::endpoint::EndpointResponse;
 use super::event::Event;
-use super::settings::{Kind, Settings};
+use super::settings::{EventKind, WebhookSettings};
 use crate::{Client, CloseCause, CloseReason, Cluster, Handler, Hello, Message, Reject, Result};
 
 /// Sends events to an endpoint.
@@ -15,17 +15,17 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: WebhookSettings) -> Self {
         Self {
             delivery: Delivery::new(settings),
         }
     }
 
-    fn settings(&self) -> &Settings {
+    fn settings(&self) -> &WebhookSettings {
         &self.delivery.settings
     }
 
-    fn sends(&self, kind: Kind) -> bool {
+    fn sends(&self, kind: EventKind) -> bool {
         self.settings().events.contains(&kind)
     }
 }
@@ -37,44 +37,44 @@ impl Handler for Webhook {
         if self.settings().keys.is_empty() {
             tracing::warn!(
                 url,
-                "events are not signed, and who can reach the endpoint can make them up: set a secret"
+                "events are not signed, everyone who can reach the endpoint can make them up: set a secret"
             );
         }
         Ok(())
     }
 
     async fn on_connect(&self, client: &Client, hello: &Hello) -> Result<(), Reject> {
-        if !self.sends(Kind::Opened) {
+        if !self.sends(EventKind::Opened) {
             return Ok(());
         }
         let event = Event::opened(client, hello, self.settings());
         match self.delivery.deliver(client, &event, false).await {
-            // Nobody has said that this one may come in.
-            Outcome::Done(answer) => obey(client, Kind::Opened, &answer).map_err(|error| {
+            // An answer that cannot be obeyed lets no client in.
+            Delivered::Done(answer) => obey(client, EventKind::Opened, &answer).map_err(|error| {
                 complain(client, &event, &error);
                 Reject::new(500, "internal error")
             }),
-            Outcome::Refused(answer) => Err(reject(&answer)),
-            Outcome::Failed(why) => {
+            Delivered::Refused(answer) => Err(reject(&answer)),
+            Delivered::Failed(why) => {
                 complain(client, &event, &why);
                 Err(Reject::new(500, "internal error"))
             }
-            Outcome::Left => Ok(()),
+            Delivered::Left => Ok(()),
         }
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<()> {
-        if !self.sends(Kind::Message) {
+        if !self.sends(EventKind::Message) {
             return Ok(());
         }
         let event = Event::message(client, message, self.settings());
         match self.delivery.deliver(client, &event, false).await {
-            Outcome::Done(answer) => {
-                obey(client, Kind::Message, &answer).map_err(|why| format!("event {}: {why}", event.id).into())
+            Delivered::Done(answer) => {
+                obey(client, EventKind::Message, &answer).map_err(|why| format!("event {}: {why}", event.id).into())
             }
-            Outcome::Refused(answer) => Err(format!("event {}: {}", event.id, refusal(&answer)).into()),
-            Outcome::Failed(why) => Err(format!("event {}: {why}", event.id).into()),
-            Outcome::Left => Ok(()),
+            Delivered::Refused(answer) => Err(format!("event {}: {}", event.id, refusal(&answer)).into()),
+            Delivered::Failed(why) => Err(format!("event {}: {why}", event.id).into()),
+            Delivered::Left => Ok(()),
         }
     }
 
@@ -83,26 +83,26 @@ impl Handler for Webhook {
     }
 
     async fn on_close(&self, client: &Client, reason: &CloseReason) {
-        if !self.sends(Kind::Closed) {
+        if !self.sends(EventKind::Closed) {
             return;
         }
         let event = Event::closed(client, reason, self.settings());
-        let nobody_else = reason.cause == CloseCause::GatewayLost;
-        match self.delivery.deliver(client, &event, nobody_else).await {
-            Outcome::Done(answer) => {
-                if let Err(error) = obey(client, Kind::Closed, &answer) {
+        let only_here = reason.cause == CloseCause::GatewayLost;
+        match self.delivery.deliver(client, &event, only_here).await {
+            Delivered::Done(answer) => {
+                if let Err(error) = obey(client, EventKind::Closed, &answer) {
                     complain(client, &event, &error);
                 }
             }
-            Outcome::Refused(answer) => complain(client, &event, &refusal(&answer)),
-            Outcome::Failed(why) => complain(client, &event, &why),
-            Outcome::Left => {}
+            Delivered::Refused(answer) => complain(client, &event, &refusal(&answer)),
+            Delivered::Failed(why) => complain(client, &event, &why),
+            Delivered::Left => {}
         }
     }
 }
 
-/// Does all that an answer asks for, or nothing of it.
-fn obey(client: &Client, kind: Kind, answer: &Answer) -> Result<(), String> {
+/// Carries out all commands of an answer, or none.
+fn obey(client: &Client, kind: EventKind, answer: &EndpointResponse) -> Result<(), String> {
     if answer.body.is_empty() {
         return Ok(());
     }
@@ -124,21 +124,21 @@ fn obey(client: &Client, kind: Kind, answer: &Answer) -> Result<(), String> {
     if reply.bytes().len() as u64 > max_message {
         return Err(commands::too_long(reply.bytes().len(), max_message));
     }
-    // Nobody is there any more to reply to.
-    if kind != Kind::Closed {
+    // A client that has closed gets no reply.
+    if kind != EventKind::Closed {
         client.send(reply);
     }
     Ok(())
 }
 
-/// What every gateway takes.
+/// The longest message that every gateway takes, in bytes.
 fn max_message(client: &Client) -> u64 {
     let all = client.cluster().max_message().unwrap_or(u64::MAX);
     all.min(client.link().max_message)
 }
 
-/// How a client is turned away.
-fn reject(answer: &Answer) -> Reject {
+/// The rejection that an answer means.
+fn reject(answer: &EndpointResponse) -> Reject {
     let text = match answer.content_type.as_str() {
         "text/plain" => std::str::from_utf8(&answer.body).ok().map(str::trim),
         _ => None,
@@ -148,12 +148,12 @@ fn reject(answer: &Answer) -> Reject {
     Reject::new(answer.status.as_u16(), reason)
 }
 
-fn refusal(answer: &Answer) -> String {
+fn refusal(answer: &EndpointResponse) -> String {
     let status: StatusCode = answer.status;
     format!("endpoint answered {status}")
 }
 
-/// Counts and logs what a handler cannot return.
+/// Counts and logs an error that a handler cannot return.
 fn complain(client: &Client, event: &Event, error: &str) {
     client.cluster().stats().handler_errors.add(1);
     tracing::warn!(client = %client.id(), event = event.id, error, "event has failed");

@@ -1,15 +1,16 @@
 //! The webhook worker: business logic that is an HTTP endpoint of an application in any language.
 //!
 //! Each event of a client is a POST of a CloudEvent (HTTP binary mode), signed as Standard Webhooks says. The answer can carry
-//! commands. The handbook's page "Business logic over HTTP" describes both.
+//! commands. The handbook's page "Business logic over HTTP" describes both. It is an application of the API like any other.
 //!
 //! # Layout
 //!
 //! - `settings`: the section `[webhook]`.
 //! - `handler`: the [`Handler`](crate::Handler) that turns events into POSTs and answers into commands.
 //! - `event`: an event as a request; `signature`: its signature.
-//! - `delivery`: one event until the endpoint has answered it; `verdict`: what an answer means; `endpoint`: one POST.
-//! - `commands`: what an answer asks for.
+//! - `delivery`: one event until the endpoint has answered it; `verdict`: what an answer means for the event; `endpoint`:
+//!   one POST.
+//! - `commands`: the commands in an answer.
 
 pub(crate) mod commands;
 mod delivery;
@@ -23,8 +24,10 @@ mod verdict;
 use std::rc::Rc;
 use std::time::Duration;
 
+use meepo_node::stats::FigureInfo;
 use meepo_node::{Config, ConfigError, Instance, Plan};
 
+use crate::figures::WorkerFigures;
 use crate::instance::{listeners, serve_child};
 use crate::settings::WorkerSettings;
 
@@ -51,11 +54,15 @@ impl Instance for WebhookInstance {
         "worker"
     }
 
+    fn figures(&self) -> &'static [FigureInfo] {
+        WorkerFigures::TABLE
+    }
+
     fn plan(&self, config: &Config) -> Result<Plan, ConfigError> {
         let mut worker = WorkerSettings::read(config)?;
         let webhook: WebhookSection = config.section("webhook")?;
         let settings = webhook.resolve(config)?;
-        // An endpoint that is away for long is nothing that a handler is to blame for: each POST has a limit instead.
+        // A handler waits for an endpoint that is away as long as it takes: each POST has a limit instead.
         worker.effective.remove("handler_timeout");
         worker.limits.handler_timeout = Duration::MAX;
         let webhook = toml::Table::try_from(&webhook).map_err(|error| config.invalid("webhook", error))?;

@@ -32,7 +32,7 @@ pub(crate) struct WebhookSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_file: Option<PathBuf>,
     /// Which events are sent. Default: all, `["opened", "message", "closed"]`.
-    events: Vec<Kind>,
+    events: Vec<EventKind>,
     /// Keys of the client's session that are sent with each event. Default: none.
     session: Vec<String>,
     /// What `ce-source` says. Default: `/meepo`.
@@ -58,7 +58,7 @@ pub(crate) struct WebhookSection {
 /// What happens to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum EventKind {
     Opened,
     Message,
     Closed,
@@ -66,13 +66,13 @@ pub(crate) enum Kind {
 
 /// The same, ready for use.
 #[derive(Clone)]
-pub(crate) struct Settings {
+pub(crate) struct WebhookSettings {
     pub(crate) url: Uri,
     /// The URL without its query, in which there may be a secret: for logs.
     pub(crate) place: String,
     pub(crate) keys: Keys,
     pub(crate) tls: Arc<ClientConfig>,
-    pub(crate) events: Vec<Kind>,
+    pub(crate) events: Vec<EventKind>,
     pub(crate) session: Vec<String>,
     pub(crate) source: HeaderValue,
     pub(crate) timeout: Duration,
@@ -89,7 +89,7 @@ impl Default for WebhookSection {
             secret: String::new(),
             secret_file: None,
             ca_file: None,
-            events: vec![Kind::Opened, Kind::Message, Kind::Closed],
+            events: vec![EventKind::Opened, EventKind::Message, EventKind::Closed],
             session: Vec::new(),
             source: "/meepo".into(),
             timeout: Duration::from_secs(10),
@@ -104,7 +104,7 @@ impl Default for WebhookSection {
 
 impl WebhookSection {
     /// Checks the settings, and reads the files that they name.
-    pub(crate) fn resolve(&self, config: &Config) -> Result<Settings, ConfigError> {
+    pub(crate) fn resolve(&self, config: &Config) -> Result<WebhookSettings, ConfigError> {
         let wrong = [
             ("webhook.timeout", self.timeout.is_zero()),
             ("webhook.connections", self.connections == 0),
@@ -126,7 +126,7 @@ impl WebhookSection {
             return Err(config.invalid("webhook.events", "it must name one at least"));
         }
         let url = self.url().map_err(|why| config.invalid("webhook.url", why))?;
-        Ok(Settings {
+        Ok(WebhookSettings {
             place: without_query(&self.url).into(),
             url,
             keys: self.keys(config)?,

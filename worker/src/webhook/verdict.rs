@@ -1,37 +1,37 @@
-//! What an answer means: the event is done, it is sent again, or the endpoint does not want it.
+//! What an answer means for its event: it is done, sent again, or not wanted by the endpoint.
 
 use std::time::Duration;
 
 use hyper::StatusCode;
 
-use super::endpoint::{Answer, NoAnswer};
+use super::endpoint::{EndpointResponse, NoResponse};
 
 /// The longest pause that the endpoint can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is to become of an event.
+/// What happens with an event after an attempt.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// It is done, and this is the answer.
-    Done(Answer),
-    /// The endpoint does not want it: 4xx.
-    Refused(Answer),
-    /// It is not sent again, and this is why.
+    /// The event is done, by this answer.
+    Done(EndpointResponse),
+    /// The endpoint does not want the event: 4xx.
+    Refused(EndpointResponse),
+    /// The event is given up, for this reason.
     Failed(String),
-    /// It is sent again, after this pause at least.
+    /// The event is sent again, after this pause at least.
     Again { why: String, pause: Duration },
 }
 
-/// What an event has met so far that it may be to blame for.
+/// Attempts that failed and for which the event may be to blame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Faults {
-    /// How many of a kind there may be.
+    /// Faults of one kind after which the event is given up.
     most: u32,
     /// Answers that say that the application fails at it.
     failed: u32,
     /// Requests that were lost while others were answered.
     lost: u32,
-    /// How many other events had been answered when it was last looked.
+    /// How many other events had been answered at the last attempt.
     others: u64,
 }
 
@@ -46,12 +46,12 @@ impl Faults {
         }
     }
 
-    /// Judges an answer, where so many other events have been answered by now.
-    pub(crate) fn judge(&mut self, answer: Result<Answer, NoAnswer>, others: u64) -> Verdict {
+    /// Judges an answer. `others`: events that have been answered by now.
+    pub(crate) fn judge(&mut self, answer: Result<EndpointResponse, NoResponse>, others: u64) -> Verdict {
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error @ NoAnswer::TooLong(_)) => return Verdict::Failed(error.to_string()),
-            Err(error @ NoAnswer::Unreachable(_)) => return Verdict::again(error.to_string()),
+            Err(error @ NoResponse::TooLong(_)) => return Verdict::Failed(error.to_string()),
+            Err(error @ NoResponse::Unreachable(_)) => return Verdict::again(error.to_string()),
             Err(error) => return self.lost(Verdict::again(error.to_string()), others),
         };
         let status = answer.status;
@@ -109,8 +109,8 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    fn answer(status: u16) -> Answer {
-        Answer {
+    fn answer(status: u16) -> EndpointResponse {
+        EndpointResponse {
             status: StatusCode::from_u16(status).unwrap(),
             content_type: String::new(),
             retry_after: Some(Duration::from_secs(3600)),
@@ -128,12 +128,12 @@ mod tests {
         }
     }
 
-    fn silence() -> Result<Answer, NoAnswer> {
-        Err(NoAnswer::Timeout(Duration::from_secs(1)))
+    fn silence() -> Result<EndpointResponse, NoResponse> {
+        Err(NoResponse::Timeout(Duration::from_secs(1)))
     }
 
-    fn cut() -> Result<Answer, NoAnswer> {
-        Err(NoAnswer::Broken("reset".into()))
+    fn cut() -> Result<EndpointResponse, NoResponse> {
+        Err(NoResponse::Broken("reset".into()))
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
             }
         }
         assert!(of(302).contains("/there"));
-        let long = Faults::none(3, 0).judge(Err(NoAnswer::TooLong(5)), 0);
+        let long = Faults::none(3, 0).judge(Err(NoResponse::TooLong(5)), 0);
         assert!(said(long).contains("5 bytes"));
     }
 
@@ -157,7 +157,7 @@ mod tests {
     fn an_outage_is_no_fault_of_the_application() {
         let mut faults = Faults::none(3, 7);
         for _ in 0..20 {
-            let away = Err(NoAnswer::Unreachable("connection refused".into()));
+            let away = Err(NoResponse::Unreachable("connection refused".into()));
             assert_eq!(said(faults.judge(away, 7)), "again 0ns");
             assert_eq!(said(faults.judge(silence(), 7)), "again 0ns");
             assert_eq!(said(faults.judge(Ok(answer(502)), 7)), "again 60s");
@@ -186,7 +186,7 @@ mod tests {
             for status in [408, 429, 503] {
                 assert_eq!(said(faults.judge(Ok(answer(status)), others)), "again 60s");
             }
-            let away = Err(NoAnswer::Unreachable("connection refused".into()));
+            let away = Err(NoResponse::Unreachable("connection refused".into()));
             assert_eq!(said(faults.judge(away, others)), "again 0ns");
         }
     }

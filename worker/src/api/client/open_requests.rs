@@ -47,7 +47,7 @@ pub(super) type Matches = dyn Fn(&Message) -> bool + Send + Sync;
 #[derive(Default)]
 pub(crate) struct OpenRequests {
     queue: Mutex<Queue>,
-    /// Whether any waits: asked for each event.
+    /// Whether a request waits: looked at for each event.
     any: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ struct Queue {
 
 struct Waiting {
     number: u64,
-    /// None: any message.
+    /// None: any message is the reply.
     matches: Option<Arc<Matches>>,
     reply: oneshot::Sender<Message>,
 }
@@ -108,7 +108,7 @@ impl OpenRequests {
         })
     }
 
-    /// Gives a message to the first request whose reply it is. False if there is none. `failed` hears of closures that
+    /// Gives a message to the first request whose reply it is. False if there is none. `failed` is called for closures that
     /// panic.
     pub(crate) fn answer(&self, message: &Message, failed: impl Fn(Panic)) -> bool {
         // The application's closures are called without the lock.
@@ -146,7 +146,7 @@ impl Waiting {
 }
 
 impl OpenRequest<'_> {
-    /// Waits no longer. A reply that has come at this very moment is done already: it is not to be lost.
+    /// Ends the request. A reply that has come at this very moment is an event that is done already, and must not be lost.
     pub(super) fn withdraw(&mut self) -> Option<Message> {
         self.requests.remove(self.number);
         self.reply.try_recv().ok()

@@ -19,15 +19,15 @@ use crate::api::targets::send_one;
 /// wait behind that handler. It works in a timer too, and in a handler of another client, through a `Client` that was
 /// kept; not in `on_connect`, before the client is let in.
 ///
-/// The reply is the first message that comes after the request was sent, and matches. It does not go to
+/// The reply is the first message that comes after the request was sent and that matches. It does not go to
 /// [`on_message`](crate::Handler::on_message). All others do, in order, and wait as ever for the handler that runs; if
 /// many are sent (`client_in_flight`), the gateway holds back what follows, also the reply, until the deadline. Several
 /// requests at once, up to 16, are answered in the order of asking. A client that also speaks without being asked needs
 /// [`request_matching`](Self::request_matching): what it had sent before it got the request may come after.
 ///
-/// A reply is done with as soon as the request has it. If this worker dies then, the event whose handler has asked comes
-/// again, marked, and the handler asks again. A handler that waits is subject to `handler_timeout` as any: keep the
-/// deadline below that.
+/// The event that is a reply is done as soon as the request has it. If this worker dies then, the event whose handler made
+/// the request is redelivered, and the handler makes the request again. A handler that waits is subject to
+/// `handler_timeout` as any: keep the deadline below that.
 impl Client {
     /// Sends the client a message and waits for its next one.
     ///

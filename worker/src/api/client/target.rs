@@ -27,7 +27,7 @@ use crate::link::{Link, NotSent};
 /// cluster.client(guest).close(4001, "the party is over");
 /// # }
 /// ```
-#[must_use = "nothing is done before one of its methods"]
+#[must_use = "nothing is sent before one of its methods is called"]
 #[derive(Clone)]
 pub struct ClientTarget<'a> {
     via: Via<'a>,
@@ -115,7 +115,7 @@ impl ClientTarget<'_> {
         receipt
     }
 
-    /// Closes the client after all that it was sent before, with a WebSocket close code and a reason.
+    /// Closes the client after all messages that it was sent before, with a WebSocket close code and a reason.
     ///
     /// A code is one of 1000, 1001, 1008, 1011 to 1013 and 3000 to 4999; with any other the client is closed with 1000,
     /// and a warning is logged. A reason is cut after 123 bytes: a close frame has no room for more.
@@ -124,17 +124,17 @@ impl ClientTarget<'_> {
         self.tell(close(only(self.id().number), code, reason));
     }
 
-    /// Cuts the client off: what it was sent and has not got yet is lost, and it is told nothing.
+    /// Cuts the client off: messages that it has not got yet are lost, and it gets no close frame.
     pub fn destroy(&self) {
         self.tell(destroy(only(self.id().number)));
     }
 
-    /// Has the gateway read nothing more from the client until [`resume`](Self::resume), so that TCP holds it back.
+    /// Pauses the client: the gateway reads nothing more from it until [`resume`](Self::resume), so that TCP holds it back.
     ///
-    /// What the gateway has read already is still delivered: up to 64 messages (the setting `client_in_flight`) and what
-    /// waits behind them. It stays so when another worker serves the client. A client that is not read is not judged by its
-    /// silence, and its pings are not answered. That it leaves in good order is noticed when it is sent something, such as
-    /// the next ping.
+    /// Messages that the gateway has read already are still delivered: up to 64 (the setting `client_in_flight`) and those
+    /// that wait behind them. The client stays paused when another worker serves it. A client that is paused is not judged
+    /// by its silence, and its pings are not answered. Its graceful close is noticed when it is sent something, such as the
+    /// next ping.
     ///
     /// ```
     /// # use meepo_worker::Client;
@@ -151,7 +151,7 @@ impl ClientTarget<'_> {
         self.set_paused(true);
     }
 
-    /// Has the gateway read from the client again.
+    /// Ends a pause: the gateway reads from the client again.
     pub fn resume(&self) {
         self.set_paused(false);
     }
@@ -171,7 +171,7 @@ impl ClientTarget<'_> {
         });
     }
 
-    /// Makes the client a member of a group. It leaves by itself when it goes.
+    /// Makes the client a member of a group. It leaves the group by itself when it closes.
     pub fn join(&self, group: impl Into<String>) {
         self.tell(Body::Join(wire::Join {
             client: self.id().number.0,
@@ -195,19 +195,19 @@ impl ClientTarget<'_> {
         }));
     }
 
-    /// Binds the client to no uid any more. It does so by itself when it goes.
+    /// Takes the client's uid away. That happens by itself when the client closes.
     pub fn unbind(&self) {
         self.tell(Body::Unbind(wire::Unbind {
             client: self.id().number.0,
         }));
     }
 
-    /// Sets a key of the client's session; other keys stay as they are.
+    /// Sets a key of the client's session; other keys stay as they are. A gateway refuses a session that is over its limit.
     pub fn set(&self, key: impl Into<String>, value: impl Into<String>) {
         self.update([(key, value)]);
     }
 
-    /// Sets several keys of the client's session at once: nobody sees some of them without the others.
+    /// Sets several keys of the client's session at once: no reader sees some of them without the others.
     pub fn update<K: Into<String>, V: Into<String>>(&self, set: impl IntoIterator<Item = (K, V)>) {
         self.change_session(wire::SessionChanged {
             set: map(set),
@@ -223,7 +223,7 @@ impl ClientTarget<'_> {
         });
     }
 
-    /// Puts a new session in the place of the client's session.
+    /// Replaces the client's session by a new one.
     pub fn replace_session<K: Into<String>, V: Into<String>>(&self, session: impl IntoIterator<Item = (K, V)>) {
         self.change_session(wire::SessionChanged {
             set: map(session),

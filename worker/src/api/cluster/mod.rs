@@ -13,7 +13,6 @@ use std::fmt;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use meepo_node::Lease;
-use meepo_node::stats::Slot;
 use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
@@ -26,6 +25,7 @@ use self::served_clients::ServedClients;
 use self::timer_count::TimerCount;
 use crate::Result;
 use crate::api::event::message::Message;
+use crate::figures::WorkerFigures;
 use crate::link::send_budget::SendBudget;
 use crate::settings::{Limits, WorkerSection};
 
@@ -64,7 +64,7 @@ pub struct Cluster {
 
 struct Shared {
     gateways: RwLock<Gateways>,
-    stats: &'static Slot,
+    stats: &'static WorkerFigures,
     limits: Limits,
     /// The send budget of all links together.
     budget: Arc<SendBudget>,
@@ -78,7 +78,7 @@ struct Shared {
 
 impl Cluster {
     pub(crate) fn new(
-        stats: &'static Slot,
+        stats: &'static WorkerFigures,
         limits: Limits,
         budget: Arc<SendBudget>,
         stopping: CancellationToken,
@@ -101,7 +101,7 @@ impl Cluster {
     /// A cluster without gateways, for requests that tests make.
     pub(crate) fn without_gateways() -> Self {
         static NOWHERE: LazyLock<Cluster> = LazyLock::new(|| {
-            let stats: &'static Slot = Box::leak(Box::default());
+            let stats: &'static WorkerFigures = Box::leak(Box::default());
             let limits = WorkerSection::default().limits();
             let budget = SendBudget::new(limits.send_queue, None, stats);
             let (leader_jobs, _) = LeaderJobs::new();
@@ -195,7 +195,7 @@ impl Cluster {
         self.shared.stats.links.set(gateways.up.len() as u64);
     }
 
-    pub(crate) fn stats(&self) -> &'static Slot {
+    pub(crate) fn stats(&self) -> &'static WorkerFigures {
         self.shared.stats
     }
 

@@ -1,10 +1,10 @@
-//! Why a client has gone.
+//! Why a client has closed.
 
 use std::fmt;
 
 use meepo_proto::link as wire;
 
-/// Why a client has gone.
+/// Why a client has closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason {
     /// What ended the connection.
@@ -21,7 +21,7 @@ pub struct CloseReason {
 pub enum CloseCause {
     /// The client closed with a close frame.
     Client,
-    /// The client ended the TCP connection without a close frame.
+    /// The client ended the connection without a close frame.
     Eof,
     /// The connection broke.
     Reset,
@@ -45,7 +45,7 @@ pub enum CloseCause {
     GivenUp,
     /// No worker took the client in time.
     NoWorker,
-    /// The gateway is newer than this worker and told a cause that it does not know.
+    /// A newer gateway told a cause that this worker does not know.
     Unknown,
 }
 
@@ -87,7 +87,7 @@ impl CloseReason {
     }
 }
 
-/// Cuts a text between two characters, if it is longer than so many bytes.
+/// Cuts a text that is longer than `most` bytes between two characters.
 pub(crate) fn cut(text: &mut String, most: usize) {
     if text.len() > most {
         let end = (0..=most).rev().find(|&end| text.is_char_boundary(end));

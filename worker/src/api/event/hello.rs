@@ -1,4 +1,4 @@
-//! How a client came, and how it is turned away.
+//! The handshake of a client, and its rejection.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use prost::{decode_length_delimiter, encode_length_delimiter, length_delimiter_l
 
 use super::close::cut;
 
-/// How a client came: its address, and what its WebSocket request said.
+/// The handshake: how a client came, with its address and its WebSocket request.
 ///
 /// ```
 /// # use meepo_worker::Hello;
@@ -23,8 +23,8 @@ use super::close::cut;
 /// ```
 #[derive(Clone, Default)]
 pub struct Hello {
-    /// Peer, protocol, path, query, then name and value of each header: each with its length before it, all in one piece,
-    /// for every client that is served has one.
+    /// Peer, protocol, path, query, then name and value of each header, each with its length before it. In one allocation,
+    /// since every client that is served has one.
     packed: Box<[u8]>,
 }
 
@@ -105,7 +105,7 @@ impl Hello {
         self.text(PATH)
     }
 
-    /// What follows the `?` in the WebSocket request, as it was sent. Empty for other protocols.
+    /// The query of the WebSocket request: what follows the `?`, as it was sent. Empty for other protocols.
     pub fn query(&self) -> &str {
         self.text(QUERY)
     }
@@ -145,7 +145,7 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
-/// What was packed as text.
+/// A part that was packed as text.
 fn text(part: &[u8]) -> &str {
     std::str::from_utf8(part).unwrap_or_default()
 }
@@ -193,7 +193,7 @@ impl fmt::Debug for Hello {
 /// Most bytes of the reason of a rejection: enough for people, and far below the gateway's limit for a command.
 const MAX_REASON: usize = 1024;
 
-/// Turns a client away: the WebSocket handshake fails with this HTTP status, other protocols are closed.
+/// A rejection: the WebSocket handshake fails with this HTTP status, clients of other protocols are closed.
 ///
 /// ```
 /// use meepo_worker::Reject;
@@ -224,7 +224,7 @@ impl Reject {
         self.status
     }
 
-    /// What the client is told.
+    /// The reason that the client is told.
     pub fn reason(&self) -> &str {
         &self.reason
     }

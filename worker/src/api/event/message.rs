@@ -1,4 +1,4 @@
-//! What clients send and are sent.
+//! The messages that clients send and are sent.
 
 use std::fmt;
 
@@ -39,12 +39,12 @@ impl Message {
         std::str::from_utf8(&self.payload).ok()
     }
 
-    /// The payload, of text its UTF-8.
+    /// The payload. Of a text message it is UTF-8.
     pub fn bytes(&self) -> &Bytes {
         &self.payload
     }
 
-    /// The payload by itself.
+    /// Takes the payload out of the message.
     pub fn into_bytes(self) -> Bytes {
         self.payload
     }

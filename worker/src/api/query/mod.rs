@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use self::selection::Member;
 use crate::api::cluster::Cluster;
 
-/// What the gateways answered, and which did not.
+/// What the gateways answered, and which gateways did not answer.
 ///
 /// ```
 /// # use meepo_worker::{Client, Result};
@@ -33,9 +33,9 @@ use crate::api::cluster::Cluster;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer<T> {
-    /// What those that answered know.
+    /// What the gateways that answered know.
     pub value: T,
-    /// Gateways that did not answer in time, or that no link leads to now. What they know is not in the value.
+    /// Gateways that did not answer in time, or to which no link is up. What they know is not in the value.
     pub missing: Vec<GatewayId>,
 }
 
@@ -53,7 +53,9 @@ impl<T> Answer<T> {
     }
 }
 
-/// Each question is answered within the setting `query_timeout`, and sees what this worker child sent before it.
+/// # Queries
+///
+/// Each query is answered within the setting `query_timeout`, and sees the commands that this worker child sent before it.
 impl Cluster {
     /// How many clients are online.
     pub async fn count(&self) -> Answer<u64> {
@@ -90,13 +92,13 @@ impl Cluster {
         self.select().uids().await
     }
 
-    /// The session of a client, wherever it is connected. Nothing if it is not online.
+    /// The session of a client, wherever it is connected. `None` if it is not online.
     pub async fn session(&self, id: ClientId) -> Answer<Option<BTreeMap<String, String>>> {
         let found = self.select().client(id).with_session().list().await;
         found.map(|mut found| Some(found.pop()?.session))
     }
 
-    /// The groups of a client. Nothing if it is not online.
+    /// The groups of a client. `None` if it is not online.
     pub async fn groups_of(&self, id: ClientId) -> Answer<Option<BTreeSet<String>>> {
         let found = self.select().client(id).with_groups().list().await;
         found.map(|mut found| Some(found.pop()?.groups))
@@ -108,7 +110,7 @@ impl Cluster {
         found.map(|mut found| found.pop()?.uid)
     }
 
-    /// All groups that have members, and how many.
+    /// All groups that have members, and how many members each has.
     pub async fn group_sizes(&self) -> Answer<BTreeMap<String, u64>> {
         let mut value = BTreeMap::new();
         let question = |_| Some(Question::Groups(wire::AllGroups {}));

@@ -1,4 +1,4 @@
-//! Questions about clients that meet conditions.
+//! Queries about clients that meet conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use meepo_proto::{ClientId, GatewayId};
 use super::Answer;
 use crate::api::cluster::Cluster;
 
-/// Clients that meet conditions, and what is wanted of them. Without a condition it is everyone who is online.
+/// A selection: clients that meet conditions, and what is asked of them. Without a condition it is everyone who is online.
 ///
 /// Several conditions of one kind widen the selection, conditions of several kinds narrow it: clients of this uid **or**
 /// that one, **and** in this group.
@@ -67,49 +67,49 @@ impl Cluster {
 }
 
 impl Select<'_> {
-    /// It is this client.
+    /// Selects this client, and others that are named so.
     pub fn client(mut self, id: ClientId) -> Self {
         self.clients.push(id);
         self
     }
 
-    /// It is bound to this uid.
+    /// Selects clients that are bound to this uid, or another one that is named so.
     pub fn uid(mut self, uid: impl Into<String>) -> Self {
         self.filter.uids.push(uid.into());
         self
     }
 
-    /// It is in this group.
+    /// Selects members of this group, or of another one that is named so.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.filter.groups.push(group.into());
         self
     }
 
-    /// Its session has this value. Several keys must all have theirs.
+    /// Selects clients whose session has this value at this key. With several keys, all must have their value.
     pub fn session(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.session.insert(key.into(), value.into());
         self
     }
 
-    /// The uid is wanted.
+    /// Asks for the uid of each client.
     pub fn with_uid(mut self) -> Self {
         self.uid = true;
         self
     }
 
-    /// The groups are wanted.
+    /// Asks for the groups of each client.
     pub fn with_groups(mut self) -> Self {
         self.groups = true;
         self
     }
 
-    /// The session is wanted.
+    /// Asks for the session of each client.
     pub fn with_session(mut self) -> Self {
         self.session = true;
         self
     }
 
-    /// The clients, with what is wanted of them.
+    /// The clients, with what is asked of them.
     pub async fn list(&self) -> Answer<Vec<Member>> {
         let mut value = Vec::new();
         let question = |filter| {
@@ -174,7 +174,8 @@ impl Select<'_> {
         Answer { value, missing }
     }
 
-    /// Asks each gateway that can have such clients, with its part of the conditions.
+    /// Asks each gateway that can have such clients, with its part of the conditions. Returns the gateways that did not
+    /// answer.
     async fn ask(
         &self,
         question: impl Fn(wire::Filter) -> Question,

@@ -1,4 +1,4 @@
-//! What the application makes of a task: its handlers, guarded, and who hears of what goes wrong there.
+//! Runs the handler of a task, guarded against panics, and tells the application of errors.
 
 use std::sync::Arc;
 
@@ -102,7 +102,7 @@ impl<H: Handler> ClientQueues<H> {
         closed.map_err(|panic| HandlerError::panicked("on_close", panic))
     }
 
-    /// Tells the handler what went wrong. What goes wrong there is only logged and counted.
+    /// Tells the handler of an error. An error in `on_error` itself is only logged and counted.
     pub(super) async fn tell(&self, client: &Client, error: &HandlerError) {
         let handler = "on_error";
         let told = guarded(async { self.handler.on_error(client, error).await });

@@ -30,7 +30,7 @@ impl SayLastWords {
         })
     }
 
-    /// For how long the gateway still waits.
+    /// How long the gateway still waits.
     pub(crate) fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
@@ -38,7 +38,7 @@ impl SayLastWords {
 
 impl Drop for SayLastWords {
     fn drop(&mut self) {
-        // A link that has ended is waited for by nobody.
+        // If the link has ended, the gateway does not wait.
         let _ = self.link.send(Command::LastWordsSent(wire::LastWordsSent {}));
     }
 }

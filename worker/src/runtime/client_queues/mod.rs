@@ -47,11 +47,11 @@ pub(crate) struct ClientQueues<H> {
     cluster: Cluster,
     queues: DashMap<ClientId, ClientQueue, RandomState>,
     tasks: TaskTracker,
-    /// There is one thread: a task of its own would bring a handler nothing before it waits for something.
+    /// The child has one thread: a tokio task of its own would bring a handler nothing before it waits for something.
     one_thread: bool,
-    /// Handlers may begin: all gateways that were known at first have been dialled, so that sends reach them.
+    /// Cancelled when handlers may begin: all gateways that were known at first have been dialled, so that sends reach them.
     open: CancellationToken,
-    /// Whether `open` is cancelled: asked for each event, and a token takes a lock to say so.
+    /// Whether `open` is cancelled: looked at for each event, and a token takes a lock to say so.
     is_open: AtomicBool,
 }
 
@@ -75,8 +75,8 @@ enum Work {
     Busy(VecDeque<(Owner, Task)>),
 }
 
-/// Refusals of a client's commands that its handler is told in a row: one that it causes whenever it hears of one would
-/// never end.
+/// Refusals of a client's commands that its handler is told in a row: a handler that causes a refusal whenever it is told
+/// of one would never end.
 pub(crate) const REFUSALS: usize = 16;
 
 impl<H: Handler> ClientQueues<H> {
@@ -173,7 +173,7 @@ impl<H: Handler> ClientQueues<H> {
         self.push(id, link, Task::of_event(delivery, kind, stats));
     }
 
-    /// Forgets the clients of a gateway whose link has ended, but that lives: it has moved them to other workers.
+    /// Forgets the clients of a gateway that lives and whose link has ended: the gateway has moved them to other workers.
     pub(crate) fn moved(&self, gateway: GatewayId) {
         for (id, link) in self.left_behind(gateway) {
             self.forget(id, &link);
@@ -187,13 +187,13 @@ impl<H: Handler> ClientQueues<H> {
             tracing::warn!(%gateway, clients = clients.len(), "gateway is lost with its clients");
         }
         for (id, link) in clients {
-            // If the gateway had given the link up, others were told of its end, or will be.
+            // If the gateway had given the link up, other workers were told of the clients' ends, or will be.
             let redelivered = !link.surely_held();
             self.push(id, &link, Task::gateway_lost(redelivered, self.cluster.stats()));
         }
     }
 
-    /// Waits until no event is being handled or waits for it. Cancel safe.
+    /// Waits until no task runs or waits. Cancel safe.
     pub(crate) async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -275,7 +275,7 @@ impl<H: Handler> ClientQueues<H> {
         {
             self.tasks.spawn(async move { served.restore_session().await });
         }
-        // An `accept` is no doing of the application.
+        // The application has not sent an `accept`.
         if refused.command != "accept" && self.served(client).is_some() {
             let kind = TaskKind::Refused(refused.into());
             let task = Task::of_no_event(kind, self.cluster.stats());
@@ -347,7 +347,7 @@ impl<H: Handler> ClientQueues<H> {
         }
     }
 
-    /// It is put on the heap for each task that finds its queue idle, so it is small: what is rare has a place of its own.
+    /// Works off a queue that was idle. The future is put on the heap each time, so it is small: what is rare is boxed.
     async fn work_off(self: Arc<Self>, id: ClientId, owner: Owner, first: Task) {
         if !self.is_open.load(Ordering::Acquire) {
             self.open.cancelled().await;
@@ -364,7 +364,7 @@ impl<H: Handler> ClientQueues<H> {
                     let mut handling = pin!(self.handle(&client, task));
                     match poll!(&mut handling) {
                         Poll::Ready(handled) => handled,
-                        // It waits: only now is its time limit set up, and it is polled once more with that.
+                        // The handler waits: only now is its time limit set up, and it is polled once more with that.
                         Poll::Pending => match timeout(limit, handling).await {
                             Ok(handled) => handled,
                             Err(_) => Err(HandlerError::CutOff { handler, limit }),
@@ -379,7 +379,7 @@ impl<H: Handler> ClientQueues<H> {
                 let handed_back = client.is_handed_back() && !lost;
                 match event && (cut_off || handed_back) {
                     false => client.link().done(seq),
-                    // A worker gets its event again, and with it those behind it.
+                    // A worker gets the event again, and with it the client's events behind it.
                     true => {
                         self.forget(id, client.link());
                         client.link().undone(seq, handed_back);
@@ -399,7 +399,7 @@ impl<H: Handler> ClientQueues<H> {
             {
                 return Some(next);
             }
-            // A burst leaves nothing behind at a client that is idle.
+            // The memory of a burst goes: an idle client has none.
             queue.work = Work::Idle;
             queue.is_unused()
         };

@@ -15,7 +15,7 @@ use crate::api::request::Request;
 use crate::api::response::{Fault, Response};
 use crate::link::{Link, NotSent};
 
-/// What a log line says of a request.
+/// A request as log lines name it.
 struct About {
     method: String,
     path: String,
@@ -45,7 +45,7 @@ impl<H: Handler> ClientQueues<H> {
             let _in_flight = in_flight;
             queues.open.cancelled().await;
             link.available().await;
-            // Else the gateway has handed it to another worker, or has answered by itself.
+            // If the link has ended, the gateway has given the request to another worker, or has answered by itself.
             if !link.has_ended() {
                 queues.answer(&link, number, request).await;
                 link.done(seq);
@@ -86,7 +86,7 @@ impl<H: Handler> ClientQueues<H> {
         }
     }
 
-    /// Logs why a request was not answered, which its client is not told.
+    /// Logs and counts why a request was not answered, of which its client is told nothing.
     fn request_failed(&self, about: &About, error: &(dyn std::error::Error + '_)) -> Response {
         self.cluster.stats().handler_errors.add(1);
         let About { method, path, peer } = about;

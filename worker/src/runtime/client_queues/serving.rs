@@ -1,4 +1,4 @@
-//! What clusters, timers and requests to clients need of the queues.
+//! The queues as clusters, timers and requests to clients see them.
 
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ impl<H: Handler> ServedClients for ClientQueues<H> {
 }
 
 impl<H: Handler> ClientQueues<H> {
-    /// Whether an event is the reply to a request. The end of a client is the end of its requests and timers, at once:
-    /// a handler that waits may be in front of it.
+    /// Whether an event is the reply to a request. The last event of a client ends its requests and timers at once: a
+    /// handler that waits for them may run before it.
     pub(super) fn answers_request(&self, served: &ServedClient, task: &Task) -> bool {
         match &task.kind {
             TaskKind::Message(message) => served.requests().answer(message, |panic| {
@@ -58,7 +58,8 @@ impl<H: Handler> ClientQueues<H> {
 }
 
 impl Task {
-    /// Whether requests to its client have to be looked at. What comes again was sent before any of them was made.
+    /// Whether the task may answer or end requests to its client. A message that is redelivered was sent before any of them
+    /// was made.
     pub(super) fn may_concern_requests(&self, served: &ServedClient) -> bool {
         match self.kind {
             TaskKind::Message(_) => !self.event.redelivered && served.requests().any(),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meepo_node::stats::Slot;
 use meepo_proto::link as wire;
 use meepo_proto::{EventNumber, Seq};
 
@@ -14,6 +13,7 @@ use crate::api::cluster::served_clients::TimerRun;
 use crate::api::error::HandlerError;
 use crate::api::event::close::CloseReason;
 use crate::api::event::message::Message;
+use crate::figures::WorkerFigures;
 use crate::link::Link;
 
 /// A run of a handler that waits in its client's queue.
@@ -49,7 +49,7 @@ pub(super) enum TaskKind {
 }
 
 /// Counts an event for as long as it is not finished.
-pub(super) struct InFlight(&'static Slot);
+pub(super) struct InFlight(&'static WorkerFigures);
 
 /// The client that a task is for, if the task is still to be done.
 pub(super) fn begin(owner: Owner, task: &Task) -> Option<Client> {
@@ -78,7 +78,7 @@ impl Owner {
 
 impl Task {
     /// A task that is an event of its client.
-    pub(super) fn of_event(delivery: Option<wire::Delivery>, kind: TaskKind, stats: &'static Slot) -> Self {
+    pub(super) fn of_event(delivery: Option<wire::Delivery>, kind: TaskKind, stats: &'static WorkerFigures) -> Self {
         Self {
             seq: delivery.map(|delivery| Seq(delivery.seq)),
             event: CurrentEvent {
@@ -91,12 +91,12 @@ impl Task {
     }
 
     /// A task that is no event, and is not answered with `done`.
-    pub(super) fn of_no_event(kind: TaskKind, stats: &'static Slot) -> Self {
+    pub(super) fn of_no_event(kind: TaskKind, stats: &'static WorkerFigures) -> Self {
         Self::of_event(None, kind, stats)
     }
 
     /// The news that a gateway has died. `redelivered`: another worker may have been told of the client's end before.
-    pub(super) fn gateway_lost(redelivered: bool, stats: &'static Slot) -> Self {
+    pub(super) fn gateway_lost(redelivered: bool, stats: &'static WorkerFigures) -> Self {
         Self {
             event: CurrentEvent {
                 number: None,
@@ -120,7 +120,7 @@ pub(super) struct Rules {
 impl TaskKind {
     pub(super) fn rules(&self, limit: Duration) -> Rules {
         let (limit, event) = match self {
-            // It limits itself: it goes on after a run that was cut off.
+            // A timer limits each run itself: it goes on after a run that was cut off.
             Self::Timer(_) => (Duration::MAX, false),
             Self::LastWords(last_words) => (last_words.left().min(limit), false),
             Self::Refused(_) => (Duration::MAX, false),
@@ -148,7 +148,7 @@ impl TaskKind {
 }
 
 impl InFlight {
-    pub(super) fn new(stats: &'static Slot) -> Self {
+    pub(super) fn new(stats: &'static WorkerFigures) -> Self {
         stats.events_in_flight.add(1);
         Self(stats)
     }

@@ -1,6 +1,7 @@
-//! What an answer asks for: a list of commands in JSON.
+//! The commands in an answer: a list in JSON.
 //!
-//! The whole list is read and checked before anything is carried out.
+//! The handler reads an answer with it. The whole list is read and checked before any command is carried out. It knows the
+//! API, and nothing of HTTP.
 
 use std::collections::BTreeMap;
 
@@ -33,13 +34,13 @@ pub(crate) enum Command {
     Dissolve(String),
 }
 
-/// One client; none is the one whose event was answered.
+/// One client. None: the client whose event was answered.
 type Who = Option<ClientId>;
 
 /// Clients.
 #[derive(Debug)]
 pub(crate) enum Whom {
-    /// The one whose event was answered.
+    /// The client whose event was answered.
     Own,
     These {
         names: Names,
@@ -56,7 +57,7 @@ pub(crate) enum Names {
     All,
 }
 
-/// What becomes of a session.
+/// A change of a session.
 #[derive(Debug)]
 pub(crate) struct Change {
     replace: bool,
@@ -64,7 +65,7 @@ pub(crate) struct Change {
     remove: Vec<String>,
 }
 
-/// A command is wrong, and where.
+/// A command that is wrong, and its place in the list.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {why}")]
 pub(crate) struct WrongCommand {
@@ -72,7 +73,7 @@ pub(crate) struct WrongCommand {
     why: String,
 }
 
-/// Something is wrong with a field of a command.
+/// A field of a command that is wrong, and why.
 struct Wrong(String, String);
 
 fn wrong(field: impl Into<String>, why: impl ToString) -> Wrong {
@@ -161,7 +162,7 @@ struct To {
 
 // === from text to commands ===
 
-/// Reads and checks a list of commands, whose messages may have so many bytes.
+/// Reads and checks a list of commands, whose messages may have up to `max_message` bytes each.
 pub(crate) fn read(body: &[u8], max_message: u64) -> Result<Vec<Command>, WrongCommand> {
     let whole = |why: String| WrongCommand {
         place: "the answer".into(),
@@ -344,7 +345,7 @@ impl Command {
         }
     }
 
-    /// Carries it out for the client whose event was answered.
+    /// Carries the command out for the client whose event was answered.
     pub(crate) fn carry_out(self, client: &Client) {
         let cluster = client.cluster();
         match self {
