@@ -213,8 +213,7 @@ async fn serve_links(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(InterceptorLayer::new(SecretCheck::new(&secret)))
-        .add_service(service)
-        .serve_with_incoming_shutdown(stream::select(incoming, local), until.cancelled_owned())
+        .serve_with_incoming_shutdown(service, stream::select(incoming, local), until.cancelled_owned())
         .await
 }
 

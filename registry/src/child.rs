@@ -89,10 +89,11 @@ async fn serve_store(
     stats: &'static RegistryFigures,
 ) -> Result<(), BoxError> {
     let service = RegistryService::new(store, settings, stop.clone(), stats);
+    let service = RegistryServer::new(service).max_decoding_message_size(MAX_MESSAGE);
+    let incoming = rpc::incoming(listener, &stats.common);
     let server = rpc::server()
         .layer(InterceptorLayer::new(SecretCheck::new(secret)))
-        .add_service(RegistryServer::new(service).max_decoding_message_size(MAX_MESSAGE))
-        .serve_with_incoming_shutdown(rpc::incoming(listener, &stats.common), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(service, incoming, stop.clone().cancelled_owned());
     // A peer that does not close its connection must not hold up the drain.
     let timeout = async {
         stop.cancelled().await;

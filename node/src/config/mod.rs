@@ -7,6 +7,7 @@ mod checked;
 mod environment;
 mod error;
 mod layers;
+mod log_level;
 mod node_section;
 mod section;
 
@@ -23,6 +24,7 @@ pub use checked::{Section, SectionContext, bytes};
 pub use error::ConfigError;
 pub(crate) use error::Origin;
 use layers::{Layers, Source};
+pub(crate) use log_level::targets as log_targets;
 pub use node_section::{LogFormat, NodeSection};
 
 /// Sections that any program may find in its file: one file serves all programs, also those that do not run an instance.

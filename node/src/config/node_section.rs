@@ -10,6 +10,7 @@ use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::layers::{Source, strings_of};
+use super::log_level;
 use super::{Config, ConfigError, Section, SectionContext};
 
 /// The longest path of a socket, in bytes: the kernel has room for one more, a zero.
@@ -113,7 +114,7 @@ impl Section for NodeSection {
         let why = format!("{} is too long for the path of a socket", socket.display());
         context.ensure(socket.as_os_str().len() <= LONGEST_SOCKET_PATH, "run_dir", why)?;
         self.log_file = self.log_file.map(|file| context.absolute(&file));
-        tracing_subscriber::EnvFilter::try_new(&self.log_level).map_err(|error| context.invalid("log_level", error))?;
+        log_level::targets(&self.log_level).map_err(|error| context.invalid("log_level", error))?;
         for (index, address) in self.registry.iter().enumerate() {
             let why = format!("\"{address}\" is not a host and a port, such as \"registry:19911\"");
             context.ensure(is_address(address), &format!("registry[{index}]"), why)?;

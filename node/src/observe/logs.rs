@@ -13,15 +13,16 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
-use crate::config::{LogFormat, NodeSection};
+use crate::config::{self, LogFormat, NodeSection};
 use crate::error_text;
 use crate::observe::stats::CommonFigures;
 
@@ -46,11 +47,11 @@ struct Log {
     stats: RwLock<Option<&'static CommonFigures>>,
     /// Raised with the first line that is lost.
     alarm: OnceLock<EventFd>,
-    filter: Handle<EnvFilter, Registry>,
+    filter: Handle<Targets, Registry>,
     format: Handle<Format, Filtered>,
 }
 
-type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Filtered = Layered<reload::Layer<Targets, Registry>, Registry>;
 type Format = Box<dyn Layer<Filtered> + Send + Sync>;
 
 /// Starts logging in the master, for it and for its children.
@@ -158,8 +159,9 @@ pub(crate) fn mend() {
     }
 }
 
-fn filter(node: &NodeSection) -> EnvFilter {
-    EnvFilter::try_new(&node.log_level).unwrap_or_else(|_| EnvFilter::new("info"))
+fn filter(node: &NodeSection) -> Targets {
+    // A section that was not checked may be wrong.
+    config::log_targets(&node.log_level).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO))
 }
 
 fn format(format: LogFormat, ansi: bool) -> Format {

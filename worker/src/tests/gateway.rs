@@ -80,10 +80,7 @@ impl Gateway {
         let service = LinkServer::new(Service(tell)).max_decoding_message_size(usize::MAX);
         let serving = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let _ = Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming)
-                .await;
+            let _ = Server::builder().serve_with_incoming(service, incoming).await;
         });
         Self {
             id,
