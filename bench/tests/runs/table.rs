@@ -60,13 +60,13 @@ fn the_limit_does_all_loads() {
         let limit = Limit::start(hops);
         for load in [
             "echo --conns 5 --inflight 3 --secs 0.2 --warmup 0",
-            "echo --conns 2 --inflight 2 --size 200000 --secs 0.2 --warmup 0",
+            "echo --conns 2 --inflight 2 --size 200000 --secs 1 --warmup 0",
             "echo --conns 20 --rate 500 --secs 0.2 --size 1000 --warmup 0",
             "fanout --conns 20 --inflight 2 --secs 0.2 --warmup 0",
             "fanout --conns 20 --held 30 --rate 20 --secs 0.5 --warmup 0",
             "fanout --conns 10 --groups 20 --members 3 --rate 500 --secs 0.2 --warmup 0",
             "fanout --conns 20 --talkers 4 --inflight 4 --secs 0.2 --warmup 0",
-            "large --conns 2 --size 100000 --small 5 --small-rate 200 --secs 0.2 --warmup 0",
+            "large --conns 2 --size 100000 --small 5 --small-rate 200 --secs 1 --warmup 0",
             "idle --conns 50 --secs 0",
             "idle --conns 50 --secs 0 --large 100000 --quiet 0.1",
         ] {
