@@ -33,8 +33,6 @@
 //! - Folders depend on each other in one direction: `config`, `client`, `fanout`, `router`, then `protocol`, `worker_link`
 //!   and `drain`, then `listen`, then `child`, then `instance`.
 
-#![warn(missing_docs)]
-
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

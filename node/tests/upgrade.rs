@@ -133,7 +133,7 @@ fn a_binary_that_cannot_run_is_refused() {
         ("not a program", "Exec format error"),
         ("#!/bin/sh\n", "cannot take over from this version"),
         (
-            "#!/bin/sh\necho meepo takeover 0\n",
+            "#!/bin/sh\necho meepo exec state 0\n",
             "cannot take over from this version",
         ),
         (

@@ -9,17 +9,20 @@
 //! - [`etcd`]: the part of etcd's API that the registry uses.
 //! - `push` (with the feature of that name): what any program can ask a worker's push API.
 //! - [`id`]: identifiers of clients, gateways and workers.
+//! - [`PackedHandshake`]: a handshake in one allocation.
 //! - [`codec`]: how messages are encoded into streams.
 //! - [`codes`]: the table of close codes.
 //! - [`SECRET_HEADER`]: the metadata that carries the shared secret.
 
 pub mod codec;
 pub mod codes;
+mod handshake;
 pub mod id;
 #[cfg(feature = "push")]
 pub mod push;
 pub mod registry;
 
+pub use handshake::PackedHandshake;
 pub use id::{ClientId, ClientNumber, EventNumber, GatewayId, QueryId, RequestNumber, Seq, WorkerId};
 
 /// Events and commands between a gateway child and a worker child.

@@ -99,8 +99,8 @@ fn base64<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error>
     }
 }
 
-/// The name of a delivery in place of its number.
-fn delivery<S: Serializer>(number: &Option<i32>, to: S) -> Result<S::Ok, S::Error> {
-    let delivery = number.and_then(|number| Delivery::try_from(number).ok());
-    delivery.unwrap_or_default().serialize(to)
+/// The name of a receipt in place of its number.
+fn receipt<S: Serializer>(number: &Option<i32>, to: S) -> Result<S::Ok, S::Error> {
+    let receipt = number.and_then(|number| Receipt::try_from(number).ok());
+    receipt.unwrap_or_default().serialize(to)
 }

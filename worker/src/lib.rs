@@ -55,7 +55,6 @@
 //! - A client that came in gets one `on_close`, also when its gateway dies. If the gateway was only frozen for so long
 //!   that it was taken for dead, and wakes up, the client is served again: its events come after that `on_close`.
 
-#![warn(missing_docs)]
 // The push API and webhooks use parts of the modules below them that nothing else uses.
 #![cfg_attr(not(all(feature = "push", feature = "webhook")), allow(dead_code))]
 

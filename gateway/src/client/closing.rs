@@ -71,7 +71,7 @@ pub(crate) async fn finish<D: Decoder>(host: &impl Host, client: &Arc<Client>, l
 /// Logs why a client is closed for what it sent; many such clients do not flood the log.
 fn log_refusal(host: &impl Host, client: &Client, close: &ClientClose) {
     if let Some(unlogged) = host.refusals().take() {
-        let (id, peer) = (host.client_id(client), client.profile.handshake().peer);
+        let (id, peer) = (host.client_id(client), client.profile.handshake().peer());
         tracing::info!(client = %id, peer, cause = ?close.cause, reason = close.reason, unlogged, "closed a client");
     }
 }

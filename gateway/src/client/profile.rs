@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use meepo_proto::PackedHandshake;
 use meepo_proto::link::{Attach, Handshake, SessionChanged};
 use parking_lot::Mutex;
-use prost::Message as _;
 
 /// The facts that workers know of a client. They outlive the client until a worker has handled the event of its end.
 #[derive(Debug)]
 pub(crate) struct Profile {
-    /// Encoded: workers have to be told it only when one begins to serve the client, and in one piece it takes less room.
-    handshake: Box<[u8]>,
+    /// How the client came.
+    handshake: PackedHandshake,
     /// The session: a small map that workers read and write.
     pub(crate) session: Mutex<BTreeMap<String, String>>,
     /// A worker asked that the client is not read.
@@ -26,15 +26,15 @@ impl Profile {
     /// The profile of a client that came just now.
     pub(crate) fn new(handshake: &Handshake) -> Self {
         Self {
-            handshake: handshake.encode_to_vec().into(),
+            handshake: handshake.into(),
             session: Mutex::default(),
             paused: AtomicBool::new(false),
         }
     }
 
     /// How the client came.
-    pub(crate) fn handshake(&self) -> Handshake {
-        Handshake::decode(&*self.handshake).expect("the handshake was encoded when the client came")
+    pub(crate) fn handshake(&self) -> &PackedHandshake {
+        &self.handshake
     }
 
     /// Whether a worker asked that the client is not read.
@@ -70,7 +70,7 @@ impl Profile {
     pub(crate) fn attach(&self) -> Attach {
         let session = self.session.lock().clone();
         Attach {
-            handshake: Some(self.handshake()),
+            handshake: Some(self.handshake.unpack()),
             session,
             paused: self.is_paused(),
         }

@@ -25,8 +25,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub struct SentRequest {
     /// When, just before it was sent.
     pub sent: Duration,
-    /// The term in it; 0 while none is settled.
-    pub term: u64,
+    /// The term in it, once that is settled.
+    pub term: Option<u64>,
 }
 
 /// How far a claim is.
@@ -47,7 +47,7 @@ pub enum ClaimPhase {
 pub struct Claim {
     answers: Vec<RegistryAnswer>,
     phase: ClaimPhase,
-    term: u64,
+    term: Option<u64>,
 }
 
 /// The latest answer of one registry.
@@ -71,7 +71,7 @@ impl Claim {
         Self {
             answers: vec![RegistryAnswer::default(); registries],
             phase: ClaimPhase::Asking,
-            term: 0,
+            term: None,
         }
     }
 
@@ -83,8 +83,8 @@ impl Claim {
         self.phase
     }
 
-    /// The term to ask with: none as long as it is not settled.
-    pub fn term(&self) -> u64 {
+    /// The term to ask with, once it is settled.
+    pub fn term(&self) -> Option<u64> {
         self.term
     }
 
@@ -127,7 +127,7 @@ impl Claim {
             return;
         }
         // Registries that share a store know whether the holder still has the name: its key is gone, or another one is there.
-        if answer.shared && asked.term != 0 && answer.grant.is_none_or(|grant| grant.term != self.term) {
+        if answer.shared && asked.term.is_some() && answer.grant.is_none_or(|grant| Some(grant.term) != self.term) {
             self.phase = ClaimPhase::Lost;
             return;
         }
@@ -137,13 +137,13 @@ impl Claim {
         let time = Duration::from_millis(grant.time_ms.into()).min(LONGEST);
         known.until = known.until.max(asked.sent + time * COUNTED / 10);
         known.shared = answer.shared;
-        known.told |= asked.term != 0;
-        if asked.term == 0 {
+        known.told |= asked.term.is_some();
+        if asked.term.is_none() {
             known.term = grant.term;
         }
         if phase == ClaimPhase::Asking && self.are_enough(|known| now < known.until) {
             let granted = self.answers.iter().filter(|known| now < known.until);
-            self.term = granted.map(|known| known.term).max().unwrap_or_default();
+            self.term = granted.map(|known| known.term).max();
             self.phase = ClaimPhase::Telling;
         } else if phase == ClaimPhase::Telling && self.are_enough(|known| known.told) {
             self.phase = ClaimPhase::Held;
@@ -200,7 +200,7 @@ mod tests {
         claim.answer(1, at(1), asked[1], &answer(false, 99));
         assert_eq!(claim.open(), [0, 2]);
         claim.answer(2, at(1), asked[2], &answer(true, 7));
-        assert_eq!((claim.phase(at(1)), claim.term()), (ClaimPhase::Telling, 7));
+        assert_eq!((claim.phase(at(1)), claim.term()), (ClaimPhase::Telling, Some(7)));
         let asked: Vec<_> = (0..3).map(|registry| claim.ask(registry, at(2))).collect();
         claim.answer(0, at(3), asked[0], &answer(true, 7));
         assert_eq!(claim.phase(at(3)), ClaimPhase::Telling);
@@ -250,7 +250,7 @@ mod tests {
         let asked = claim.ask(1, at(0));
         claim.answer(1, at(0), asked, &shared(true, 12));
         let asked = claim.ask(2, at(0));
-        assert_eq!(asked.term, 12);
+        assert_eq!(asked.term, Some(12));
         claim.answer(2, at(0), asked, &shared(true, 12));
         assert_eq!(claim.phase(at(8)), ClaimPhase::Held);
         let mut other = claim.clone();
@@ -273,7 +273,7 @@ mod tests {
     /// Held at all three of three, with the term 7, until second 9.
     fn held() -> Claim {
         let mut claim = Claim::new(3);
-        for term in [0, 7] {
+        for term in [None, Some(7)] {
             let asked: Vec<_> = (0..3).map(|registry| claim.ask(registry, at(0))).collect();
             assert_eq!(asked[0].term, term);
             for (registry, asked) in asked.into_iter().enumerate() {

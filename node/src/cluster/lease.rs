@@ -209,7 +209,7 @@ impl Attempt {
         let request = HoldRequest {
             name: self.name.clone(),
             holder: self.holder,
-            term: (sent.term != 0).then_some(sent.term),
+            term: sent.term,
         };
         let call = self.membership.call(registry, ANSWER_TIME, async |mut client| {
             client.hold(request).await.map(tonic::Response::into_inner)
@@ -223,7 +223,8 @@ impl Attempt {
     fn keep(self: Arc<Self>) -> HeldLease {
         let (term, end) = {
             let claim = self.claim();
-            (claim.term(), claim.until())
+            let term = claim.term().expect("a name that is held has a term");
+            (term, claim.until())
         };
         let (sender, until) = watch::channel(end);
         let sender = Arc::new(sender);

@@ -19,7 +19,6 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::acceptor::Acceptor;
 use crate::cluster::local::LocalStream;
-pub use crate::error_text::with_causes as causes;
 use crate::observe::quota::REFUSALS;
 use crate::observe::stats::CommonFigures;
 

@@ -44,7 +44,7 @@ fn run(program: &Master) -> ExitCode {
         "reload" => commands::reload(program, &options),
         "status" => commands::status(program, &options, matches.get_flag("json"), matches.get_flag("watch")),
         "kill" => commands::kill(program, &options),
-        _ => commands::check(program, &options, matches.get_flag("takeover")),
+        _ => commands::check(program, &options, matches.get_flag("exec-state")),
     }
 }
 
@@ -83,8 +83,8 @@ fn command(program: &Master) -> Command {
         .action(ArgAction::SetTrue)
         .help("Print it each second, until ^C");
     // A master asks another binary so before it becomes that binary.
-    let takeover = Arg::new("takeover")
-        .long("takeover")
+    let exec_state = Arg::new("exec-state")
+        .long("exec-state")
         .action(ArgAction::SetTrue)
         .hide(true);
     Command::new(program.name.clone())
@@ -110,7 +110,7 @@ fn command(program: &Master) -> Command {
         .subcommand(
             Command::new("check")
                 .about("Check the configuration and print the settings in force")
-                .args([&only, &takeover]),
+                .args([&only, &exec_state]),
         )
         .after_help(
             "Exit codes: 0 done, 1 failed, 3 not running (status),\n\

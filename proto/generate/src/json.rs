@@ -120,9 +120,9 @@ impl Attributes {
     fn of_reply(field: &FieldDescriptorProto) -> Self {
         let mut all = Self::default();
         if field.r#type() == Type::Enum {
-            let written = r#"serialize_with = "crate::push::delivery", skip_serializing_if = "Option::is_none""#;
+            let written = r#"serialize_with = "crate::push::receipt", skip_serializing_if = "Option::is_none""#;
             all.serde.push(written.into());
-            all.schemars.push(r#"with = "Delivery""#.into());
+            all.schemars.push(r#"with = "Receipt""#.into());
         }
         all
     }

@@ -101,13 +101,13 @@ pub struct SendReply {
     #[prost(string, repeated, tag = "2")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What became of the message. Only set if the request has `confirm`.
-    #[prost(enumeration = "Delivery", optional, tag = "3")]
+    #[prost(enumeration = "Receipt", optional, tag = "3")]
     #[serde(
-        serialize_with = "crate::push::delivery",
+        serialize_with = "crate::push::receipt",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(with = "Delivery")]
-    pub delivery: ::core::option::Option<i32>,
+    #[schemars(with = "Receipt")]
+    pub receipt: ::core::option::Option<i32>,
 }
 /// What became of a command. It was carried out, except where a field says otherwise.
 #[derive(serde::Serialize, schemars::JsonSchema)]
@@ -483,7 +483,7 @@ pub struct GroupsReply {
 #[serde(rename_all = "snake_case")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
-pub enum Delivery {
+pub enum Receipt {
     /// The gateway did not reply in time: the client may read slowly, or the link may have ended.
     Unknown = 0,
     /// The operating system of the gateway has taken the whole message for the client's connection. It may still be on its way.
@@ -495,28 +495,28 @@ pub enum Delivery {
     /// The gateway has refused the message.
     Refused = 4,
 }
-impl Delivery {
+impl Receipt {
     /// String value of the enum field names used in the ProtoBuf definition.
     ///
     /// The values are not transformed in any way and thus are considered stable
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Unknown => "DELIVERY_UNKNOWN",
-            Self::Delivered => "DELIVERY_DELIVERED",
-            Self::Gone => "DELIVERY_GONE",
-            Self::Full => "DELIVERY_FULL",
-            Self::Refused => "DELIVERY_REFUSED",
+            Self::Unknown => "RECEIPT_UNKNOWN",
+            Self::Delivered => "RECEIPT_DELIVERED",
+            Self::Gone => "RECEIPT_GONE",
+            Self::Full => "RECEIPT_FULL",
+            Self::Refused => "RECEIPT_REFUSED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "DELIVERY_UNKNOWN" => Some(Self::Unknown),
-            "DELIVERY_DELIVERED" => Some(Self::Delivered),
-            "DELIVERY_GONE" => Some(Self::Gone),
-            "DELIVERY_FULL" => Some(Self::Full),
-            "DELIVERY_REFUSED" => Some(Self::Refused),
+            "RECEIPT_UNKNOWN" => Some(Self::Unknown),
+            "RECEIPT_DELIVERED" => Some(Self::Delivered),
+            "RECEIPT_GONE" => Some(Self::Gone),
+            "RECEIPT_FULL" => Some(Self::Full),
+            "RECEIPT_REFUSED" => Some(Self::Refused),
             _ => None,
         }
     }

@@ -217,7 +217,7 @@ impl World {
                     };
                     let clock = registry.clock.at(self.now);
                     let Some(leases) = &mut registry.leases else { continue };
-                    let term = (asked.term != 0).then_some(Term(asked.term));
+                    let term = asked.term.map(Term);
                     let granted = leases
                         .hold(NAME, HolderId(id), term, clock, wall)
                         .expect("there is room");
@@ -270,6 +270,7 @@ impl World {
         let failed = phase == Phase::Lost || (phase != Phase::Held && holder.round == Some(phase) && over);
         let due = holder.round != Some(phase) || (phase == Phase::Held && now > holder.asked_at + RENEWAL);
         if phase == Phase::Held {
+            let term = term.expect("a name that is held has a term");
             if self.begun.insert(id) {
                 assert!(
                     term > self.largest_term,

@@ -44,7 +44,7 @@ impl Call for SendRequest {
         Ok(SendReply {
             gone: ids(&outcome.gone),
             missing: names(&outcome.missing),
-            delivery: None,
+            receipt: None,
         })
     }
 }
@@ -71,18 +71,18 @@ async fn confirm(cluster: &Cluster, to: Target, message: Message) -> Result<Send
     } else if cluster.gateways().away.contains(&id.gateway) {
         return Err(Problem::unanswered(&[id.gateway]));
     }
-    let delivery = match cluster.client(id).send_and_confirm(message).await {
-        crate::Receipt::Delivered => Delivery::Delivered,
-        crate::Receipt::Gone => Delivery::Gone,
-        crate::Receipt::Full => Delivery::Full,
-        crate::Receipt::Refused => Delivery::Refused,
-        crate::Receipt::Unknown => Delivery::Unknown,
+    let receipt = match cluster.client(id).send_and_confirm(message).await {
+        crate::Receipt::Delivered => Receipt::Delivered,
+        crate::Receipt::Gone => Receipt::Gone,
+        crate::Receipt::Full => Receipt::Full,
+        crate::Receipt::Refused => Receipt::Refused,
+        crate::Receipt::Unknown => Receipt::Unknown,
     };
-    let gone = (delivery == Delivery::Gone).then_some(id);
+    let gone = (receipt == Receipt::Gone).then_some(id);
     Ok(SendReply {
         gone: ids(&Vec::from_iter(gone)),
         missing: Vec::new(),
-        delivery: Some(delivery.into()),
+        receipt: Some(receipt.into()),
     })
 }
 

@@ -8,6 +8,7 @@ mod push;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use meepo_node::config::bytes;
 use meepo_node::{Config, ConfigError};
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +82,7 @@ impl WorkerSection {
         Limits {
             handler_timeout: self.handler_timeout,
             query_timeout: self.query_timeout,
-            send_queue: usize::try_from(self.send_queue.as_u64()).unwrap_or(usize::MAX),
+            send_queue: bytes(self.send_queue),
         }
     }
 

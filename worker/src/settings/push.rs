@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
+use meepo_node::config::bytes;
 use meepo_node::secret::Tokens;
 use meepo_node::{Config, ConfigError, Listen};
 use serde::{Deserialize, Serialize};
@@ -80,7 +81,7 @@ impl PushSection {
         PushSettings {
             address,
             tokens,
-            max_request: usize::try_from(self.max_request.as_u64()).unwrap_or(usize::MAX),
+            max_request: bytes(self.max_request),
             max_requests: self.max_requests,
         }
     }

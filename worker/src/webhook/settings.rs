@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper_rustls::ConfigBuilderExt;
+use meepo_node::config::bytes;
 use meepo_node::{Config, ConfigError};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -138,7 +139,7 @@ impl WebhookSection {
             connections: self.connections,
             attempts: self.attempts,
             retry: (self.retry_min, self.retry_max),
-            max_response: usize::try_from(self.max_response.as_u64()).unwrap_or(usize::MAX),
+            max_response: bytes(self.max_response),
         })
     }
 

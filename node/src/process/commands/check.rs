@@ -9,9 +9,9 @@ use crate::process::terminal::{USAGE, complain, print};
 
 /// Checks the configuration. Prints the settings in force; for a master that is about to become this binary, the version of
 /// the state that this binary can take over.
-pub(crate) fn check(program: &Master, options: &Options, takeover: bool) -> ExitCode {
+pub(crate) fn check(program: &Master, options: &Options, for_exec: bool) -> ExitCode {
     match Setup::read(program, options) {
-        Ok(_) if takeover => {
+        Ok(_) if for_exec => {
             print(exec_state::VERSION);
             ExitCode::SUCCESS
         }

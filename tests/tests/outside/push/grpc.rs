@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use meepo_proto::push::{self as api, Delivery};
+use meepo_proto::push::{self as api, Receipt};
 use meepo_tests::{Cluster, Incoming, wait_for};
 use tonic::{Code, Request, Status};
 
@@ -139,7 +139,7 @@ async fn every_call_works_over_grpc() {
     let mut confirmed = to(only_ann.clone(), "sure").into_inner();
     confirmed.confirm = true;
     let confirmed = push.send(ask(confirmed)).await.expect("it works").into_inner();
-    assert_eq!(confirmed.delivery(), Delivery::Delivered);
+    assert_eq!(confirmed.receipt(), Receipt::Delivered);
     assert_eq!(ann.text().await, "sure");
 
     let unbind = api::UnbindRequest { clients: ids.clone() };

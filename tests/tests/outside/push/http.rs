@@ -111,7 +111,7 @@ async fn every_call_works_over_http() {
         json!({"to": {"clients": [bob_id]}, "text": "sure", "confirm": true}),
     )
     .await;
-    assert_eq!(confirmed, json!({"gone": [], "missing": [], "delivery": "delivered"}));
+    assert_eq!(confirmed, json!({"gone": [], "missing": [], "receipt": "delivered"}));
     assert_eq!(bob.text().await, "sure");
 
     clean(here, "/api/leave", json!({"clients": [ann_id], "group": "red"})).await;

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-use meepo_proto::link as wire;
-use prost::{decode_length_delimiter, encode_length_delimiter, length_delimiter_len};
+use meepo_proto::{PackedHandshake, link as wire};
 
 use super::close::cut;
 
@@ -22,92 +20,47 @@ use super::close::cut;
 /// # assert_eq!(hello.query_value("y"), None);
 /// ```
 #[derive(Clone, Default)]
-pub struct Hello {
-    /// Peer, protocol, path, query, then name and value of each header, each with its length before it. In one allocation,
-    /// since every client that is served has one.
-    packed: Box<[u8]>,
-}
-
-/// The parts that every handshake has.
-const PEER: usize = 0;
-const PROTOCOL: usize = 1;
-const PATH: usize = 2;
-const QUERY: usize = 3;
-const HEADERS: usize = 4;
+pub struct Hello(PackedHandshake);
 
 impl Hello {
     /// A handshake without path, query and headers, for tests of a handler's own parts.
-    pub fn new(peer: impl Into<String>, protocol: impl Into<String>) -> Self {
-        let (peer, protocol) = (peer.into(), protocol.into());
-        Self::pack(&[peer.as_bytes(), protocol.as_bytes(), b"", b""])
+    pub fn new(peer: impl AsRef<str>, protocol: impl AsRef<str>) -> Self {
+        Self(PackedHandshake::new(peer.as_ref(), protocol.as_ref()))
     }
 
     /// The same with another path.
-    pub fn with_path(self, path: impl Into<String>) -> Self {
-        self.with(PATH, path.into().as_bytes())
+    pub fn with_path(self, path: impl AsRef<str>) -> Self {
+        Self(self.0.with_path(path.as_ref()))
     }
 
     /// The same with another query.
-    pub fn with_query(self, query: impl Into<String>) -> Self {
-        self.with(QUERY, query.into().as_bytes())
+    pub fn with_query(self, query: impl AsRef<str>) -> Self {
+        Self(self.0.with_query(query.as_ref()))
     }
 
     /// The same with one header more.
-    pub fn with_header(self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        let (name, value) = (name.into(), value.into());
-        let parts = self.complete();
-        Self::pack(&[&parts[..], &[name.as_bytes(), &value]].concat())
-    }
-
-    fn with(self, at: usize, part: &[u8]) -> Self {
-        let mut parts = self.complete();
-        parts[at] = part;
-        Self::pack(&parts)
-    }
-
-    /// All parts: those that every handshake has are there, be they empty.
-    fn complete(&self) -> Vec<&[u8]> {
-        let mut parts: Vec<_> = self.parts().collect();
-        parts.resize(parts.len().max(HEADERS), b"");
-        parts
-    }
-
-    fn pack(parts: &[&[u8]]) -> Self {
-        let size = parts.iter().map(|part| length_delimiter_len(part.len()) + part.len());
-        let mut packed = Vec::with_capacity(size.sum());
-        for part in parts {
-            encode_length_delimiter(part.len(), &mut packed).expect("a vector grows");
-            packed.extend_from_slice(part);
-        }
-        Self { packed: packed.into() }
-    }
-
-    fn parts(&self) -> Parts<'_> {
-        Parts(&self.packed)
-    }
-
-    fn text(&self, at: usize) -> &str {
-        text(self.parts().nth(at).unwrap_or_default())
+    pub fn with_header(self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        Self(self.0.with_header(name.as_ref(), value.as_ref()))
     }
 
     /// The client's address and port.
     pub fn peer(&self) -> &str {
-        self.text(PEER)
+        self.0.peer()
     }
 
     /// The protocol of the listener that the client came to: `ws` or `line`.
     pub fn protocol(&self) -> &str {
-        self.text(PROTOCOL)
+        self.0.protocol()
     }
 
     /// The path of the WebSocket request. Empty for other protocols.
     pub fn path(&self) -> &str {
-        self.text(PATH)
+        self.0.path()
     }
 
     /// The query of the WebSocket request: what follows the `?`, as it was sent. Empty for other protocols.
     pub fn query(&self) -> &str {
-        self.text(QUERY)
+        self.0.query()
     }
 
     /// The first value of a key in the query, decoded. A key without `=` has the empty value.
@@ -124,30 +77,8 @@ impl Hello {
 
     /// All headers in the order in which they came.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let mut parts = self.parts();
-        // Their names and values are behind these.
-        let _ = parts.nth(HEADERS - 1);
-        std::iter::from_fn(move || Some((text(parts.next()?), parts.next()?)))
+        self.0.headers()
     }
-}
-
-/// The parts of a packed handshake.
-struct Parts<'a>(&'a [u8]);
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let length = decode_length_delimiter(&mut self.0).ok()?;
-        let (part, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(part)
-    }
-}
-
-/// A part that was packed as text.
-fn text(part: &[u8]) -> &str {
-    std::str::from_utf8(part).unwrap_or_default()
 }
 
 /// The first value of a key in a query or a form, decoded. The empty key has none.
@@ -160,21 +91,7 @@ pub(crate) fn value_of(pairs: &str, key: &str) -> Option<String> {
 
 impl From<wire::Handshake> for Hello {
     fn from(handshake: wire::Handshake) -> Self {
-        let wire::Handshake {
-            peer,
-            protocol,
-            path,
-            query,
-            headers,
-        } = &handshake;
-        let mut parts = Vec::with_capacity(HEADERS + 2 * headers.len());
-        parts.extend([peer, protocol, path, query].map(|part| part.as_bytes()));
-        parts.extend(
-            headers
-                .iter()
-                .flat_map(|header| [header.name.as_bytes(), &header.value]),
-        );
-        Self::pack(&parts)
+        Self((&handshake).into())
     }
 }
 
@@ -240,6 +157,8 @@ impl std::error::Error for Reject {}
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]

@@ -23,11 +23,11 @@ use crate::process::setup::Options;
 use crate::sys;
 
 /// Names the descriptor that has the [`ExecState`]. It has no double underscore: it is no setting.
-pub(super) const VARIABLE: &str = "MEEPO_TAKEOVER";
+pub(super) const VARIABLE: &str = "MEEPO_EXEC_STATE";
 
 /// The answer of a binary that can take over from this one. The number counts up when [`ExecState`] changes, or the dialogue
 /// between masters and children: the children of the former binary stay for a while.
-pub(crate) const VERSION: &str = "meepo takeover 3\n";
+pub(crate) const VERSION: &str = "meepo exec state 3\n";
 
 /// All that a master knows. Descriptors are numbers here.
 #[derive(Serialize, Deserialize)]

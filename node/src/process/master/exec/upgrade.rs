@@ -43,7 +43,7 @@ impl Supervisor<'_> {
     /// Has the new binary check the configuration, and say that it can read the state of this one.
     fn check_binary(&self) -> Result<(), String> {
         let mut check = Command::new(self.binary.path());
-        check.args(self.binary.prefix()).args(["check", "--takeover"]);
+        check.args(self.binary.prefix()).args(["check", "--exec-state"]);
         if let Some(file) = &self.options.config {
             check.arg("-c").arg(file);
         } else {
@@ -72,7 +72,7 @@ impl Supervisor<'_> {
 
     fn become_binary(&mut self, callers: &[CallerId]) -> Result<std::convert::Infallible, String> {
         let (state, descriptors) = self.exec_state(callers);
-        let memory = memfd_create(c"meepo-takeover", MFdFlags::empty()).map_err(|error| error.to_string())?;
+        let memory = memfd_create(c"meepo-exec-state", MFdFlags::empty()).map_err(|error| error.to_string())?;
         let text = serde_json::to_vec(&state).map_err(|error| error.to_string())?;
         let mut file = std::fs::File::from(memory);
         file.write_all(&text).map_err(|error| error.to_string())?;
