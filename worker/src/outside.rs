@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meepo_node::secret::SecretHeader;
 use meepo_node::{Membership, NodeSection};
-use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::query::Body as Query;
 use meepo_proto::registry::{Kind, Node};
 use meepo_proto::{WorkerId, link as wire};
 use tokio::sync::{mpsc, watch};
@@ -161,8 +161,8 @@ impl Outside {
     /// not be reached.
     pub async fn flush(&self) -> Result<(), OutsideError> {
         // The reply comes once all is carried out that was sent before the query.
-        let question = |_| Some(Question::Barrier(wire::Barrier {}));
-        match self.cluster.ask(question, |_, _| true).await.len() {
+        let query = |_| Some(Query::Barrier(wire::Barrier {}));
+        match self.cluster.ask(query, |_, _| true).await.len() {
             0 => {}
             missing => return Err(OutsideError::Missing(missing)),
         }

@@ -10,7 +10,7 @@ use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::client::{Client, frame};
-use super::record::{self, Kind, decide};
+use super::record::{self, RecordKind, decide};
 
 const LISTENER: Token = Token(usize::MAX);
 const LINK: Token = Token(usize::MAX - 1);
@@ -111,21 +111,21 @@ impl Front {
         };
         client.flush();
         let result = client.read(scratch, |payload| {
-            record::push(records, Kind::Message, number as u32, payload);
+            record::push(records, RecordKind::Message, number as u32, payload);
         });
         if result.is_err() {
             self.clients[number] = None;
         }
     }
 
-    fn carry_out(&mut self, kind: Kind, number: usize, payload: &[u8]) {
+    fn carry_out(&mut self, kind: RecordKind, number: usize, payload: &[u8]) {
         match kind {
-            Kind::Join => self
+            RecordKind::Join => self
                 .groups
                 .entry(record::group(payload).into())
                 .or_default()
                 .push(number),
-            Kind::Message => {
+            RecordKind::Message => {
                 let Some(Some(client)) = self.clients.get_mut(number) else {
                     return;
                 };
@@ -136,10 +136,10 @@ impl Front {
                     self.listed.push(number);
                 }
             }
-            Kind::Publish | Kind::Others => {
+            RecordKind::Publish | RecordKind::Others => {
                 self.frame.clear();
                 frame(payload, &mut self.frame);
-                let but = (kind == Kind::Others).then_some(number);
+                let but = (kind == RecordKind::Others).then_some(number);
                 let members = self.groups.get(record::group(payload)).into_iter().flatten();
                 for member in members.filter(|member| Some(**member) != but) {
                     if let Some(client) = &mut self.clients[*member] {
@@ -171,7 +171,7 @@ impl Link {
     }
 
     /// Reads all records that are there. Error: the back has ended.
-    fn read(&mut self, scratch: &mut [u8], mut on: impl FnMut(Kind, u32, &[u8])) -> io::Result<()> {
+    fn read(&mut self, scratch: &mut [u8], mut on: impl FnMut(RecordKind, u32, &[u8])) -> io::Result<()> {
         loop {
             let length = match self.stream.read(scratch) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

@@ -4,7 +4,7 @@ const HEAD: usize = 9;
 
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     /// From the front: a client's message. From the back: a message to that client.
     Message,
     /// The client becomes a member of a group.
@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 /// Appends a record.
-pub(super) fn push(out: &mut Vec<u8>, kind: Kind, client: u32, payload: &[u8]) {
+pub(super) fn push(out: &mut Vec<u8>, kind: RecordKind, client: u32, payload: &[u8]) {
     out.extend_from_slice(&(payload.len() as u32).to_ne_bytes());
     out.extend_from_slice(&client.to_ne_bytes());
     out.push(kind as u8);
@@ -24,17 +24,17 @@ pub(super) fn push(out: &mut Vec<u8>, kind: Kind, client: u32, payload: &[u8]) {
 }
 
 /// Gives each complete record to `on`, and returns how many bytes they had.
-pub(super) fn each(input: &[u8], mut on: impl FnMut(Kind, u32, &[u8])) -> usize {
+pub(super) fn each(input: &[u8], mut on: impl FnMut(RecordKind, u32, &[u8])) -> usize {
     let mut used = 0;
     while let Some((head, rest)) = input[used..].split_first_chunk::<HEAD>() {
         let [a, b, c, d, e, f, g, h, kind] = *head;
         let length = u32::from_ne_bytes([a, b, c, d]) as usize;
         let Some(payload) = rest.get(..length) else { break };
         let kind = match kind {
-            0 => Kind::Message,
-            1 => Kind::Join,
-            2 => Kind::Publish,
-            _ => Kind::Others,
+            0 => RecordKind::Message,
+            1 => RecordKind::Join,
+            2 => RecordKind::Publish,
+            _ => RecordKind::Others,
         };
         on(kind, u32::from_ne_bytes([e, f, g, h]), payload);
         used += HEAD + length;
@@ -52,12 +52,12 @@ pub(super) fn group(payload: &[u8]) -> &[u8] {
 }
 
 /// What a client's message asks for.
-pub(super) fn decide(payload: &[u8]) -> Kind {
+pub(super) fn decide(payload: &[u8]) -> RecordKind {
     match payload.first() {
-        Some(b'J') => Kind::Join,
-        Some(b'P' | b'G') => Kind::Publish,
-        Some(b'O') => Kind::Others,
-        _ => Kind::Message,
+        Some(b'J') => RecordKind::Join,
+        Some(b'P' | b'G') => RecordKind::Publish,
+        Some(b'O') => RecordKind::Others,
+        _ => RecordKind::Message,
     }
 }
 
@@ -77,9 +77,9 @@ mod tests {
     #[test]
     fn records_come_whole_or_not_at_all() {
         let mut bytes = Vec::new();
-        push(&mut bytes, Kind::Message, 7, b"hello");
-        push(&mut bytes, Kind::Join, 8, b"");
-        push(&mut bytes, Kind::Publish, u32::MAX, b"P");
+        push(&mut bytes, RecordKind::Message, 7, b"hello");
+        push(&mut bytes, RecordKind::Join, 8, b"");
+        push(&mut bytes, RecordKind::Publish, u32::MAX, b"P");
         let whole = bytes.len();
         bytes.extend_from_slice(&[200, 0, 0, 0, 1]);
         let mut got = Vec::new();
@@ -90,9 +90,9 @@ mod tests {
         assert_eq!(
             got,
             [
-                (Kind::Message, 7, b"hello".to_vec()),
-                (Kind::Join, 8, Vec::new()),
-                (Kind::Publish, u32::MAX, b"P".to_vec())
+                (RecordKind::Message, 7, b"hello".to_vec()),
+                (RecordKind::Join, 8, Vec::new()),
+                (RecordKind::Publish, u32::MAX, b"P".to_vec())
             ]
         );
     }

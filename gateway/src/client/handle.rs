@@ -37,11 +37,11 @@ pub(crate) struct Client {
     pub(crate) wake: Waker,
     /// Absent until a WebSocket handshake is complete.
     socket: OnceLock<TcpStream>,
-    state: Mutex<State>,
+    state: Mutex<ClientState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ClientState {
     outbox: Outbox,
     admission: Admission,
     phase: Phase,
@@ -141,7 +141,7 @@ impl Client {
             send_buffer,
             wake: Waker::default(),
             socket: socket.map_or_else(OnceLock::new, OnceLock::from),
-            state: Mutex::new(State {
+            state: Mutex::new(ClientState {
                 outbox: Outbox::default(),
                 admission: Admission::Asked(verdict),
                 phase: Phase::Open,
@@ -271,20 +271,20 @@ impl Client {
     }
 
     /// The send buffer is full if the socket takes no more and all of the buffer is used.
-    fn check_full(&self, state: &mut State) {
+    fn check_full(&self, state: &mut ClientState) {
         if state.writing.is_blocked() && state.outbox.bytes() >= self.send_buffer {
             self.fill(state);
         }
     }
 
     /// The client's own task tells workers: whoever sends to it holds locks.
-    fn fill(&self, state: &mut State) {
+    fn fill(&self, state: &mut ClientState) {
         if state.send_buffer.fill() {
             self.wake.wake();
         }
     }
 
-    fn is_over(&self, state: &State, len: usize) -> bool {
+    fn is_over(&self, state: &ClientState, len: usize) -> bool {
         // The clock is not read for a client that keeps up.
         if !state.outbox.would_exceed(self.send_buffer, len) {
             return false;
@@ -337,16 +337,16 @@ impl Client {
     }
 
     /// Whether the client can be written to: a client that is not let in is written nothing but why.
-    fn may_write(&self, state: &State) -> bool {
+    fn may_write(&self, state: &ClientState) -> bool {
         self.socket.get().is_some() && !state.admission.is_asked()
     }
 
-    fn flush_locked(&self, state: &mut State) {
+    fn flush_locked(&self, state: &mut ClientState) {
         self.write_locked(state, None);
     }
 
     /// Writes as much as the socket takes of the frames that wait, and of one more.
-    fn write_locked(&self, state: &mut State, last: Option<Bytes>) {
+    fn write_locked(&self, state: &mut ClientState, last: Option<Bytes>) {
         let was_blocked = state.writing.begin();
         let Some(socket) = self.socket.get().filter(|_| self.may_write(state)) else {
             if let Some(last) = last {
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn an_idle_client_takes_no_more_than_it_did() {
-        assert_eq!((size_of::<State>(), size_of::<Client>()), (96, 216));
+        assert_eq!((size_of::<ClientState>(), size_of::<Client>()), (96, 216));
         assert_eq!((size_of::<Profile>(), size_of::<Outbox>()), (56, 56));
     }
 }

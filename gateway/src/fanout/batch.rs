@@ -6,7 +6,7 @@ use meepo_proto::link::Target;
 
 use crate::client::codec::Codec;
 use crate::fanout::client_registry::ClientRegistry;
-use crate::fanout::message::{Frames, OutboundMessage};
+use crate::fanout::message::{EncodedFrames, OutboundMessage};
 
 /// One message or several for one target. Each message may leave out some of the target's clients.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Batch {
     bytes: usize,
     /// Bytes of all payloads and exceptions.
     weight: usize,
-    frames: Frames,
+    frames: EncodedFrames,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Batch {
             messages: Vec::new(),
             bytes: 0,
             weight: 0,
-            frames: Frames::default(),
+            frames: EncodedFrames::default(),
         };
         let except = std::mem::take(&mut batch.target.except);
         let except_uids = std::mem::take(&mut batch.target.except_uids);

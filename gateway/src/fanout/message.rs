@@ -11,14 +11,14 @@ use crate::client::codec::{CODECS, Codec};
 pub(crate) struct OutboundMessage {
     payload: Bytes,
     binary: bool,
-    frames: Frames,
+    frames: EncodedFrames,
 }
 
 /// Frames of the same content, one for each client protocol, made when they are asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Frames([OnceCell<Bytes>; CODECS]);
+pub(crate) struct EncodedFrames([OnceCell<Bytes>; CODECS]);
 
-impl Frames {
+impl EncodedFrames {
     /// The frame for a protocol.
     pub(crate) fn get_or_encode(&self, codec: &Codec, encode: impl FnOnce() -> Bytes) -> &Bytes {
         self.0[codec.index].get_or_init(encode)
@@ -31,7 +31,7 @@ impl OutboundMessage {
         Self {
             payload,
             binary,
-            frames: Frames::default(),
+            frames: EncodedFrames::default(),
         }
     }
 

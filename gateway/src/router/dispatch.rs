@@ -29,7 +29,7 @@ pub(crate) struct Dispatch {
     pub(super) send_buffer: usize,
     pub(super) stats: &'static GatewayFigures,
     pub(super) last_link: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<RouterState>,
     /// Too much waits for workers: no client is read.
     full: AtomicBool,
     /// Somebody waits until every event is done.
@@ -42,7 +42,7 @@ pub(crate) struct Dispatch {
 
 /// One lock for all of it, so that a link sees events in the order of their numbers.
 #[derive(Debug)]
-struct State {
+struct RouterState {
     router: Router,
     /// Decisions of the router that are not carried out yet. Empty between transitions; kept for its memory.
     outputs: Vec<Output>,
@@ -69,7 +69,7 @@ impl Dispatch {
             max_deliveries: MAX_DELIVERIES,
             max_returns: MAX_RETURNS,
         };
-        let state = State {
+        let state = RouterState {
             router: Router::new(bounds),
             outputs: Vec::new(),
             effects: Effects::default(),
@@ -90,7 +90,7 @@ impl Dispatch {
     /// The one way to change the router: locks it, lets `change` do so, and carries out what the router decided.
     pub(super) fn transition<R>(&self, change: impl FnOnce(&mut Router, &mut Vec<Output>, &mut Effects) -> R) -> R {
         let mut state = self.state.lock();
-        let State {
+        let RouterState {
             router,
             outputs,
             effects,

@@ -138,7 +138,7 @@ impl Drop for HeldLease {
 impl Membership {
     /// Waits until this process alone has a name, which has from 1 to 128 bytes. None when the token is cancelled first.
     pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Option<HeldLease> {
-        let mut outage = Outage::default();
+        let mut outage = MajorityOutage::default();
         let mut backoff = Backoff::steady(PAUSE);
         loop {
             let attempt = Arc::new(Attempt {
@@ -293,12 +293,12 @@ impl Attempt {
 
 /// Since when not enough registries have answered.
 #[derive(Debug, Default)]
-struct Outage {
+struct MajorityOutage {
     since: Option<Instant>,
     logged: Option<Instant>,
 }
 
-impl Outage {
+impl MajorityOutage {
     fn saw(&mut self, name: &str, unreached: Option<Unreached>) {
         let Some(Unreached {
             answered,

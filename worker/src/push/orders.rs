@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
-use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::query::Body as Query;
 use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, ClientNumber, GatewayId};
 use tokio::time::{Instant, timeout_at};
@@ -105,8 +105,8 @@ impl<'a> Orders<'a> {
         let mut asked = Vec::new();
         for (gateway, part) in std::mem::take(&mut self.parts) {
             let who = (!part.clients.is_empty()).then(|| who(&part.clients, wanted));
-            let barrier = Question::Barrier(wire::Barrier {});
-            let questions = match (who, last) {
+            let barrier = Query::Barrier(wire::Barrier {});
+            let queries = match (who, last) {
                 (Some(who), true) => {
                     let who = part.link.ask(who);
                     part.tell();
@@ -118,11 +118,11 @@ impl<'a> Orders<'a> {
                     [asked, None]
                 }
             };
-            asked.push((gateway, part.clients, questions));
+            asked.push((gateway, part.clients, queries));
         }
-        let replies = asked.into_iter().map(async |(gateway, clients, questions)| {
+        let replies = asked.into_iter().map(async |(gateway, clients, queries)| {
             let mut replies = Vec::new();
-            for asked in questions.into_iter().flatten() {
+            for asked in queries.into_iter().flatten() {
                 replies.push(timeout_at(deadline, asked.reply()).await.ok().flatten());
             }
             (gateway, clients, replies)
@@ -186,8 +186,8 @@ impl Part {
     }
 }
 
-fn who(clients: &[ClientNumber], wanted: &wire::Select) -> Question {
-    Question::Select(wire::Select {
+fn who(clients: &[ClientNumber], wanted: &wire::Select) -> Query {
+    Query::Select(wire::Select {
         filter: Some(wire::Filter {
             clients: clients.iter().map(|number| number.0).collect(),
             ..wire::Filter::default()

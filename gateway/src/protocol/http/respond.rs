@@ -13,7 +13,7 @@ use crate::protocol::http::forward;
 use crate::protocol::http::head::{handshake_of, wants_websocket};
 use crate::protocol::http::offer::Offer;
 use crate::protocol::ws;
-use crate::protocol::ws::upgrade::{PendingClient, Refusal, handshake_key};
+use crate::protocol::ws::upgrade::{PendingClient, UpgradeRefusal, handshake_key};
 
 /// The outcome of a request.
 pub(crate) enum Answer {
@@ -70,14 +70,18 @@ pub(crate) async fn respond(
     })
 }
 
-async fn open(entrance: &Arc<Entrance>, request: &Request<Incoming>, peer: SocketAddr) -> Result<Answer, Refusal> {
+async fn open(
+    entrance: &Arc<Entrance>,
+    request: &Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<Answer, UpgradeRefusal> {
     let key = handshake_key(request)?;
     let handshake = handshake_of(ws::CODEC.name, request, peer);
     let (pending, response) = ws::upgrade::open(entrance, &handshake, key).await?;
     Ok(Answer::Open(pending, response.map(|()| Body::default())))
 }
 
-fn refused(refusal: Refusal) -> Response<Body> {
+fn refused(refusal: UpgradeRefusal) -> Response<Body> {
     let mut response = answer::text(refusal.status, &refusal.reason);
     response.headers_mut().extend(refusal.header);
     response

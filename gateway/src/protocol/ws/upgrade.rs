@@ -21,7 +21,7 @@ use crate::protocol::ws::decoder::WsDecoder;
 
 /// Why a WebSocket is not opened.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct UpgradeRefusal {
     /// The status of the response.
     pub(crate) status: StatusCode,
     /// Why, for the client to read.
@@ -42,7 +42,7 @@ pub(crate) async fn open(
     entrance: &Arc<Entrance>,
     handshake: &Handshake,
     key: &str,
-) -> Result<(PendingClient, Response<()>), Refusal> {
+) -> Result<(PendingClient, Response<()>), UpgradeRefusal> {
     let (client, answer) = entrance.dispatch.open(&CODEC, handshake, None);
     let mut pending = PendingClient {
         entrance: Arc::clone(entrance),
@@ -55,7 +55,7 @@ pub(crate) async fn open(
                 entrance.dispatch.remove_rejected(&client, None);
             }
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
-            Err(Refusal::new(status, reason))
+            Err(UpgradeRefusal::new(status, reason))
         }
         // Closed while it waited, or no worker answered.
         Ok(Err(_)) | Err(_) => {
@@ -64,7 +64,7 @@ pub(crate) async fn open(
                 true => "The gateway stops.",
                 false => "No worker answered.",
             };
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why))
+            Err(UpgradeRefusal::new(StatusCode::SERVICE_UNAVAILABLE, why))
         }
     }
 }
@@ -108,7 +108,7 @@ impl Drop for PendingClient {
     }
 }
 
-impl Refusal {
+impl UpgradeRefusal {
     fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
@@ -119,12 +119,12 @@ impl Refusal {
 }
 
 /// The key of a valid opening handshake (RFC 6455, section 4.2.1).
-pub(crate) fn handshake_key<B>(request: &Request<B>) -> Result<&str, Refusal> {
-    let bad = |why| Err(Refusal::new(StatusCode::BAD_REQUEST, why));
+pub(crate) fn handshake_key<B>(request: &Request<B>) -> Result<&str, UpgradeRefusal> {
+    let bad = |why| Err(UpgradeRefusal::new(StatusCode::BAD_REQUEST, why));
     let headers = request.headers();
     if request.method() != Method::GET {
         let why = "A WebSocket handshake is a GET.";
-        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why));
+        return Err(UpgradeRefusal::new(StatusCode::METHOD_NOT_ALLOWED, why));
     }
     if request.version() != Version::HTTP_11 {
         return bad("A WebSocket handshake needs HTTP/1.1.");
@@ -134,7 +134,7 @@ pub(crate) fn handshake_key<B>(request: &Request<B>) -> Result<&str, Refusal> {
     }
     let version = headers.get(header::SEC_WEBSOCKET_VERSION);
     if version.map(|version| version.as_bytes().trim_ascii()) != Some(b"13") {
-        let mut refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13.");
+        let mut refusal = UpgradeRefusal::new(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13.");
         let version = HeaderValue::from_static("13");
         refusal.header = Some((header::SEC_WEBSOCKET_VERSION, version));
         return Err(refusal);

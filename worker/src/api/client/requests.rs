@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::query::Body as Query;
 use tokio::time::timeout;
 
 use super::Client;
@@ -85,8 +85,8 @@ impl Client {
             return Err(RequestError::NotConnected);
         }
         let mut asked = served.requests().ask(matches)?;
-        let question = Question::Confirm(send_one(message.clone(), self.id().number));
-        let Some(sent) = served.link().ask(question) else {
+        let query = Query::Confirm(send_one(message.clone(), self.id().number));
+        let Some(sent) = served.link().ask(query) else {
             cluster.stats().failed_sends.add(1);
             return Err(match served.link().has_ended() {
                 true => RequestError::Moved,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use meepo_proto::ClientId;
 use meepo_proto::link as wire;
 use meepo_proto::link::command::Body;
-use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::query::Body as Query;
 use tokio::time::timeout;
 
 use super::served::ServedClient;
@@ -98,7 +98,7 @@ impl ClientTarget<'_> {
         cluster.count_sent(&message);
         let send = send_one(message, self.id().number);
         let receipt = match self.link() {
-            Some(link) => match link.ask(Question::Confirm(send)) {
+            Some(link) => match link.ask(Query::Confirm(send)) {
                 Some(asked) => {
                     let reply = timeout(cluster.limits().query_timeout, asked.reply()).await;
                     receipt(reply.ok().flatten())

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use meepo_proto::link as wire;
-use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::query::Body as Query;
 use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, GatewayId};
 use tokio::time::{Instant, timeout_at};
@@ -113,8 +113,8 @@ impl Cluster {
     /// All groups that have members, and how many members each has.
     pub async fn group_sizes(&self) -> Answer<BTreeMap<String, u64>> {
         let mut value = BTreeMap::new();
-        let question = |_| Some(Question::Groups(wire::AllGroups {}));
-        let missing = self.ask(question, |_, reply| match reply {
+        let query = |_| Some(Query::Groups(wire::AllGroups {}));
+        let missing = self.ask(query, |_, reply| match reply {
             Reply::Groups(groups) => {
                 for (name, members) in groups.groups {
                     *value.entry(name).or_default() += members;
@@ -127,11 +127,11 @@ impl Cluster {
         Answer { value, missing }
     }
 
-    /// Asks each gateway its question, gives each reply to `take`, which says whether it was one to the question, and
+    /// Asks each gateway its query, gives each reply to `take`, which says whether it was one to the query, and
     /// returns those that did not answer.
     pub(crate) async fn ask(
         &self,
-        question: impl Fn(GatewayId) -> Option<Question>,
+        query: impl Fn(GatewayId) -> Option<Query>,
         mut take: impl FnMut(GatewayId, Reply) -> bool,
     ) -> Vec<GatewayId> {
         let deadline = Instant::now() + self.limits().query_timeout;
@@ -139,10 +139,10 @@ impl Cluster {
             let gateways = self.gateways();
             let links = gateways.up.values();
             let asked: Vec<_> = links
-                .filter_map(|link| Some((link.gateway, link.ask(question(link.gateway)?))))
+                .filter_map(|link| Some((link.gateway, link.ask(query(link.gateway)?))))
                 .collect();
             let away = gateways.away.iter().copied();
-            let missing: Vec<_> = away.filter(|id| question(*id).is_some()).collect();
+            let missing: Vec<_> = away.filter(|id| query(*id).is_some()).collect();
             (asked, missing)
         };
         let replies = asked.into_iter().map(async |(gateway, asked)| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use meepo_proto::link as wire;
-use meepo_proto::link::query::Body as Question;
+use meepo_proto::link::query::Body as Query;
 use meepo_proto::link::reply::Body as Reply;
 use meepo_proto::{ClientId, GatewayId};
 
@@ -112,15 +112,15 @@ impl Select<'_> {
     /// The clients, with what is asked of them.
     pub async fn list(&self) -> Answer<Vec<Member>> {
         let mut value = Vec::new();
-        let question = |filter| {
-            Question::Select(wire::Select {
+        let query = |filter| {
+            Query::Select(wire::Select {
                 filter: Some(filter),
                 uid: self.uid,
                 groups: self.groups,
                 session: self.session,
             })
         };
-        let missing = self.ask(question, |gateway, reply| match reply {
+        let missing = self.ask(query, |gateway, reply| match reply {
             Reply::Selected(selected) => {
                 value.extend(selected.clients.into_iter().map(|found| Member::of(gateway, found)));
                 true
@@ -149,7 +149,7 @@ impl Select<'_> {
     /// How many clients there are.
     pub async fn count(&self) -> Answer<u64> {
         let mut value = 0;
-        let missing = self.ask(Question::Count, |_, reply| match reply {
+        let missing = self.ask(Query::Count, |_, reply| match reply {
             Reply::Count(count) => {
                 value += count.count;
                 true
@@ -163,7 +163,7 @@ impl Select<'_> {
     /// The uids that the clients are bound to.
     pub async fn uids(&self) -> Answer<BTreeSet<String>> {
         let mut value = BTreeSet::new();
-        let missing = self.ask(Question::Uids, |_, reply| match reply {
+        let missing = self.ask(Query::Uids, |_, reply| match reply {
             Reply::Uids(uids) => {
                 value.extend(uids.uids);
                 true
@@ -178,7 +178,7 @@ impl Select<'_> {
     /// answer.
     async fn ask(
         &self,
-        question: impl Fn(wire::Filter) -> Question,
+        query: impl Fn(wire::Filter) -> Query,
         take: impl FnMut(GatewayId, Reply) -> bool,
     ) -> Vec<GatewayId> {
         let part = |gateway: GatewayId| {
@@ -187,7 +187,7 @@ impl Select<'_> {
             if clients.is_empty() && !self.clients.is_empty() {
                 return None;
             }
-            Some(question(wire::Filter {
+            Some(query(wire::Filter {
                 clients,
                 ..self.filter.clone()
             }))

@@ -23,9 +23,9 @@ const VERBS: &str = "send, close, destroy, join, leave, bind, unbind, session, d
 /// A command that can be carried out.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Send(Whom, Message),
-    Close(Whom, u16, String),
-    Destroy(Whom),
+    Send(Recipients, Message),
+    Close(Recipients, u16, String),
+    Destroy(Recipients),
     Join(Who, String),
     Leave(Who, String),
     Bind(Who, String),
@@ -39,7 +39,7 @@ type Who = Option<ClientId>;
 
 /// Clients.
 #[derive(Debug)]
-pub(crate) enum Whom {
+pub(crate) enum Recipients {
     /// The client whose event was answered.
     Own,
     These {
@@ -195,7 +195,7 @@ fn command_of(mut fields: Map<String, Value>) -> Result<Command, Wrong> {
     Ok(match verb.as_str() {
         "send" => {
             let Send { to, text, base64 } = fields_of(fields)?;
-            Command::Send(to.whom()?, message(text, base64)?)
+            Command::Send(to.recipients()?, message(text, base64)?)
         }
         "close" => {
             let Close { to, code, reason } = fields_of(fields)?;
@@ -206,9 +206,9 @@ fn command_of(mut fields: Map<String, Value>) -> Result<Command, Wrong> {
             if reason.len() > MAX_CLOSE_REASON {
                 return Err(wrong("reason", format!("it is longer than {MAX_CLOSE_REASON} bytes")));
             }
-            Command::Close(to.whom()?, code, reason)
+            Command::Close(to.recipients()?, code, reason)
         }
-        "destroy" => Command::Destroy(fields_of::<Destroy>(fields)?.to.whom()?),
+        "destroy" => Command::Destroy(fields_of::<Destroy>(fields)?.to.recipients()?),
         "join" | "leave" => {
             let Membership { client, group } = fields_of(fields)?;
             let (client, group) = (who(client)?, name("group", group)?);
@@ -243,7 +243,7 @@ fn fields_of<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Wrong
 }
 
 impl To {
-    fn whom(self) -> Result<Whom, Wrong> {
+    fn recipients(self) -> Result<Recipients, Wrong> {
         let exceptions = !self.except.is_empty() || !self.except_uids.is_empty();
         let mut named = Vec::new();
         if let Some(client) = self.client {
@@ -272,14 +272,14 @@ impl To {
         let except = ids("to.except", &self.except)?;
         let except_uids = names("to.except_uids", self.except_uids)?;
         match (named.pop(), named.is_empty()) {
-            (Some(names), true) => Ok(Whom::These {
+            (Some(names), true) => Ok(Recipients::These {
                 names,
                 except,
                 except_uids,
             }),
             (Some(_), false) => Err(wrong("to", "it names clients in more than one way")),
             (None, _) if exceptions => Err(wrong("to", "it has exceptions and nobody from whom to except them")),
-            (None, _) => Ok(Whom::Own),
+            (None, _) => Ok(Recipients::Own),
         }
     }
 }
@@ -349,9 +349,9 @@ impl Command {
     pub(crate) fn carry_out(self, client: &Client) {
         let cluster = client.cluster();
         match self {
-            Self::Send(Whom::Own, message) => client.send(message),
+            Self::Send(Recipients::Own, message) => client.send(message),
             Self::Send(
-                Whom::These {
+                Recipients::These {
                     names,
                     except,
                     except_uids,
@@ -360,9 +360,9 @@ impl Command {
             ) => {
                 names.target(cluster, except, except_uids).send(message);
             }
-            Self::Close(Whom::Own, code, reason) => client.close(code, reason),
+            Self::Close(Recipients::Own, code, reason) => client.close(code, reason),
             Self::Close(
-                Whom::These {
+                Recipients::These {
                     names,
                     except,
                     except_uids,
@@ -372,8 +372,8 @@ impl Command {
             ) => {
                 names.target(cluster, except, except_uids).close(code, reason);
             }
-            Self::Destroy(Whom::Own) => client.destroy(),
-            Self::Destroy(Whom::These {
+            Self::Destroy(Recipients::Own) => client.destroy(),
+            Self::Destroy(Recipients::These {
                 names,
                 except,
                 except_uids,

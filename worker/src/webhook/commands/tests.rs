@@ -22,9 +22,9 @@ fn a_list_is_read_in_its_order() {
     );
     let commands = read(body.as_bytes(), 1000).unwrap();
     let [
-        Command::Send(Whom::Own, text),
+        Command::Send(Recipients::Own, text),
         Command::Send(
-            Whom::These {
+            Recipients::These {
                 names: Names::Clients(clients),
                 except_uids,
                 ..
@@ -33,7 +33,7 @@ fn a_list_is_read_in_its_order() {
         ),
         Command::Session(Some(whose), Change { replace: true, .. }),
         Command::Close(
-            Whom::These {
+            Recipients::These {
                 names: Names::All,
                 except,
                 ..
