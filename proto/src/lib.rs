@@ -28,7 +28,7 @@ pub use id::{ClientId, ClientNumber, EventNumber, GatewayId, QueryId, RequestNum
 /// Events and commands between a gateway child and a worker child.
 #[allow(clippy::all, missing_docs, missing_debug_implementations, unreachable_pub)]
 pub mod link {
-    include!("generated/meepo.link.v1.rs");
+    include!("generated/meepo.link.v2.rs");
 }
 
 /// The part of etcd's API that the registry uses.

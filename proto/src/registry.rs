@@ -7,7 +7,7 @@ pub use generated::*;
 
 #[allow(clippy::all, missing_debug_implementations, unreachable_pub)]
 mod generated {
-    include!("generated/meepo.registry.v1.rs");
+    include!("generated/meepo.registry.v2.rs");
 }
 
 /// A node, as registries know it: one run of a child of a gateway or worker. Shown as 16 hexadecimal digits.

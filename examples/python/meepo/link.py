@@ -38,7 +38,7 @@ class Link:
         chan = channel(address)
         try:
             call = chan.stream_stream(
-                "/meepo.link.v1.Link/Open",
+                "/meepo.link.v2.Link/Open",
                 request_serializer=wire.Command.SerializeToString,
                 response_deserializer=wire.Event.FromString,
             )(metadata=metadata)

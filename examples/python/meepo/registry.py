@@ -98,7 +98,7 @@ class Registries:
 
     async def _watch_once(self, address, chan):
         watch = chan.unary_stream(
-            "/meepo.registry.v1.Registry/Watch",
+            "/meepo.registry.v2.Registry/Watch",
             request_serializer=wire.WatchRequest.SerializeToString,
             response_deserializer=wire.Change.FromString,
         )
@@ -125,7 +125,7 @@ class Registries:
 
     async def _announce_once(self, _address, chan, node, until):
         register = chan.stream_stream(
-            "/meepo.registry.v1.Registry/Register",
+            "/meepo.registry.v2.Registry/Register",
             request_serializer=wire.Announce.SerializeToString,
             response_deserializer=wire.Ack.FromString,
         )

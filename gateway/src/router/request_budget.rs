@@ -61,6 +61,8 @@ impl Ticket {
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), OverBudget> {
         let permit = take(&self.budget.bytes, bytes)?;
         match &mut self.held.lock().bytes {
+            // A permit counts in 32 bits.
+            Some(held) if held.num_permits() + permit.num_permits() > u32::MAX as usize => return Err(OverBudget),
             Some(held) => held.merge(permit),
             none => *none = Some(permit),
         }

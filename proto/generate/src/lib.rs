@@ -29,13 +29,13 @@ pub fn generate(to: &Path) -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .codec_path("crate::codec::Roomy")
         // A request is much larger than the other events.
-        .boxed(".meepo.link.v1.Event.body.request")
+        .boxed(".meepo.link.v2.Event.body.request")
         // Events and commands are moved several times on their way, so rare large fields are boxed.
-        .boxed(".meepo.link.v1.Event.attach")
-        .boxed(".meepo.link.v1.Command.body.hello")
-        .boxed(".meepo.link.v1.Command.body.close")
-        .boxed(".meepo.link.v1.Command.body.query")
-        .boxed(".meepo.link.v1.Send.to.target")
+        .boxed(".meepo.link.v2.Event.attach")
+        .boxed(".meepo.link.v2.Command.body.hello")
+        .boxed(".meepo.link.v2.Command.body.close")
+        .boxed(".meepo.link.v2.Command.body.query")
+        .boxed(".meepo.link.v2.Send.to.target")
         .compile_fds(compile("meepo/link.proto")?)?;
     builder().btree_map(".").compile_fds(compile("meepo/registry.proto")?)?;
     let files = compile("meepo/push.proto")?;

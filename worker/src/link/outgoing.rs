@@ -89,14 +89,17 @@ impl CommandSource {
         }
         match queued {
             Queued::Undone(undone) => Next::Message(command(Body::Undone(undone)), 0),
-            _ => Next::End(Ok(())),
+            _ => {
+                self.free();
+                Next::End(Ok(()))
+            }
         }
     }
 }
 
 impl Source for CommandSource {
     type Message = wire::Command;
-    type Kept = Charge;
+    type Kept = Option<Charge>;
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<wire::Command>> {
         if let Some(queued) = self.behind_done.take() {
@@ -159,8 +162,8 @@ impl Source for CommandSource {
         }
     }
 
-    fn keep(&mut self, bytes: usize) -> Charge {
-        self.budget.until_dropped(bytes)
+    fn keep(&mut self, bytes: usize) -> Option<Charge> {
+        (bytes > 0).then(|| self.budget.until_dropped(bytes))
     }
 }
 

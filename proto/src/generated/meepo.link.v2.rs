@@ -860,9 +860,9 @@ pub mod link_client {
                     )
                 })?;
             let codec = crate::codec::Roomy::default();
-            let path = http::uri::PathAndQuery::from_static("/meepo.link.v1.Link/Open");
+            let path = http::uri::PathAndQuery::from_static("/meepo.link.v2.Link/Open");
             let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new("meepo.link.v1.Link", "Open"));
+            req.extensions_mut().insert(GrpcMethod::new("meepo.link.v2.Link", "Open"));
             self.inner.streaming(req, path, codec).await
         }
     }
@@ -968,7 +968,7 @@ pub mod link_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/meepo.link.v1.Link/Open" => {
+                "/meepo.link.v2.Link/Open" => {
                     #[allow(non_camel_case_types)]
                     struct OpenSvc<T: Link>(pub Arc<T>);
                     impl<T: Link> tonic::server::StreamingService<super::Command>
@@ -1047,7 +1047,7 @@ pub mod link_server {
         }
     }
     /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "meepo.link.v1.Link";
+    pub const SERVICE_NAME: &str = "meepo.link.v2.Link";
     impl<T> tonic::server::NamedService for LinkServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }

@@ -308,11 +308,11 @@ pub mod registry_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/meepo.registry.v1.Registry/Register",
+                "/meepo.registry.v2.Registry/Register",
             );
             let mut req = request.into_streaming_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("meepo.registry.v1.Registry", "Register"));
+                .insert(GrpcMethod::new("meepo.registry.v2.Registry", "Register"));
             self.inner.streaming(req, path, codec).await
         }
         /// A snapshot of all nodes, with those that drain and the gateways that have drained; then each change.
@@ -333,11 +333,11 @@ pub mod registry_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/meepo.registry.v1.Registry/Watch",
+                "/meepo.registry.v2.Registry/Watch",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("meepo.registry.v1.Registry", "Watch"));
+                .insert(GrpcMethod::new("meepo.registry.v2.Registry", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
         /// The nodes that serve.
@@ -355,11 +355,11 @@ pub mod registry_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/meepo.registry.v1.Registry/List",
+                "/meepo.registry.v2.Registry/List",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("meepo.registry.v1.Registry", "List"));
+                .insert(GrpcMethod::new("meepo.registry.v2.Registry", "List"));
             self.inner.unary(req, path, codec).await
         }
         /// Grants a holder the lease of a name unless another holder has it, or extends the lease that the holder has.
@@ -377,11 +377,11 @@ pub mod registry_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/meepo.registry.v1.Registry/Hold",
+                "/meepo.registry.v2.Registry/Hold",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("meepo.registry.v1.Registry", "Hold"));
+                .insert(GrpcMethod::new("meepo.registry.v2.Registry", "Hold"));
             self.inner.unary(req, path, codec).await
         }
         /// Ends a holder's lease of a name. Nothing happens if the holder does not have it.
@@ -399,11 +399,11 @@ pub mod registry_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/meepo.registry.v1.Registry/Release",
+                "/meepo.registry.v2.Registry/Release",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("meepo.registry.v1.Registry", "Release"));
+                .insert(GrpcMethod::new("meepo.registry.v2.Registry", "Release"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -536,7 +536,7 @@ pub mod registry_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/meepo.registry.v1.Registry/Register" => {
+                "/meepo.registry.v2.Registry/Register" => {
                     #[allow(non_camel_case_types)]
                     struct RegisterSvc<T: Registry>(pub Arc<T>);
                     impl<T: Registry> tonic::server::StreamingService<super::Announce>
@@ -580,7 +580,7 @@ pub mod registry_server {
                     };
                     Box::pin(fut)
                 }
-                "/meepo.registry.v1.Registry/Watch" => {
+                "/meepo.registry.v2.Registry/Watch" => {
                     #[allow(non_camel_case_types)]
                     struct WatchSvc<T: Registry>(pub Arc<T>);
                     impl<
@@ -626,7 +626,7 @@ pub mod registry_server {
                     };
                     Box::pin(fut)
                 }
-                "/meepo.registry.v1.Registry/List" => {
+                "/meepo.registry.v2.Registry/List" => {
                     #[allow(non_camel_case_types)]
                     struct ListSvc<T: Registry>(pub Arc<T>);
                     impl<T: Registry> tonic::server::UnaryService<super::ListRequest>
@@ -669,7 +669,7 @@ pub mod registry_server {
                     };
                     Box::pin(fut)
                 }
-                "/meepo.registry.v1.Registry/Hold" => {
+                "/meepo.registry.v2.Registry/Hold" => {
                     #[allow(non_camel_case_types)]
                     struct HoldSvc<T: Registry>(pub Arc<T>);
                     impl<T: Registry> tonic::server::UnaryService<super::HoldRequest>
@@ -712,7 +712,7 @@ pub mod registry_server {
                     };
                     Box::pin(fut)
                 }
-                "/meepo.registry.v1.Registry/Release" => {
+                "/meepo.registry.v2.Registry/Release" => {
                     #[allow(non_camel_case_types)]
                     struct ReleaseSvc<T: Registry>(pub Arc<T>);
                     impl<T: Registry> tonic::server::UnaryService<super::ReleaseRequest>
@@ -790,7 +790,7 @@ pub mod registry_server {
         }
     }
     /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "meepo.registry.v1.Registry";
+    pub const SERVICE_NAME: &str = "meepo.registry.v2.Registry";
     impl<T> tonic::server::NamedService for RegistryServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
