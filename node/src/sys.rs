@@ -126,7 +126,12 @@ pub unsafe trait RowOf<Item>: Sized {
 ///
 /// If there are too few items.
 pub(crate) fn view<Item, Row: RowOf<Item>>(items: &[Item]) -> &Row {
-    assert!(Row::COUNT <= items.len(), "the row is long enough");
+    assert!(
+        Row::COUNT <= items.len(),
+        "a row of {} items has no room for {}",
+        items.len(),
+        Row::COUNT
+    );
     // SAFETY: by the contract of `RowOf` the type is as many items as were just counted, so it lies within the slice and is
     // aligned as they are. The reference lives as long as that to the items.
     unsafe { &*items.as_ptr().cast::<Row>() }

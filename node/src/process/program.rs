@@ -87,13 +87,14 @@ impl Master {
 
 impl Master {
     /// The tables of figures of all instances.
+    ///
+    /// # Panics
+    ///
+    /// If an instance has more figures than a child can have.
     pub(crate) fn tables(&self) -> Vec<InstanceTable> {
         let instances = self.instances.iter();
         instances
-            .map(|instance| InstanceTable {
-                name: instance.name(),
-                own: instance.figures(),
-            })
+            .map(|instance| InstanceTable::new(instance.name(), instance.figures()))
             .collect()
     }
 }

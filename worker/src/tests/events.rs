@@ -212,3 +212,28 @@ async fn a_worker_that_drains_can_hand_an_event_back() {
     worker.expect_no_more();
     assert_eq!(worker.stats.handler_errors.get(), 0);
 }
+
+#[tokio::test]
+async fn a_worker_that_drains_can_hand_the_end_of_a_client_back() {
+    let (mut worker, _gateway, mut link) = Running::linked().await;
+    link.open(1).await;
+    worker.expect("1 connect").await;
+    let set = link.message(1, "set hand-back yes");
+    link.until_done(set).await;
+    worker.expect("1 set hand-back yes").await;
+    let back = link.closed(1);
+    worker.expect("1 close: client 1000: bye").await;
+    worker.request_stop();
+    loop {
+        match link.next().await {
+            Command::Draining(_) => worker.let_pass(1),
+            Command::Undone(undone) => {
+                assert_eq!((undone.seq, undone.handed_back), (back, true));
+                break;
+            }
+            Command::Done(done) => assert!(!done.seq.contains(&back), "it was handed back"),
+            _ => {}
+        }
+    }
+    eventually("the client is forgotten", || worker.stats.connections.get() == 0).await;
+}

@@ -187,6 +187,10 @@ impl Handler for Script {
         if client.get("panic").is_some() {
             panic!("asked to");
         }
+        if client.get("hand-back").is_some() {
+            self.pass_gate().await;
+            client.hand_back();
+        }
     }
 
     async fn on_buffer_full(&self, client: &Client) {

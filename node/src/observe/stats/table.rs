@@ -1,5 +1,6 @@
 //! The tables of figures that instances hand in: what each figure is called, and how it is shown.
 
+use super::figure::MOST_FIGURES;
 use crate::sys::NoItems;
 
 /// A figure as operators see it.
@@ -108,6 +109,20 @@ pub(crate) struct InstanceTable {
 }
 
 impl InstanceTable {
+    /// The table of an instance with these figures of its own.
+    ///
+    /// # Panics
+    ///
+    /// If these are more figures than a child can have.
+    pub(crate) fn new(name: &'static str, own: &'static [FigureInfo]) -> Self {
+        let figures = CommonFigures::TABLE.len() + own.len();
+        assert!(
+            figures <= MOST_FIGURES,
+            "the instance {name} has {figures} figures, the most is {MOST_FIGURES}"
+        );
+        Self { name, own }
+    }
+
     /// All figures of a child of the instance, with their places in memory: its own ones first.
     pub(crate) fn figures(&self) -> impl Iterator<Item = (usize, &'static FigureInfo)> + use<> {
         let own = self.own.iter().enumerate();

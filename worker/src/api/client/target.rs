@@ -34,7 +34,6 @@ pub struct ClientTarget<'a> {
 }
 
 /// The way to a client.
-
 #[derive(Clone)]
 enum Via<'a> {
     /// A client that this child serves: through the link that it came through, or not at all.

@@ -30,7 +30,12 @@ impl<H: Handler> ClientQueues<H> {
             },
             TaskKind::Opened => Box::pin(self.connect(client, link)).await,
             TaskKind::Closed(reason) => Box::pin(self.close(client, link, reason)).await,
-            TaskKind::GatewayLost => Box::pin(self.close(client, link, CloseReason::gateway_lost())).await,
+            TaskKind::GatewayLost => {
+                let closed = Box::pin(self.close(client, link, CloseReason::gateway_lost())).await;
+                // No gateway is left that would take the event back.
+                self.forget(client.id(), link);
+                closed
+            }
             TaskKind::LastWords(last_words) => Box::pin(self.say_last_words(client, &last_words)).await,
             TaskKind::Timer(run) => run.into_future().await,
             TaskKind::BufferFull => Box::pin(self.buffer_full(client, handler)).await,
@@ -98,7 +103,10 @@ impl<H: Handler> ClientQueues<H> {
             true => guarded(async { self.handler.on_close(client, &reason).await }).await,
             false => Ok(()),
         };
-        self.forget(client.id(), link);
+        // Whoever hands the event back forgets the client with it.
+        if !client.is_handed_back() {
+            self.forget(client.id(), link);
+        }
         closed.map_err(|panic| HandlerError::panicked("on_close", panic))
     }
 

@@ -115,7 +115,7 @@ impl<H: Handler> ClientQueues<H> {
     pub(crate) fn take(self: &Arc<Self>, link: &Arc<Link>, event: wire::Event) {
         let delivery = event.delivery;
         match (event.subject, event.body) {
-            (Some(Subject::Client(number)), Some(body)) => {
+            (Some(Subject::Client(number)), body) => {
                 let id = ClientId::new(link.gateway, number);
                 return self.take_of_client(id, link, delivery, event.attach, body);
             }
@@ -137,16 +137,21 @@ impl<H: Handler> ClientQueues<H> {
         link: &Arc<Link>,
         delivery: Option<wire::Delivery>,
         attach: Option<Box<wire::Attach>>,
-        body: Event,
+        body: Option<Event>,
     ) {
         let stats = self.cluster.stats();
         if let Some(attach) = attach {
             let life = match body {
-                Event::Opened(_) => Life::Asked,
+                Some(Event::Opened(_)) => Life::Asked,
+                // Also with an event that this worker does not know: others of the client follow.
                 _ => Life::Open,
             };
             self.attach(id, link, *attach, life);
         }
+        let Some(body) = body else {
+            unknown(link);
+            return link.done(delivery.map(|delivery| Seq(delivery.seq)));
+        };
         let kind = match body {
             Event::Opened(_) => TaskKind::Opened,
             Event::Message(message) => {
