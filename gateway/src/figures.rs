@@ -28,18 +28,18 @@ meepo_node::figures! {
             "Sends that did not reach their client, and commands that were refused.",
         )
         .column("failed"),
-        /// Messages that were not queued because the client's send buffer was full.
-        dropped_sends: FigureInfo::counter(
-            "meepo_dropped_sends_total",
-            "Sends of those that failed since the client's send buffer was full.",
-        )
-        .past("sends dropped at full send buffers"),
         /// Clients that were closed because they did not read.
         slow_clients: FigureInfo::counter(
             "meepo_slow_clients_total",
             "Clients that were closed because they did not read.",
         )
         .past("slow clients closed"),
+        /// Messages that were not queued because the client's send buffer was full.
+        dropped_sends: FigureInfo::counter(
+            "meepo_dropped_sends_total",
+            "Sends of those that failed since the client's send buffer was full.",
+        )
+        .past("sends dropped at full send buffers"),
         /// Events that were given up because several workers ended with them.
         given_up_events: FigureInfo::counter(
             "meepo_given_up_events_total",

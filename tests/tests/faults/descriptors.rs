@@ -1,6 +1,6 @@
 //! Descriptors: a gateway that has none left goes on, and one whose clients have left lets theirs go.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meepo_tests::{DEADLINE, Line, Node, Scrape, Ws, processes, wait_until};
 use nix::sys::signal::Signal;
@@ -25,6 +25,7 @@ async fn a_gateway_without_free_descriptors_serves_on_and_takes_clients_again() 
     for _ in 0..100 {
         first.push(Ws::connect(address).await);
     }
+    let started = Instant::now();
     let mut others = JoinSet::new();
     for _ in 100..CLIENTS {
         // A connection that is ended without an answer is as good as one that waits.
@@ -65,8 +66,10 @@ async fn a_gateway_without_free_descriptors_serves_on_and_takes_clients_again() 
         processes::descriptors(pid) <= LIMIT && processes::cpu_ticks(pid) - used < 400,
         "it does not spin"
     );
+    // A listener warns every 10 s at most, however long the steps above take.
+    let most = 4 + started.elapsed().as_secs() as usize / 10;
     let warnings = node.output().matches(WARNING).count();
-    assert!(warnings <= 4, "{warnings} warnings");
+    assert!(warnings <= most, "{warnings} warnings");
 
     drop(others);
     // A new one comes in as soon as there is room.
